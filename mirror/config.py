@@ -1,0 +1,269 @@
+"""Finds the settings: flags beat the environment, which beats the file, which beats the defaults.
+
+Each value remembers where it came from, so that an error names the file (or variable, or flag), the key and
+what was expected there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import msgspec
+
+from mirror.errors import ConfigError
+from mirror.settings import ApiSettings, Settings
+
+ENV_PREFIX = "MIRROR_"
+_RESERVED = {"MIRROR_CONFIG"}
+
+FLAG_KEYS: Mapping[str, tuple[str, str]] = {
+    "root": ("archive", "root"),
+    "concurrency": ("transfer", "concurrency"),
+    "limit_rate": ("transfer", "limit_rate"),
+    "log_format": ("log", "format"),
+    "log_level": ("log", "level"),
+}
+"""The flags of the command line that are settings under another name."""
+
+
+class Loaded(NamedTuple):
+    """Settings, the file they came from (None without one), and what to warn about."""
+
+    settings: Settings
+    path: Path | None
+    warnings: tuple[str, ...]
+
+
+class _Value(NamedTuple):
+    raw: Any
+    origin: str
+    text: bool  # from the environment or a flag: a number may come as text
+    base: Path  # what a relative path in it is relative to
+
+
+def load_settings(config: str | os.PathLike[str] | None = None, /, **flags: Any) -> Settings:
+    """Resolve the settings as the command line does.
+
+    ``config`` is a TOML file; without it ``MIRROR_CONFIG``, ``./mirror.toml`` and the user's config folder are looked
+    at. ``flags`` are named as on the command line (``root``, ``concurrency``, ``limit_rate``, ``log_format``) or
+    ``section_key`` (``api_token``); None means not given.
+
+    Raises:
+        ConfigError: a file, key or value is wrong.
+    """
+    return load(config, flags).settings
+
+
+def load(
+    config: str | os.PathLike[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """As :func:`load_settings`, and tell where the settings came from."""
+    environ = os.environ if environ is None else environ
+    path = _find(config, environ)
+    values: dict[tuple[str, str], _Value] = {}
+    if path is not None:
+        values.update(_from_file(path))
+    from_env, warnings = _from_environment(environ)
+    values.update(from_env)
+    values.update(_from_flags(flags or {}))
+    sections: dict[str, dict[str, Any]] = {}
+    for (section, key), value in values.items():
+        sections.setdefault(section, {})[key] = _convert(section, key, value)
+    built = {name: _SECTIONS[name](**given) for name, given in sections.items()}
+    settings = _with_token(Settings(**built), values)
+    return Loaded(settings, path, tuple(warnings))
+
+
+_SECTIONS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if not name.startswith("_")}
+_KEYS: dict[str, dict[str, Any]] = {name: get_type_hints(kind, include_extras=True) for name, kind in _SECTIONS.items()}
+
+
+def _find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:
+    named = config or environ.get("MIRROR_CONFIG")
+    if named:
+        return Path(named).expanduser()
+    here = Path("mirror.toml")
+    if here.is_file():
+        # A folder that somebody else can write must not decide where our token is sent.
+        owner = here.stat().st_uid
+        if owner not in (os.getuid(), 0):
+            raise ConfigError(
+                f"./mirror.toml belongs to another user (uid {owner}), so it is not read by itself; "
+                "if you trust it, name it: --config ./mirror.toml"
+            )
+        return here
+    folder = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    user = Path(folder) / "mirror" / "mirror.toml"
+    return user if user.is_file() else None
+
+
+def _from_file(path: Path) -> dict[tuple[str, str], _Value]:
+    try:
+        document = msgspec.toml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    values = {}
+    for section, table in document.items():
+        if section not in _SECTIONS:
+            raise ConfigError(f"{path}: unknown section [{section}]; expected one of {_listed(_SECTIONS)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {section}: expected a table, that is a line [{section}], got {_kind(table)}")
+        for key, raw in table.items():
+            if key not in _KEYS[section]:
+                raise ConfigError(f"{path}: [{section}] unknown key {key}; expected one of {_listed(_KEYS[section])}")
+            values[section, key] = _Value(raw, str(path), text=False, base=path.parent)
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], _Value], list[str]]:
+    values, warnings = {}, []
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or name in _RESERVED:
+            continue
+        section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
+        if key in _KEYS.get(section, {}):
+            values[section, key] = _Value(environ[name], f"environment variable {name}", text=True, base=Path())
+        else:
+            warnings.append(f"environment variable {name} names no setting and is ignored")
+    return values, warnings
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[tuple[str, str], _Value]:
+    values = {}
+    for flag, raw in flags.items():
+        if raw is None:
+            continue
+        section, key = FLAG_KEYS.get(flag) or _split(flag)
+        if key not in _KEYS.get(section, {}):
+            raise ConfigError(f"unknown setting {flag}; expected a flag of fetch, or section_key such as api_token")
+        if isinstance(raw, os.PathLike):
+            raw = os.fspath(raw)
+        values[section, key] = _Value(raw, f"--{flag.replace('_', '-')}", text=True, base=Path())
+    return values
+
+
+def _split(flag: str) -> tuple[str, str]:
+    section, _, key = flag.partition("_")
+    return section, key
+
+
+def _convert(section: str, key: str, value: _Value) -> Any:
+    """One raw value as its key's type; a relative path becomes relative to where it was written."""
+    kind, raw = _KEYS[section][key], value.raw
+    unit = _unit(kind)
+    where = f"{value.origin}: [{section}] {key}"
+    if unit and isinstance(raw, str):
+        parse = parse_size if unit == "bytes" else parse_duration
+        try:
+            return parse(raw)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    if value.text and isinstance(raw, str) and get_args(kind)[:1] == (str,) and Ellipsis in get_args(kind):
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    try:
+        converted = msgspec.convert(raw, kind, strict=not value.text)
+    except msgspec.ValidationError as error:
+        said = str(error).split(" - at ")[0]
+        shown = "" if key == "token" else f" ({raw!r})"
+        raise ConfigError(f"{where}: {said[:1].lower()}{said[1:]}{shown}") from None
+    if (section, key) in _PATHS and converted:
+        path = Path(converted).expanduser()
+        return str(path if path.is_absolute() else value.base / path)
+    return converted
+
+
+_PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file")}
+
+
+def _with_token(settings: Settings, values: Mapping[tuple[str, str], _Value]) -> Settings:
+    """Read the token's file where one is given and checked, so that nobody else needs to."""
+    api = settings.api
+    token, origin = api.token.strip(), values["api", "token"].origin if api.token else ""
+    if not token and api.token_file:
+        origin = values["api", "token_file"].origin
+        try:
+            token = Path(api.token_file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"{origin}: [api] token_file: cannot read {api.token_file}: {why}") from None
+        if not token:
+            raise ConfigError(f"{origin}: [api] token_file: {api.token_file} is empty, expected the token in it")
+    if token and not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", token):
+        raise ConfigError(f"{origin}: [api] token: expected printable ASCII on one line, as an HTTP header can carry")
+    return msgspec.structs.replace(settings, api=msgspec.structs.replace(api, token=token)) if token else settings
+
+
+def require_api(api: ApiSettings) -> None:
+    """Check what is needed before the service can be asked.
+
+    Raises:
+        ConfigError: base_url or the token is missing or cannot be used.
+    """
+    if not api.base_url:
+        raise ConfigError("[api] base_url is not set: give the service's address, e.g. MIRROR_API_BASE_URL=https://…")
+    if not re.match(r"https?://[^/?#\s@]+(/[^?#\s]*)?$", api.base_url):
+        raise ConfigError(
+            f"[api] base_url: expected http:// or https://, a host and at most a path, got {_shown(api.base_url)}"
+        )
+    if not api.token:
+        raise ConfigError("[api] token is not set: give MIRROR_API_TOKEN, or token_file in the configuration")
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_size(text: str) -> int:
+    """``"10M"`` → 10,485,760 (bytes).
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)I?B?", text.strip().upper())
+    if not match:
+        raise ValueError(f"expected a size such as 500K, 10M or 2G, got {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_duration(text: str) -> float:
+    """``"1h30m"`` → 5400.0 (seconds); a bare number is seconds.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    parts = re.findall(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|[smhdw]?)\s*", text.strip().lower())
+    whole = "".join(re.split(r"\s+", text.strip().lower()))
+    bare = [unit for _, unit in parts].count("")
+    if not parts or "".join(number + unit for number, unit in parts) != whole or (bare and len(parts) > 1):
+        raise ValueError(f"expected a duration such as 90s, 30m or 1h30m, got {text!r}")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def _unit(kind: Any) -> str | None:
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.extra:
+            return str(meta.extra["unit"])
+    return None
+
+
+def _kind(value: Any) -> str:
+    return {str: "a string", int: "an integer", float: "a number", bool: "a boolean", list: "an array"}.get(
+        type(value), type(value).__name__
+    )
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(names)
+
+
+def _shown(url: str) -> str:
+    """A URL fit for a message: anything before an ``@`` could be a password."""
+    return re.sub(r"//[^/@]*@", "//***@", url.partition("?")[0])

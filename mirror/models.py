@@ -1,0 +1,273 @@
+"""The values that pass through the house: frozen, typed, without behaviour beyond their own invariants.
+
+The line they travel is ``PromptId → Task → Asset → Receipt | Failure → Manifest``; nothing flows back.
+Everything that reaches a file on disk (manifest, catalog, summary) is one of these types, so the
+JSON Schemas are generated from here too.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, NewType
+
+from msgspec import Meta, Struct
+
+PromptId = NewType("PromptId", str)
+"""The service's name for one request; a root prompt may have children with ids of their own."""
+
+MAX_PROMPT_ID = 256
+"""Longest promptId, in characters, that is asked for: longer ones are refused unasked."""
+
+Json = dict[str, Any]
+"""A JSON object as the service sent it."""
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class TaskState(IntEnum):
+    """A task's ``state`` on the wire (getTaskInfo's table); ``OTHER`` stands for a number it does not list."""
+
+    OTHER = 0
+    FAILED = 2
+    QUEUED = 10
+    RUNNING = 20
+    DONE = 30
+
+    @property
+    def ended(self) -> bool:
+        """True where the service will not change the state any more. An unlisted state has not ended."""
+        return self in (TaskState.DONE, TaskState.FAILED)
+
+
+class ApiCode(IntEnum):
+    """The answer's ``code`` (getTaskInfo's last paragraph)."""
+
+    SUCCESS = 200
+    UNAUTHORIZED = 401
+    FORBIDDEN = 403
+    FAULT = 510
+    BAD_PARAMETER = 800
+    NO_DATA = 900
+
+
+class Role(StrEnum):
+    """What a file is to its task: the small picture, or the full result."""
+
+    THUMBNAIL = "thumbnail"
+    ORIGIN = "origin"
+
+
+class PromptState(StrEnum):
+    """How far a prompt has come.
+
+    The first four stand in manifests. ``unknown`` (the API denies the prompt) and ``unresolved`` (the API
+    could not be asked, or its answer not be read; tried again in the next run) stand in the catalog, the
+    summary and ``--json`` only: of such a prompt no manifest is written.
+    """
+
+    PENDING = "pending"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    COMPLETE = "complete"
+    UNKNOWN = "unknown"
+    UNRESOLVED = "unresolved"
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """One entry of an ``imageList``. ``path`` is the thumbnail, ``origin`` the full result."""
+
+    id: int | None = None
+    task_id: int | None = None
+    path: str | None = None
+    origin: str | None = None
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A task as the API describes it, read leniently; ``flaws`` says what could not be read."""
+
+    prompt_id: PromptId
+    task_id: int | None = None
+    task_type: int | None = None
+    state: TaskState = TaskState.OTHER
+    reason: str = ""
+    thumbnail: str | None = None
+    images: tuple[Image, ...] = ()
+    children: tuple[Task, ...] = ()
+    flaws: tuple[str, ...] = ()
+
+    def family(self) -> list[Task]:
+        """This task and all below it, parents before children."""
+        found: list[Task] = []
+        waiting = [self]
+        while waiting:
+            task = waiting.pop()
+            found.append(task)
+            waiting.extend(reversed(task.children))
+        return found
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """One successful answer of the API: the parsed task beside the ``data`` it was parsed from."""
+
+    url: str
+    code: int
+    msg: str
+    task: Task
+    data: Json
+
+
+class NamedBy(Struct, frozen=True, kw_only=True):
+    """A place in the answer that names a file."""
+
+    prompt_id: str
+    task_id: int | None
+    image_id: int | None
+    field: str
+
+
+class Asset(Struct, frozen=True, kw_only=True):
+    """A distinct file to be mirrored. ``url`` may be signed, so it is never shown; ``identity`` always may."""
+
+    identity: str
+    url: str
+    role: Role
+    name: str
+    named_by: tuple[NamedBy, ...] = ()
+
+
+class Span(Struct, frozen=True, order=True):
+    """Bytes ``start`` up to, not including, ``stop``."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+class Validator(Struct, frozen=True):
+    """What tells one version of a resource from another (RFC 9110, section 8.8)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    @property
+    def if_range(self) -> str | None:
+        """The value for ``If-Range``: a strong ETag, else Last-Modified, else none (a weak ETag is none)."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return self.last_modified
+
+
+class Media(Struct, frozen=True, kw_only=True):
+    """What was found inside a file; lengths in pixels and seconds."""
+
+    kind: str
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+
+
+class S3Object(Struct, frozen=True, kw_only=True):
+    """Where a file stands in the user's bucket; ``via`` is ``upload``, ``stream`` or ``copy``."""
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None = None
+    checksum_sha256: str | None = None
+    via: str
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """Proof that one file is durably stored: what it is, and what it was checked against.
+
+    ``last_modified`` is the origin's, in RFC 3339; ``verified`` names the checks that passed
+    (``length``, ``etag-md5``, ``sha256``, ``sha1``, ``crc32``).
+    """
+
+    path: str
+    bytes: Count
+    sha256: str | None
+    content_type: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    verified: tuple[str, ...] = ()
+    media: Media | None = None
+    s3: S3Object | None = None
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why something is not there. ``error`` is the class's name in :mod:`mirror.errors`; ``url`` is redacted."""
+
+    error: str
+    message: str
+    url: str | None = None
+    role: Role | None = None
+    attempts: Count = 0
+
+
+Outcome = Receipt | Failure
+
+
+class ManifestApi(Struct, frozen=True, kw_only=True):
+    """Which endpoint answered, and with which code."""
+
+    url: str
+    code: int | None = None
+    msg: str | None = None
+
+
+class ManifestFile(Struct, frozen=True, kw_only=True):
+    """A file that was durable before the manifest named it. ``path`` is relative to the manifest."""
+
+    path: str
+    role: Role
+    url: str
+    bytes: Count
+    sha256: str | None
+    content_type: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    named_by: tuple[NamedBy, ...] = ()
+    verified: tuple[str, ...] = ()
+    media: Media | None = None
+    s3: S3Object | None = None
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What is mirrored of one root prompt (``manifest.json``, version 1).
+
+    ``mirrored_at`` is UTC in RFC 3339; ``task`` is the answer's ``data`` with the values of signature
+    parameters redacted and nothing else changed.
+    """
+
+    version: int = 1
+    prompt_id: str
+    state: PromptState
+    mirrored_at: str
+    api: ManifestApi
+    task: Json | None = None
+    files: tuple[ManifestFile, ...] = ()
+    errors: tuple[Failure, ...] = ()
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What a run did, told at its end. Sizes in bytes; ``prompts`` counts by state."""
+
+    run_id: str
+    started_at: str
+    seconds: float
+    exit_code: int
+    prompts: dict[str, int]
+    unfinished: int = 0
+    files: int = 0
+    files_failed: int = 0
+    bytes_downloaded: int = 0
+    bytes_reused: int = 0
+    bytes_uploaded: int = 0
+    bytes_copied: int = 0
+    requests: int = 0
+    retries: dict[str, int] = {}
+    fatal: str | None = None

@@ -1,0 +1,121 @@
+"""What can be set, section by section, with defaults and bounds. :mod:`mirror.config` finds the values.
+
+``config.example.toml`` documents every key for people; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+_SIZE = r"^\s*\d+(\.\d+)?\s*([KMGT]i?)?B?\s*$"
+_DURATION = r"^\s*(\d+(\.\d+)?\s*(ms|s|m|h|d|w)?\s*)+$"
+
+Size = Annotated[
+    int,
+    Meta(
+        ge=0,
+        extra={"unit": "bytes"},
+        extra_json_schema={"type": ["integer", "string"], "pattern": _SIZE},
+    ),
+]
+"""Bytes: a number, or a string such as ``"10M"`` (binary: 1K is 1,024)."""
+
+Duration = Annotated[
+    float,
+    Meta(
+        ge=0,
+        extra={"unit": "seconds"},
+        extra_json_schema={"type": ["number", "string"], "pattern": _DURATION},
+    ),
+]
+"""Seconds: a number, or a string such as ``"90s"``, ``"30m"``, ``"1h30m"``."""
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class ApiSettings(_Section):
+    """``[api]``: the service that is asked."""
+
+    base_url: str = ""
+    token: str = ""
+    token_file: str = ""
+    auth_scheme: str = ""
+    task_path: str = "/getTaskInfo"
+    requests_per_second: Annotated[float, Meta(ge=0)] = 0.0
+    timeout: Duration = 30.0
+    max_answer: Size = 64 << 20
+
+    def __repr__(self) -> str:
+        shown = "***" if self.token else ""
+        return f"ApiSettings(base_url={self.base_url!r}, token={shown!r}, task_path={self.task_path!r})"
+
+
+class ArchiveSettings(_Section):
+    """``[archive]``: where results stand, and how durable they are before they are recorded."""
+
+    root: str = "mirror-archive"
+    catalog: str = ""
+    durability: Literal["full", "fast"] = "full"
+
+
+class TransferSettings(_Section):
+    """``[transfer]``: how files travel."""
+
+    concurrency: Annotated[int, Meta(ge=0, le=4096)] = 0
+    segment_size: Size = 16 << 20
+    memory: Size = 256 << 20
+    max_file_size: Size = 0
+    min_free_space: Size = 256 << 20
+    limit_rate: Size = 0
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+    connect_timeout: Duration = 15.0
+    stall_timeout: Duration = 30.0
+    min_rate: Size = 1024
+    user_agent: str = ""
+    proxy: str = ""
+    ca_file: str = ""
+
+
+class SecuritySettings(_Section):
+    """``[security]``: which media hosts are gone to."""
+
+    allow_hosts: tuple[str, ...] = ()
+    allow_private_addresses: bool = False
+
+
+class LogSettings(_Section):
+    """``[log]``: what stderr shows."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section):
+    """All sections, resolved and checked; immutable. Safe to print: the token is not shown."""
+
+    api: ApiSettings = ApiSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    transfer: TransferSettings = TransferSettings()
+    security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
+
+
+class FetchOptions(_Section):
+    """What one run is asked to do, beyond where things are.
+
+    ``only`` limits the run to files of one role (``"origin"`` or ``"thumbnail"``); ``wait`` is how many seconds a task
+    that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never);
+    ``refresh`` asks the API again for what is complete; ``retry_failed`` tries again what failed for good;
+    ``dry_run`` asks the API and changes nothing.
+    """
+
+    only: Literal["origin", "thumbnail"] | None = None
+    wait: Duration = 0.0
+    max_time: Duration = 0.0
+    refresh: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
