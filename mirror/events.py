@@ -13,26 +13,26 @@ class Event(Struct, frozen=True, kw_only=True):
     """Something that happened. URLs in events are identities: they carry no signature."""
 
 
-class RunStarted(Event):
+class RunStarted(Event, frozen=True, kw_only=True):
     run_id: str
     root: str
     started_at: str
 
 
-class PromptStarted(Event):
+class PromptStarted(Event, frozen=True, kw_only=True):
     """A prompt was taken up; the API is asked next."""
 
     prompt_id: str
 
 
-class PromptWaiting(Event):
+class PromptWaiting(Event, frozen=True, kw_only=True):
     """A prompt has not ended upstream; it is asked again in ``seconds``."""
 
     prompt_id: str
     seconds: float
 
 
-class PromptFinished(Event):
+class PromptFinished(Event, frozen=True, kw_only=True):
     """Nothing more is done for this prompt in this run.
 
     ``ok`` says whether all that was asked for is mirrored; ``skipped`` that it had been already, so that no
@@ -48,7 +48,7 @@ class PromptFinished(Event):
     errors: tuple[Failure, ...] = ()
 
 
-class FilePlanned(Event):
+class FilePlanned(Event, frozen=True, kw_only=True):
     """A file is missing and is going to be fetched."""
 
     prompt_id: str
@@ -56,7 +56,7 @@ class FilePlanned(Event):
     role: Role
 
 
-class FileSized(Event):
+class FileSized(Event, frozen=True, kw_only=True):
     """The origin told a file's length; ``held`` bytes of it are here from before."""
 
     prompt_id: str
@@ -65,13 +65,13 @@ class FileSized(Event):
     held: int
 
 
-class BytesReceived(Event):
+class BytesReceived(Event, frozen=True, kw_only=True):
     """Bytes of a media body came in."""
 
     bytes: int
 
 
-class FileStored(Event):
+class FileStored(Event, frozen=True, kw_only=True):
     """A file is durable under its final name. ``reused`` if it was linked from another prompt of this run."""
 
     prompt_id: str
@@ -81,18 +81,18 @@ class FileStored(Event):
     reused: bool
 
 
-class FileFailed(Event):
+class FileFailed(Event, frozen=True, kw_only=True):
     prompt_id: str
     failure: Failure
 
 
-class RequestSent(Event):
+class RequestSent(Event, frozen=True, kw_only=True):
     """An HTTP request went out; ``kind`` is ``api`` or ``media``."""
 
     kind: str
 
 
-class Retrying(Event):
+class Retrying(Event, frozen=True, kw_only=True):
     """A transient error: the same is tried again after ``seconds``. ``what`` is a promptId or a URL."""
 
     what: str
@@ -102,14 +102,14 @@ class Retrying(Event):
     seconds: float
 
 
-class Noted(Event):
+class Noted(Event, frozen=True, kw_only=True):
     """Something a reader of the log should know, ``level`` being ``info`` or ``warning``."""
 
     level: str
     message: str
 
 
-class RunFinished(Event):
+class RunFinished(Event, frozen=True, kw_only=True):
     seconds: float
     exit_code: int
     fatal: str | None = None

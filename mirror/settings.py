@@ -37,7 +37,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
 
 
-class ApiSettings(_Section):
+class ApiSettings(_Section, frozen=True, kw_only=True):
     """``[api]``: the service that is asked."""
 
     base_url: str = ""
@@ -54,7 +54,7 @@ class ApiSettings(_Section):
         return f"ApiSettings(base_url={self.base_url!r}, token={shown!r}, task_path={self.task_path!r})"
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(_Section, frozen=True, kw_only=True):
     """``[archive]``: where results stand, and how durable they are before they are recorded."""
 
     root: str = "mirror-archive"
@@ -62,7 +62,7 @@ class ArchiveSettings(_Section):
     durability: Literal["full", "fast"] = "full"
 
 
-class TransferSettings(_Section):
+class TransferSettings(_Section, frozen=True, kw_only=True):
     """``[transfer]``: how files travel."""
 
     concurrency: Annotated[int, Meta(ge=0, le=4096)] = 0
@@ -80,21 +80,21 @@ class TransferSettings(_Section):
     ca_file: str = ""
 
 
-class SecuritySettings(_Section):
+class SecuritySettings(_Section, frozen=True, kw_only=True):
     """``[security]``: which media hosts are gone to."""
 
     allow_hosts: tuple[str, ...] = ()
     allow_private_addresses: bool = False
 
 
-class LogSettings(_Section):
+class LogSettings(_Section, frozen=True, kw_only=True):
     """``[log]``: what stderr shows."""
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True, kw_only=True):
     """All sections, resolved and checked; immutable. Safe to print: the token is not shown."""
 
     api: ApiSettings = ApiSettings()
@@ -104,7 +104,7 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
 
 
-class FetchOptions(_Section):
+class FetchOptions(_Section, frozen=True, kw_only=True):
     """What one run is asked to do, beyond where things are.
 
     ``only`` limits the run to files of one role (``"origin"`` or ``"thumbnail"``); ``wait`` is how many seconds a task
