@@ -144,9 +144,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[tuple[str, str], _Value]:
         section, key = FLAG_KEYS.get(flag) or _split(flag)
         if key not in _KEYS.get(section, {}):
             raise ConfigError(f"unknown setting {flag}; expected a flag of fetch, or section_key such as api_token")
-        if isinstance(raw, os.PathLike):
-            raw = os.fspath(raw)
-        values[section, key] = _Value(raw, f"--{flag.replace('_', '-')}", text=True, base=Path())
+        given = os.fspath(raw) if isinstance(raw, os.PathLike) else raw
+        values[section, key] = _Value(given, f"--{flag.replace('_', '-')}", text=True, base=Path())
     return values
 
 

@@ -1,0 +1,211 @@
+"""How much at once: memory, bytes a second, requests a second, and requests in flight to one host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+
+_REQUEST_WORTH = 100_000
+"""What a finished request counts for, in bytes, when throughput is judged: small files are work too."""
+
+
+class ByteBudget:
+    """A bound on all buffers together. Taken before a body is read; first come, first served."""
+
+    def __init__(self, size: int) -> None:
+        self._size = max(1, size)
+        self._free = self._size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, amount: int) -> int:
+        """Wait until ``amount`` bytes are free, and take them. An amount over the whole budget takes it all."""
+        amount = min(amount, self._size)
+        if not self._waiting and amount <= self._free:
+            self._free -= amount
+            return amount
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give(amount)
+            else:
+                self._waiting.remove((amount, turn))
+                self._wake()
+            raise
+        return amount
+
+    def try_take(self, amount: int) -> int:
+        """``amount`` if it is free at once, else 0."""
+        if self._waiting or amount > self._free:
+            return 0
+        self._free -= amount
+        return amount
+
+    def give(self, amount: int) -> None:
+        """Put bytes back."""
+        self._free += amount
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            amount, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= amount
+                turn.set_result(None)
+
+
+class Rate:
+    """Spreads units (bytes, requests) evenly over time; 0 a second means no limit."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._next = 0.0
+
+    async def take(self, amount: float = 1) -> None:
+        """Wait until ``amount`` more may pass."""
+        if not self._per_second:
+            return
+        now = time.monotonic()
+        due = max(self._next, now)
+        self._next = due + amount / self._per_second
+        if due > now:
+            await asyncio.sleep(due - now)
+
+
+class Level:
+    """How many requests one host gets at once. It finds its own level.
+
+    It doubles while that brings more throughput, holds on a plateau and looks a little higher now and then; a host
+    that says 429 or 503, or does not answer, halves it, once a window, and from there it only adds.
+    """
+
+    def __init__(self, start: int, cap: int, *, fixed: bool = False) -> None:
+        self.limit = max(1, min(start, cap))
+        self._cap = max(1, cap)
+        self._fixed = fixed
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._doubling = True
+        self._best = 0.0
+        self._windows = 0
+        self._halved = False
+        self._open_window()
+
+    @property
+    def idle(self) -> bool:
+        """True if a further request would start at once and nobody waits for one."""
+        return not self._waiting and self._busy < self.limit
+
+    @contextlib.asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the places while a request is under way."""
+        await self._enter()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            self._wake()
+
+    def moved(self, amount: int) -> None:
+        """Tell that ``amount`` bytes came in."""
+        self._work += amount
+
+    def finished(self) -> None:
+        """Tell that a request ended well."""
+        self._work += _REQUEST_WORTH
+        self._ended += 1
+        elapsed = time.monotonic() - self._since
+        if self._ended >= self.limit and elapsed >= 0.05:
+            self._judge(self._work / elapsed)
+
+    def overloaded(self) -> None:
+        """Tell that the host asked for less, or did not answer."""
+        if self._fixed or self._halved:
+            return
+        self.limit = max(1, self.limit // 2)
+        self._doubling = False
+        self._best = 0.0
+        self._open_window()
+        self._halved = True
+
+    def _judge(self, rate: float) -> None:
+        if self._full and not self._fixed:
+            self._windows += 1
+            grew = rate > self._best * 1.1
+            if self._doubling:
+                self._doubling = grew
+                step = self.limit if grew else 0
+            else:
+                step = max(1, self.limit // 8) if grew or self._windows % 8 == 0 else 0
+            self.limit = min(self._cap, self.limit + step)
+            self._best = max(rate, self._best * 0.98)
+        self._open_window()
+        self._wake()
+
+    def _open_window(self) -> None:
+        self._since = time.monotonic()
+        self._work = 0
+        self._ended = 0
+        self._full = bool(self._waiting)
+        self._halved = False
+
+    async def _enter(self) -> None:
+        if self._busy < self.limit and not self._waiting:
+            self._busy += 1
+            return
+        self._full = True
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._busy -= 1
+                self._wake()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting and self._busy < self.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._busy += 1
+                turn.set_result(None)
+
+
+class Levels:
+    """A :class:`Level` for each host that was met."""
+
+    def __init__(self, concurrency: int, cap: int) -> None:
+        self._fixed = concurrency
+        self._cap = cap
+        self._levels: dict[str, Level] = {}
+
+    def of(self, host: str) -> Level:
+        level = self._levels.get(host)
+        if level is None:
+            start = self._fixed or 16
+            level = self._levels[host] = Level(start, self._fixed or self._cap, fixed=bool(self._fixed))
+        return level
+
+
+def open_files_cap(polite: int = 256) -> int:
+    """How many transfers the limit on open files allows (it is raised to what the system grants), at most ``polite``.
+
+    Each transfer holds a socket, a partial file and its journal.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * polite + 64
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return polite if soft == resource.RLIM_INFINITY else max(4, min(polite, (soft - 64) // 4))

@@ -1,0 +1,91 @@
+"""Names for files and folders, made from what the network says: data, never paths.
+
+A name that comes out of here has no separator and no control character, does not start with a dot or a dash, is no
+device name of Windows, is in Unicode's NFC, and has at most 200 bytes with its extension kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from urllib.parse import unquote_to_bytes, urlsplit
+
+MAX_BYTES = 200
+_LONGEST_EXTENSION = 16
+_RESERVED = frozenset({"manifest.json"})
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)")
+_FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
+_UNSEEN = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
+_BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def from_url(url: str) -> str:
+    """A safe file name from the URL's last path part, percent-decoded; ``file`` where there is none."""
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        path = ""
+    last = path.rpartition("/")[2]
+    return safe(unquote_to_bytes(last).decode("utf-8", "replace")) or "file"
+
+
+def safe(text: str) -> str:
+    """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
+    name = unicodedata.normalize("NFC", text)
+    name = _FORBIDDEN.sub("_", _BIDI.sub("", name))
+    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in name)
+    name = name.lstrip(".- \u00a0").rstrip(". ")
+    if _DEVICES.match(name):
+        name = f"_{name}"
+    return _fit(name, MAX_BYTES)
+
+
+def for_prompt(prompt_id: str) -> tuple[str, str]:
+    """The folder's name for a prompt, and the one to use where another prompt has it already.
+
+    A promptId that had to be made safe gets the suffix at once, so two never share a folder.
+    """
+    name = safe(prompt_id)
+    suffixed = with_suffix(name or "prompt", prompt_id)
+    return (name, suffixed) if name == prompt_id and not is_reserved(name) else (suffixed, suffixed)
+
+
+def with_suffix(name: str, identity: str, digits: int = 8) -> str:
+    """``name`` with ``-`` and the first hex digits of the SHA-256 of ``identity`` before its extension."""
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    stem, extension = _split(name)
+    return _fit(stem, MAX_BYTES - digits - 1 - len(extension.encode())) + f"-{digest}{extension}"
+
+
+def candidates(name: str, identity: str) -> list[str]:
+    """The names a file may get, in order: its own, then with a suffix that no other file can share."""
+    names = [] if is_reserved(name) else [name]
+    return [*names, with_suffix(name, identity), with_suffix(name, identity, digits=64)]
+
+
+def is_reserved(name: str) -> bool:
+    """True for a name that is ours."""
+    return key(name) in _RESERVED
+
+
+def key(name: str) -> str:
+    """What names are compared by: NFC and case folding, as file systems that fold case would."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, extension = name.rpartition(".")
+    if not stem or len(extension.encode()) > _LONGEST_EXTENSION:
+        return name, ""
+    return stem, dot + extension
+
+
+def _fit(name: str, size: int) -> str:
+    """``name`` cut to ``size`` bytes of UTF-8, between characters, its extension kept."""
+    if len(name.encode()) <= size:
+        return name
+    stem, extension = _split(name)
+    room = size - len(extension.encode())
+    cut = stem.encode()[:room].decode("utf-8", "ignore").rstrip(". ")
+    return cut + extension

@@ -1,0 +1,114 @@
+"""Where files are kept: the two protocols that every place fulfils. One file a place.
+
+A *Store* holds finished files by folder and name; a *Sink* takes one file in. A Sink says which spans it holds,
+the work left is the plan minus those: that one idea carries resume, segments and, in a bucket, multipart uploads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from mirror.models import Receipt, Span, Validator
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """What the origin said of a file when its first byte came.
+
+    ``checks`` maps ``md5``, ``sha256``, ``sha1`` or ``crc32`` to the hex digest that the whole must have;
+    ``last_modified`` is as received. ``length`` is None where the origin does not tell.
+    """
+
+    length: int | None
+    etag: str | None = None
+    last_modified: str | None = None
+    content_type: str | None = None
+    checks: dict[str, str] = {}
+
+    @property
+    def validator(self) -> Validator:
+        return Validator(self.etag, self.last_modified)
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """Where a file goes: a folder, the names it may take in order of preference, and the file's identity.
+
+    ``sha256`` is set where the file was mirrored before: only those bytes are accepted, and a damaged file of that
+    name is replaced.
+    """
+
+    identity: str
+    folder: str
+    names: tuple[str, ...]
+    sha256: str | None = None
+
+
+class Sink(Protocol):
+    """Takes one file in. Used by one task at a time, except :meth:`write`, which segments may share.
+
+    ``head`` is what the partial held belongs to, None without one. Every method may raise StoreError.
+    """
+
+    head: Head | None
+
+    def written(self) -> list[Span]:
+        """The spans that are held: they survive the end of the process."""
+        ...
+
+    async def begin(self, head: Head) -> None:
+        """Start a new file; what was held is dropped."""
+        ...
+
+    async def write(self, at: int, data: bytes) -> None:
+        """Take bytes for offset ``at``. They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`."""
+        ...
+
+    async def flush(self) -> None:
+        """Write out what is buffered."""
+        ...
+
+    async def commit(self) -> Receipt:
+        """Check, make durable and publish the whole file under its final name, atomically.
+
+        Raises:
+            ChecksumMismatch: the bytes are not those that the head or the target states; the partial is dropped.
+        """
+        ...
+
+    async def abort(self) -> None:
+        """Drop the partial file."""
+        ...
+
+    async def close(self) -> None:
+        """Let go, keeping what was written for a later run. Safe to call more than once, and after commit."""
+        ...
+
+
+class Store(Protocol):
+    """Holds finished files. Every method may raise StoreError."""
+
+    async def sink(self, target: Target) -> Sink:
+        """Open a sink, with the partial file of an earlier try if there is one."""
+        ...
+
+    async def settle(self, identity: str) -> None:
+        """Tell that a committed file stands in the catalog: what was kept to find it again after a crash goes."""
+        ...
+
+    async def present(self, folders: Sequence[tuple[str, Iterable[tuple[str, int]]]]) -> list[set[str]]:
+        """For each folder and its (path, bytes): the paths that are there as regular files of that size."""
+        ...
+
+    async def adopt(self, source: tuple[str, str], target: Target) -> str | None:
+        """Make a finished file of one folder stand in another, too. Returns its name, None if it cannot be done."""
+        ...
+
+    async def write_manifest(self, folder: str, content: bytes) -> None:
+        """Publish the manifest atomically and durably."""
+        ...
+
+    async def read_manifest(self, folder: str) -> bytes | None:
+        """The manifest's bytes; None without one."""
+        ...

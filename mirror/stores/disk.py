@@ -1,0 +1,198 @@
+"""The root folder as the local store acts on it: names are opened relative to folders, symlinks are not followed.
+
+Everything here runs in a thread of the store's pool and blocks. OSErrors leave as StoreErrors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from mirror.errors import Denied, Full, StoreError, StoreUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INTERNAL = ".mirror"
+_THREADS = 8
+_BLOCK = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_datasync = getattr(os, "fdatasync", os.fsync)
+
+
+class Disk:
+    """``root`` on a local or network file system, and the threads that work on it."""
+
+    def __init__(self, root: Path, *, durable: bool, min_free: int) -> None:
+        self.root = root
+        self.parts = root / INTERNAL / "parts"
+        self._durable = durable
+        self._min_free = min_free
+        self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""
+        loop = asyncio.get_running_loop()
+        return await uninterrupted(loop.run_in_executor(self._pool, lambda: call(*args, **kwargs)))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def prepare(self) -> None:
+        """Make the root and our own folder in it."""
+        with translated(f"the archive's root {self.root}"):
+            missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in missing:
+                self.sync_folder(folder.parent)
+            for name in (INTERNAL, f"{INTERNAL}/parts"):
+                if (self.root / name).is_symlink():
+                    raise Denied(f"{self.root / name} is a symlink: it must be a folder")
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+
+    @contextlib.contextmanager
+    def folder(self, name: str, *, create: bool = False) -> Iterator[int]:
+        """A folder of the root as a file descriptor to act relative to.
+
+        Raises:
+            FileNotFoundError: there is none, and ``create`` is not set.
+            OSError: it is no folder, or a symlink.
+        """
+        path = self.root / name
+        try:
+            fd = os.open(path, _FOLDER)
+        except FileNotFoundError:
+            if not create:
+                raise
+            path.mkdir(exist_ok=True)
+            self.sync_folder(self.root)
+            fd = os.open(path, _FOLDER)
+        except OSError as error:
+            if path.is_symlink():
+                raise Denied(f"{path} is a symlink: nothing is written through it") from None
+            raise error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def sync_file(self, fd: int) -> None:
+        """Make a file's content durable."""
+        if self._durable:
+            _datasync(fd)
+
+    def sync_folder(self, folder: int | Path) -> None:
+        """Make the names in a folder durable."""
+        if not self._durable:
+            return
+        if isinstance(folder, int):
+            os.fsync(folder)
+            return
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def reserve(self, size: int) -> None:
+        """Refuse to begin what would leave less than the free space that is to stay.
+
+        Raises:
+            Full: there is too little room.
+        """
+        free = self.free_space()
+        if free - size < self._min_free:
+            raise Full(
+                f"{self.root}: {free} bytes are free, {size} are needed and {self._min_free} are to stay free "
+                "(transfer.min_free_space): make room"
+            )
+
+    def free_space(self) -> int:
+        """Bytes that this user may still write."""
+        usage = os.statvfs(self.root)
+        return usage.f_bavail * usage.f_frsize
+
+
+async def uninterrupted(future: asyncio.Future[T]) -> T:
+    """Await ``future`` to its end even if the caller is cancelled; the cancellation is passed on after it."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()
+        raise cancelled
+    return future.result()
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """OSErrors as StoreErrors that say what was acted on and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(what, error) from error
+
+
+def store_error(what: str, error: OSError) -> StoreError:
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Full(f"{what}: {reason}: make room and run again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP):
+        return Denied(f"{what}: {reason}: check who owns it and how it is mounted")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
+    return StoreUnavailable(f"{what}: {reason}")
+
+
+def stat_file(name: str, folder: int) -> os.stat_result | None:
+    """The entry ``name`` itself, symlinks not followed; None if there is none."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def is_file(found: os.stat_result | None, size: int) -> bool:
+    return found is not None and stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def write_all(fd: int, buffers: list[bytes], at: int) -> None:
+    """Write buffers one behind the other from offset ``at``, however short the single writes are."""
+    for first in range(0, len(buffers), 256):
+        batch = [memoryview(buffer) for buffer in buffers[first : first + 256] if buffer]
+        while batch:
+            done = os.pwritev(fd, batch, at) if hasattr(os, "pwritev") else os.pwrite(fd, batch[0], at)
+            at += done
+            while batch and done >= len(batch[0]):
+                done -= len(batch.pop(0))
+            if done:
+                batch[0] = batch[0][done:]
+
+
+def read_span(fd: int, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes from ``start`` to ``stop`` in blocks; ends early where the file does."""
+    while start < stop:
+        block = os.pread(fd, min(_BLOCK, stop - start), start)
+        if not block:
+            return
+        start += len(block)
+        yield block
+
+
+def same_bytes(one: int, other: int) -> bool:
+    """True if two open files hold the same bytes."""
+    size = os.fstat(one).st_size
+    if os.fstat(other).st_size != size:
+        return False
+    return all(a == b for a, b in zip(read_span(one, 0, size), read_span(other, 0, size), strict=True))

@@ -1,0 +1,126 @@
+"""The journal of a partial file: what it is a part of, and which spans of it are good.
+
+One record a line, each with a checksum of its own, so that a torn tail is found and cut off. A span's record carries
+a digest of the bytes it claims; they are checked when the partial is taken up again, so a claim is worth something
+after a power cut too, and nothing needs to be synced while a download runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from mirror.models import Receipt
+from mirror.stores import Head
+
+VERSION = 1
+
+
+class Started(Struct, frozen=True, kw_only=True, tag="started"):
+    """The first record: the partial belongs to this file, at this version of it."""
+
+    version: int
+    identity: str
+    head: Head
+
+
+class Claim(Struct, frozen=True, kw_only=True, tag="claim"):
+    """Bytes ``start`` to ``stop`` were written.
+
+    ``sha256`` is the digest of everything from 0 to ``stop``, for spans written in order; ``crc32`` that of the span.
+    """
+
+    start: int
+    stop: int
+    sha256: str | None = None
+    crc32: int | None = None
+
+
+class Committed(Struct, frozen=True, kw_only=True, tag="committed"):
+    """The last record, durable before the file gets its final name: which file that is."""
+
+    folder: str
+    receipt: Receipt
+
+
+Record = Started | Claim | Committed
+
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+class Journal:
+    """An append-only file of records. Not thread safe: one sink, one write at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def read(self) -> list[Record]:
+        """The records up to the first that is torn or damaged; empty without a usable journal."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return []
+        records: list[Record] = []
+        for line in content.split(b"\n")[:-1]:
+            record = _decode(line)
+            if record is None:
+                break
+            records.append(record)
+        first = records[0] if records else None
+        return records if isinstance(first, Started) and first.version == VERSION else []
+
+    def rewrite(self, records: list[Record]) -> None:
+        """Start over with exactly these records; a kill leaves the old ones or the new."""
+        self.close()
+        fresh = self.path.with_suffix(".journal.new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(fresh, flags, 0o600)
+        self.append(*records)
+        fresh.replace(self.path)
+
+    def append(self, *records: Record) -> None:
+        """Add records in one write."""
+        assert self._fd is not None
+        data = b"".join(_encode(record) for record in records)
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def sync(self) -> None:
+        """Make all records durable."""
+        assert self._fd is not None
+        os.fsync(self._fd)
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd is not None
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def remove(self) -> None:
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def _encode(record: Record) -> bytes:
+    text = msgspec.json.encode(record)
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _decode(line: bytes) -> Record | None:
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

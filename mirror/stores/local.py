@@ -1,0 +1,210 @@
+"""The local store: a folder for each prompt, and ``.mirror`` for what is not finished.
+
+The order in which things become durable: the file's content, its name, then (by the caller) its row in the catalog.
+A manifest follows the same ritual after its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mirror.errors import Denied, Locked, StoreError
+from mirror.settings import Settings
+from mirror.stores import Target
+from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
+from mirror.stores.partial import PartialFile
+
+MANIFEST = "manifest.json"
+
+
+class LocalStore:
+    """A Store under ``archive.root``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = Path(settings.archive.root).absolute()
+        self._disk = Disk(
+            self.root,
+            durable=settings.archive.durability == "full",
+            min_free=settings.transfer.min_free_space,
+        )
+        self._left: set[str] = set()
+        self._unsettled: set[str] = set()
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make the root, take its lock, and see what earlier runs left. Blocks.
+
+        Raises:
+            Locked: another run holds the root.
+            StoreError: the root cannot be made or written to.
+        """
+        self._disk.prepare()
+        self._take_lock()
+        with translated(f"{self._disk.parts}"):
+            self._left = {entry.name.partition(".")[0] for entry in os.scandir(self._disk.parts)}
+
+    def close(self) -> None:
+        """Let go of the threads and of the lock."""
+        self._disk.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        """A kernel lock: it ends with the process, so a file that is left behind means nothing."""
+        path = self.root / INTERNAL / "lock"
+        with translated(f"the lock {path}"):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                raise Locked(
+                    f"{self.root} is in use by another run ({holder or 'unknown'}): wait for its end"
+                ) from None
+            raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode(), 0)
+        self._lock = fd
+
+    # The Store protocol ------------------------------------------------------------------------
+
+    async def sink(self, target: Target) -> PartialFile:
+        key = _key(target.identity)
+        sink = PartialFile(self._disk, target, key, lambda: self._unsettled.add(target.identity))
+        if key in self._left:
+            self._left.discard(key)
+            await sink.recover()
+            if sink.committed is not None:
+                self._unsettled.add(target.identity)
+        return sink
+
+    async def settle(self, identity: str) -> None:
+        if identity in self._unsettled:
+            self._unsettled.discard(identity)
+            path = self._disk.parts / f"{_key(identity)}.journal"
+            with translated(f"{path}"):
+                await self._disk.run(path.unlink, missing_ok=True)
+
+    async def present(self, folders: Sequence[tuple[str, Iterable[tuple[str, int]]]]) -> list[set[str]]:
+        def look() -> list[set[str]]:
+            return [self._present_in(folder, files) for folder, files in folders]
+
+        return await self._disk.run(look)
+
+    def _present_in(self, folder: str, files: Iterable[tuple[str, int]]) -> set[str]:
+        try:
+            with self._disk.folder(folder) as fd:
+                return {path for path, size in files if is_file(stat_file(path, fd), size)}
+        except (OSError, StoreError):
+            return set()
+
+    async def adopt(self, source: tuple[str, str], target: Target) -> str | None:
+        return await self._disk.run(self._link, source, target)
+
+    def _link(self, source: tuple[str, str], target: Target) -> str | None:
+        with (
+            contextlib.suppress(OSError),
+            self._disk.folder(source[0]) as there,
+            self._disk.folder(target.folder, create=True) as here,
+        ):
+            for name in target.names:
+                found = stat_file(name, here)
+                if found is None:
+                    os.link(source[1], name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+                    self._disk.sync_folder(here)
+                    return name
+                if _same_file(source[1], there, name, here):
+                    return name
+        return None
+
+    async def write_manifest(self, folder: str, content: bytes) -> None:
+        def write() -> None:
+            with translated(f"{folder}/{MANIFEST}"):
+                self._write_manifest(folder, content)
+
+        await self._disk.run(write)
+
+    def _write_manifest(self, folder: str, content: bytes) -> None:
+        fresh = self._disk.parts / f"{_key(folder)}.manifest"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            self._disk.sync_file(fd)
+        finally:
+            os.close(fd)
+        with self._disk.folder(folder, create=True) as there:
+            os.replace(fresh, MANIFEST, dst_dir_fd=there)
+            self._disk.sync_folder(there)
+
+    async def read_manifest(self, folder: str) -> bytes | None:
+        return await self._disk.run(self.read_manifest_now, folder)
+
+    # For commands that work on the archive as a whole ------------------------------------------
+
+    def read_manifest_now(self, folder: str) -> bytes | None:
+        """The manifest's bytes, None without one that can be read. Blocks."""
+        try:
+            with self._disk.folder(folder) as fd:
+                file = os.open(MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                with open(file, "rb") as content:
+                    return content.read()
+        except (OSError, StoreError):
+            return None
+
+    def folders(self) -> Iterator[str]:
+        """The names of all folders that could be a prompt's, in no order. Blocks."""
+        with translated(f"{self.root}"), os.scandir(self.root) as entries:
+            for entry in entries:
+                if entry.name != INTERNAL and entry.is_dir(follow_symlinks=False):
+                    yield entry.name
+
+    def delete(self, folder: str, paths: Iterable[str]) -> list[str]:
+        """Delete a prompt's manifest, then the named files, then the folder if nothing else is in it. Blocks.
+
+        Returns the names that are left because they are none of ours.
+        """
+        with translated(f"{self.root / folder}"):
+            try:
+                with self._disk.folder(folder) as fd:
+                    for path in (MANIFEST, *paths):
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path, dir_fd=fd)
+                    left = os.listdir(fd)
+            except FileNotFoundError:
+                return []
+            if not left:
+                (self.root / folder).rmdir()
+                self._disk.sync_folder(self.root)
+            return left
+
+    def free_space(self) -> int:
+        """Bytes that may still be written."""
+        return self._disk.free_space()
+
+
+def _key(identity: str) -> str:
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    first = os.open(one, flags, dir_fd=one_folder)
+    try:
+        second = os.open(other, flags, dir_fd=other_folder)
+        try:
+            return same_bytes(first, second)
+        finally:
+            os.close(second)
+    finally:
+        os.close(first)

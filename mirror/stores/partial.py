@@ -1,0 +1,368 @@
+"""The local sink: a partial file and its journal, until the whole is published.
+
+A body that is small enough to be here at once is written, hashed, made durable and renamed in one hop to a thread.
+Larger ones go in batches, a hop each, while the network reads on; every batch is claimed in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from mirror import spans
+from mirror.digests import Digests
+from mirror.errors import ChecksumMismatch, StoreUnavailable
+from mirror.models import Receipt, Span
+from mirror.stores import Head, Target
+from mirror.stores.disk import (
+    Disk,
+    is_file,
+    read_span,
+    same_bytes,
+    stat_file,
+    translated,
+    uninterrupted,
+    write_all,
+)
+from mirror.stores.journal import VERSION, Claim, Committed, Journal, Started
+from mirror.times import from_http
+
+T = TypeVar("T")
+
+BATCH = 1 << 20
+"""Bytes that are collected before they are written in one hop; a slow body is written every second."""
+
+_HOP = 64 << 20
+"""Bytes that are read back in one hop at most, so that a stop never waits long."""
+
+
+class _Run:
+    """Bytes that follow one another, not yet written."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.size = 0
+        self.buffers: list[bytes] = []
+        self.since = time.monotonic()
+
+    def add(self, data: bytes) -> None:
+        self.buffers.append(data)
+        self.size += len(data)
+
+    @property
+    def due(self) -> bool:
+        return self.size >= BATCH or time.monotonic() - self.since > 1.0
+
+
+class PartialFile:
+    """A Sink on the local disk."""
+
+    def __init__(self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None]) -> None:
+        self.head: Head | None = None
+        self.committed: Receipt | None = None
+        self._disk = disk
+        self._target = target
+        self._path = disk.parts / f"{key}.part"
+        self._journal = Journal(disk.parts / f"{key}.journal")
+        self._on_commit = on_commit
+        self._fd: int | None = None
+        self._claims: list[Claim] = []
+        self._held: list[Span] = []
+        self._runs: dict[int, _Run] = {}
+        self._digests = Digests()
+        self._writing: asyncio.Future[None] | None = None
+
+    # What an earlier run left ------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Take up the partial of an earlier try, as far as its bytes are what the journal says."""
+        records = await self._hop(self._journal.read)
+        if not records:
+            return
+        started, last = records[0], records[-1]
+        if not isinstance(started, Started) or started.identity != self._target.identity:
+            return
+        if isinstance(last, Committed):
+            await self._hop(lambda: self._find_committed(last))
+            if self.committed is not None:
+                return
+        self.head = started.head
+        self._digests = Digests(started.head.checks)
+        if not await self._hop(self._open_existing):
+            self.head = None
+            return
+        claims = [record for record in records if isinstance(record, Claim)]
+        await self._check_claims(claims)
+        self._held = spans.merge(Span(claim.start, claim.stop) for claim in self._claims)
+        await self._hop(lambda: self._journal.rewrite([started, *self._claims]))
+
+    def _find_committed(self, record: Committed) -> None:
+        """A kill came between the final name and the catalog: the file is complete if its bytes are."""
+        if record.folder != self._target.folder or record.receipt.path not in self._target.names:
+            return
+        with contextlib.suppress(OSError), self._disk.folder(record.folder) as folder:
+            fd = os.open(record.receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                digests = Digests()
+                for block in read_span(fd, 0, record.receipt.bytes + 1):
+                    digests.update(block)
+                if digests.at == record.receipt.bytes and digests.sha256 == record.receipt.sha256:
+                    self.committed = record.receipt
+            finally:
+                os.close(fd)
+
+    def _open_existing(self) -> bool:
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _check_claims(self, claims: list[Claim]) -> None:
+        at = 0
+        while at < len(claims):
+            batch: list[Claim] = []
+            size = 0
+            while at < len(claims) and (not batch or size < _HOP):
+                batch.append(claims[at])
+                size += claims[at].stop - claims[at].start
+                at += 1
+            await self._hop(partial(self._check_batch, batch))
+
+    def _check_batch(self, claims: list[Claim]) -> None:
+        assert self._fd is not None
+        for claim in claims:
+            if claim.sha256 is None:
+                crc = 0
+                for block in read_span(self._fd, claim.start, claim.stop):
+                    crc = zlib.crc32(block, crc)
+                good = crc == claim.crc32 and os.fstat(self._fd).st_size >= claim.stop
+            elif claim.start == self._digests.at:
+                before = self._digests.copy()
+                for block in read_span(self._fd, claim.start, claim.stop):
+                    self._digests.update(block)
+                good = self._digests.sha256 == claim.sha256
+                if not good:
+                    self._digests = before
+            else:
+                good = False
+            if good:
+                self._claims.append(claim)
+
+    # Taking bytes in ---------------------------------------------------------------------------
+
+    def written(self) -> list[Span]:
+        return spans.merge([*self._held, *(Span(run.start, run.start + run.size) for run in self._runs.values())])
+
+    async def begin(self, head: Head) -> None:
+        await self._idle()
+        self._let_go()
+        self.head = head
+        self._runs.clear()
+        self._claims, self._held = [], []
+        self._digests = Digests(head.checks)
+
+    async def write(self, at: int, data: bytes) -> None:
+        run = self._runs.pop(at, None) or _Run(at)
+        run.add(data)
+        if run.due:
+            await self._start_writing(run)
+        else:
+            self._runs[at + len(data)] = run
+
+    async def flush(self) -> None:
+        await self._idle()
+        runs, self._runs = sorted(self._runs.values(), key=lambda run: run.start), {}
+        for run in runs:
+            await self._start_writing(run)
+            await self._idle()
+
+    async def _start_writing(self, run: _Run) -> None:
+        """Hand a run to a thread and go on; one is under way at a time, so two batches of memory are the bound."""
+        await self._idle()
+        self._writing = asyncio.ensure_future(self._hop(lambda: self._write_and_claim(run)))
+
+    async def _idle(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await uninterrupted(writing)
+
+    def _write_and_claim(self, run: _Run) -> None:
+        if not self._journal.is_open:
+            self._create()
+            assert self.head is not None
+            self._journal.rewrite([Started(version=VERSION, identity=self._target.identity, head=self.head)])
+        in_order = self._write(run)
+        claim = Claim(
+            start=run.start,
+            stop=run.start + run.size,
+            sha256=self._digests.sha256 if in_order else None,
+            crc32=None if in_order else _crc32(run.buffers),
+        )
+        self._journal.append(claim)
+        self._claims.append(claim)
+        self._held = spans.merge([*self._held, Span(claim.start, claim.stop)])
+
+    def _create(self) -> None:
+        """A new, empty partial. A journal that described an older one goes first."""
+        if self._fd is not None:
+            return
+        self._journal.remove()
+        assert self.head is not None
+        self._disk.reserve(self.head.length or 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o644)
+
+    def _write(self, run: _Run) -> bool:
+        """Write a run; True if it followed the hashed prefix, so that the hash follows it."""
+        assert self._fd is not None
+        write_all(self._fd, run.buffers, run.start)
+        if run.start != self._digests.at:
+            return False
+        for buffer in run.buffers:
+            self._digests.update(buffer)
+        return True
+
+    # Publishing --------------------------------------------------------------------------------
+
+    async def commit(self) -> Receipt:
+        await self._idle()
+        assert self.head is not None
+        runs, self._runs = sorted(self._runs.values(), key=lambda run: run.start), {}
+        length = max([run.start + run.size for run in runs] + [span.stop for span in self._held], default=0)
+        if self._journal.is_open:
+            for run in runs:
+                await self._hop(partial(self._write_and_claim, run))
+            runs = []
+            while self._digests.at < length:
+                await self._hop(lambda: self._hash_on(length))
+        try:
+            receipt = await self._hop(lambda: self._publish(runs, length))
+        except ChecksumMismatch:
+            await self.abort()
+            raise
+        self._let_go()
+        self.committed = receipt
+        return receipt
+
+    def _hash_on(self, length: int) -> None:
+        """Segments came out of order: follow the hash through what is on disk."""
+        assert self._fd is not None
+        stop = min(length, self._digests.at + _HOP)
+        for block in read_span(self._fd, self._digests.at, stop):
+            self._digests.update(block)
+        if self._digests.at < stop:
+            raise StoreUnavailable(f"{self._path}: is shorter than what was written to it")
+
+    def _publish(self, runs: list[_Run], length: int) -> Receipt:
+        assert self.head is not None
+        self._create()
+        for run in runs:
+            self._write(run)
+        self._check_digests()
+        assert self._fd is not None
+        os.ftruncate(self._fd, length)
+        self._disk.sync_file(self._fd)
+        with self._disk.folder(self._target.folder, create=True) as folder:
+            name, there = self._choose(folder, self._fd, length)
+            receipt = self._receipt(name, length)
+            if self._journal.is_open:
+                self._journal.append(Committed(folder=self._target.folder, receipt=receipt))
+                self._journal.sync()
+                self._on_commit()
+            if there:
+                self._path.unlink()
+            else:
+                os.replace(self._path, name, dst_dir_fd=folder)
+            self._disk.sync_folder(folder)
+        return receipt
+
+    def _check_digests(self) -> None:
+        assert self.head is not None
+        for check, expected in self.head.checks.items():
+            if self._digests.hex(check) != expected:
+                raise ChecksumMismatch(f"the bytes that came do not have the {check} that the origin states")
+        if self._target.sha256 and self._digests.sha256 != self._target.sha256:
+            raise ChecksumMismatch(
+                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them"
+            )
+
+    def _choose(self, folder: int, fd: int, length: int) -> tuple[str, bool]:
+        """The first of the names that is free, or holds these very bytes already (then True)."""
+        if self._target.sha256:
+            return self._target.names[0], False
+        for name in self._target.names:
+            found = stat_file(name, folder)
+            if found is None:
+                return name, False
+            if is_file(found, length):
+                other = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    if same_bytes(fd, other):
+                        self._disk.sync_file(other)
+                        return name, True
+                finally:
+                    os.close(other)
+        raise StoreUnavailable(f"{self._target.folder}/{self._target.names[0]}: all its names are taken by other files")
+
+    def _receipt(self, name: str, length: int) -> Receipt:
+        assert self.head is not None
+        told = ["length"] if self.head.length is not None else []
+        return Receipt(
+            path=name,
+            bytes=length,
+            sha256=self._digests.sha256,
+            content_type=self.head.content_type,
+            etag=self.head.etag,
+            last_modified=from_http(self.head.last_modified),
+            verified=(*told, *self.head.checks),
+        )
+
+    # Letting go --------------------------------------------------------------------------------
+
+    async def abort(self) -> None:
+        await self._idle()
+        self._runs.clear()
+        self._let_go()
+        self.head, self._claims, self._held = None, [], []
+        await self._hop(self._remove)
+
+    def _remove(self) -> None:
+        self._journal.remove()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    async def close(self) -> None:
+        try:
+            if self.committed is None and self.head is not None:
+                await self.flush()
+                await self._idle()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._journal.close()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    async def _hop(self, call: Callable[[], T]) -> T:
+        def translating() -> T:
+            with translated(f"{self._target.folder}/{self._target.names[0]}"):
+                return call()
+
+        return await self._disk.run(translating)
+
+
+def _crc32(buffers: list[bytes]) -> int:
+    crc = 0
+    for buffer in buffers:
+        crc = zlib.crc32(buffer, crc)
+    return crc

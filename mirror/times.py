@@ -1,0 +1,26 @@
+"""Points in time as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+
+def now() -> str:
+    """This moment in UTC, RFC 3339 with seconds: ``2026-01-29T13:54:20Z``."""
+    return rfc3339(datetime.now(UTC))
+
+
+def rfc3339(moment: datetime) -> str:
+    """``moment`` in UTC, RFC 3339 with seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_http(value: str | None) -> str | None:
+    """An HTTP date (RFC 9110, section 5.6.7) as RFC 3339; None where it is none."""
+    if not value:
+        return None
+    try:
+        return rfc3339(parsedate_to_datetime(value))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
