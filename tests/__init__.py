@@ -1,0 +1,1 @@
+"""The tests, and the scripted origin and media makers they stand on."""
