@@ -67,6 +67,13 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
     return min(codes, key=_PRECEDENCE.index, default=ExitCode.OK)
 
 
+def first_error(error: BaseException) -> BaseException:
+    """The error itself; of a group of tasks that ended together, the one that came first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class MirrorError(Exception):
     """The root of the tree. ``retry_after`` is the pause in seconds that the other side asked for."""
 

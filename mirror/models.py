@@ -201,10 +201,10 @@ class Receipt(Struct, frozen=True, kw_only=True):
 class Failure(Struct, frozen=True, kw_only=True):
     """Why something is not there. ``error`` is the class's name in :mod:`mirror.errors`; ``url`` is redacted."""
 
-    error: str
-    message: str
     url: str | None = None
     role: Role | None = None
+    error: str
+    message: str
     attempts: Count = 0
 
 

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from mirror.models import Receipt, Span, Validator
 
+MANIFEST = "manifest.json"
+
 
 class Head(Struct, frozen=True, kw_only=True):
     """What the origin said of a file when its first byte came.
@@ -48,10 +50,12 @@ class Target(Struct, frozen=True, kw_only=True):
 class Sink(Protocol):
     """Takes one file in. Used by one task at a time, except :meth:`write`, which segments may share.
 
-    ``head`` is what the partial held belongs to, None without one. Every method may raise StoreError.
+    ``head`` is what the partial held belongs to, None without one. ``committed`` is set where the file is complete
+    already: a kill came between its final name and its row in the catalog. Every method may raise StoreError.
     """
 
     head: Head | None
+    committed: Receipt | None
 
     def written(self) -> list[Span]:
         """The spans that are held: they survive the end of the process."""
@@ -98,7 +102,7 @@ class Store(Protocol):
         ...
 
     async def present(self, folders: Sequence[tuple[str, Iterable[tuple[str, int]]]]) -> list[set[str]]:
-        """For each folder and its (path, bytes): the paths that are there as regular files of that size."""
+        """For each folder and its (path, bytes): the paths that are there as regular files of that size (-1: any)."""
         ...
 
     async def adopt(self, source: tuple[str, str], target: Target) -> str | None:
@@ -109,6 +113,6 @@ class Store(Protocol):
         """Publish the manifest atomically and durably."""
         ...
 
-    async def read_manifest(self, folder: str) -> bytes | None:
-        """The manifest's bytes; None without one."""
+    async def read_manifests(self, folders: Sequence[str]) -> list[bytes | None]:
+        """Each folder's manifest as bytes; None without one."""
         ...

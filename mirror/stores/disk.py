@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.errors import Denied, Full, StoreError, StoreUnavailable
+from mirror.errors import Denied, Full, StoreError, StoreUnavailable, TooLarge
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,14 +105,15 @@ class Disk:
         """Refuse to begin what would leave less than the free space that is to stay.
 
         Raises:
-            Full: there is too little room.
+            Full: there is too little room for anything.
+            TooLarge: there is room, but not for this: an origin that claims terabytes must not end the run.
         """
         free = self.free_space()
+        told = f"{free} bytes are free, {self._min_free} are to stay free (transfer.min_free_space)"
+        if free < self._min_free:
+            raise Full(f"{self.root}: {told}: make room and run again")
         if free - size < self._min_free:
-            raise Full(
-                f"{self.root}: {free} bytes are free, {size} are needed and {self._min_free} are to stay free "
-                "(transfer.min_free_space): make room"
-            )
+            raise TooLarge(f"{size} bytes do not fit: {told}")
 
     def free_space(self) -> int:
         """Bytes that this user may still write."""
@@ -164,7 +165,8 @@ def stat_file(name: str, folder: int) -> os.stat_result | None:
 
 
 def is_file(found: os.stat_result | None, size: int) -> bool:
-    return found is not None and stat.S_ISREG(found.st_mode) and found.st_size == size
+    """True for a regular file of ``size`` bytes (-1: any)."""
+    return found is not None and stat.S_ISREG(found.st_mode) and size in (-1, found.st_size)
 
 
 def write_all(fd: int, buffers: list[bytes], at: int) -> None:

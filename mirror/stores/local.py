@@ -10,17 +10,16 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.errors import Denied, Locked, StoreError
 from mirror.settings import Settings
-from mirror.stores import Target
+from mirror.stores import MANIFEST, Target
 from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
-
-MANIFEST = "manifest.json"
 
 
 class LocalStore:
@@ -119,12 +118,26 @@ class LocalStore:
             for name in target.names:
                 found = stat_file(name, here)
                 if found is None:
-                    os.link(source[1], name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+                    self._link_or_copy(source[1], there, name, here)
                     self._disk.sync_folder(here)
                     return name
                 if _same_file(source[1], there, name, here):
                     return name
         return None
+
+    def _link_or_copy(self, path: str, there: int, name: str, here: int) -> None:
+        try:
+            os.link(path, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        except OSError:  # a file system without hard links, or with too many of this one
+            fresh = self._disk.parts / f"{_key(f'{here}/{name}')}.copy"
+            with (
+                os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there), "rb") as source,
+                fresh.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target, 1 << 20)
+                target.flush()
+                self._disk.sync_file(target.fileno())
+            os.replace(fresh, name, dst_dir_fd=here)
 
     async def write_manifest(self, folder: str, content: bytes) -> None:
         def write() -> None:
@@ -147,8 +160,8 @@ class LocalStore:
             os.replace(fresh, MANIFEST, dst_dir_fd=there)
             self._disk.sync_folder(there)
 
-    async def read_manifest(self, folder: str) -> bytes | None:
-        return await self._disk.run(self.read_manifest_now, folder)
+    async def read_manifests(self, folders: Sequence[str]) -> list[bytes | None]:
+        return await self._disk.run(lambda: [self.read_manifest_now(folder) for folder in folders])
 
     # For commands that work on the archive as a whole ------------------------------------------
 
@@ -157,7 +170,7 @@ class LocalStore:
         try:
             with self._disk.folder(folder) as fd:
                 file = os.open(MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-                with open(file, "rb") as content:
+                with os.fdopen(file, "rb") as content:
                     return content.read()
         except (OSError, StoreError):
             return None

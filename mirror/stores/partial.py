@@ -13,7 +13,6 @@ import time
 import zlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from mirror import spans
@@ -78,6 +77,7 @@ class PartialFile:
         self._runs: dict[int, _Run] = {}
         self._digests = Digests()
         self._writing: asyncio.Future[None] | None = None
+        self._flying: _Run | None = None
 
     # What an earlier run left ------------------------------------------------------------------
 
@@ -159,13 +159,15 @@ class PartialFile:
     # Taking bytes in ---------------------------------------------------------------------------
 
     def written(self) -> list[Span]:
-        return spans.merge([*self._held, *(Span(run.start, run.start + run.size) for run in self._runs.values())])
+        pending = [*self._runs.values(), *([self._flying] if self._flying else [])]
+        return spans.merge([*self._held, *(Span(run.start, run.start + run.size) for run in pending)])
 
     async def begin(self, head: Head) -> None:
         await self._idle()
         self._let_go()
         self.head = head
         self._runs.clear()
+        self._flying = None
         self._claims, self._held = [], []
         self._digests = Digests(head.checks)
 
@@ -187,12 +189,16 @@ class PartialFile:
     async def _start_writing(self, run: _Run) -> None:
         """Hand a run to a thread and go on; one is under way at a time, so two batches of memory are the bound."""
         await self._idle()
+        self._flying = run
         self._writing = asyncio.ensure_future(self._hop(lambda: self._write_and_claim(run)))
 
     async def _idle(self) -> None:
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await uninterrupted(writing)
+        while (writing := self._writing) is not None:
+            try:
+                await uninterrupted(writing)
+            finally:
+                if self._writing is writing:
+                    self._writing = None
 
     def _write_and_claim(self, run: _Run) -> None:
         if not self._journal.is_open:
@@ -209,6 +215,7 @@ class PartialFile:
         self._journal.append(claim)
         self._claims.append(claim)
         self._held = spans.merge([*self._held, Span(claim.start, claim.stop)])
+        self._flying = None
 
     def _create(self) -> None:
         """A new, empty partial. A journal that described an older one goes first."""
@@ -330,6 +337,7 @@ class PartialFile:
     async def abort(self) -> None:
         await self._idle()
         self._runs.clear()
+        self._flying = None
         self._let_go()
         self.head, self._claims, self._held = None, [], []
         await self._hop(self._remove)

@@ -1,0 +1,45 @@
+"""From manifests back to the catalog: for a prompt that the catalog does not know, or for all of them."""
+
+from __future__ import annotations
+
+from mirror.answers import read_task
+from mirror.catalog import FileRecord, PromptRecord
+from mirror.errors import StoreError
+from mirror.manifests.document import decode
+from mirror.models import Manifest, PromptId, PromptState, TaskState
+from mirror.plan import plan
+
+
+def record_from(content: bytes, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
+    """What a manifest's bytes say of its prompt; None where it cannot be read, or is another prompt's."""
+    try:
+        manifest = decode(content)
+    except StoreError:
+        return None
+    if prompt_id is not None and manifest.prompt_id != prompt_id:
+        return None
+    stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in manifest.files}
+    failed = {
+        error.url: FileRecord(identity=error.url, role=error.role, failure=error)
+        for error in manifest.errors
+        if error.url and error.role and error.url not in stored
+    }
+    return PromptRecord(
+        prompt_id=PromptId(manifest.prompt_id),
+        folder=folder,
+        state=manifest.state,
+        unfinished=_is_unfinished(manifest, {*stored, *failed}),
+        files=(*stored.values(), *failed.values()),
+    )
+
+
+def _is_unfinished(manifest: Manifest, known: set[str]) -> bool:
+    """True unless the manifest alone proves that nothing beside its own files and errors is open."""
+    if manifest.state in (PromptState.COMPLETE, PromptState.FAILED):
+        return False
+    if manifest.task is None or any(error.url is None for error in manifest.errors):
+        return True
+    task = read_task(manifest.task, PromptId(manifest.prompt_id))
+    if any(member.state not in (TaskState.DONE, TaskState.FAILED) for member in task.family()):
+        return True
+    return any(asset.identity not in known for asset in plan(task).assets)

@@ -1,0 +1,206 @@
+"""The public API: :class:`Mirror`, and :func:`fetch` for those who do not use asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import secrets
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from mirror.api import Api
+from mirror.catalog import Catalog
+from mirror.config import require_api
+from mirror.errors import ExitCode, worst
+from mirror.events import Fanout, Noted, Observer, RunStarted
+from mirror.models import Manifest
+from mirror.pipeline import Emit, Pipeline
+from mirror.settings import FetchOptions, Settings
+from mirror.sources import Source
+from mirror.sources.args import from_iterable
+from mirror.stores.disk import INTERNAL, translated
+from mirror.stores.local import LocalStore
+from mirror.times import now
+from mirror.transfer import Transfer
+from mirror.visit import Result, Run
+
+_RESULTS = 64
+"""Results that may wait for a slow reader before the run waits too."""
+
+_OPEN_FILES_PER_RUN = 512
+_SHORTEST_SECRET = 8
+"""A shorter token is no secret worth looking for in texts: it would be found in half of all words."""
+
+
+class Mirror:
+    """An archive that is open for work. An async context manager; from the first fetch on it holds the root's lock.
+
+    Example::
+
+        async with Mirror(load_settings(root="archive")) as m:
+            async for manifest in m.fetch(["ef8ec19d6670c018814358a21a910090"]):
+                print(manifest.prompt_id, manifest.state)
+
+    Entering it raises ConfigError where base_url or the token is missing.
+    """
+
+    def __init__(self, settings: Settings, *, observers: Iterable[Observer] = ()) -> None:
+        self.settings = settings
+        self._observer = Fanout(tuple(observers))
+        self._codes: set[ExitCode] = set()
+        self._pipeline: Pipeline | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command would exit with, for all that was fetched so far."""
+        stopped = self._pipeline is not None and self._pipeline.unfinished > 0
+        return worst([*self._codes, ExitCode.INCOMPLETE] if stopped else self._codes)
+
+    @property
+    def unfinished(self) -> int:
+        """Prompts that were taken up in the last fetch and brought to no result, since it was stopped."""
+        return self._pipeline.unfinished if self._pipeline is not None else 0
+
+    async def __aenter__(self) -> Mirror:
+        require_api(self.settings.api)
+        self._store = LocalStore(self.settings)
+        self._catalog: Catalog | None = None
+        self._api = Api(self.settings, self._observer)
+        self._transfer = Transfer(self.settings, self._store, self._observer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for close in (self._api.close, self._transfer.close):
+            await close()
+        if self._catalog is not None:
+            await self._catalog.close()
+        self._store.close()
+
+    async def fetch(
+        self, ids: Iterable[str] | AsyncIterable[str], options: FetchOptions | None = None
+    ) -> AsyncGenerator[Manifest, None]:
+        """Mirror these prompts; yields each one's manifest as soon as it is finished, complete ones included.
+
+        An id is dealt with once. Failures are values: a manifest's ``state`` and ``errors`` say what is missing. A
+        manifest of state ``unknown`` or ``unresolved`` stands for a prompt that nothing is known of. Leaving the loop
+        stops the run cleanly: partial files are kept for the next one.
+
+        Raises:
+            Unauthorized: the token is rejected.
+        Locked: another run holds the root.
+        StoreError, CatalogError: the archive cannot be worked on (any more).
+        """
+        async with contextlib.aclosing(self.results(from_iterable(ids), options)) as results:
+            async for result in results:
+                if result.manifest is not None:
+                    yield result.manifest
+
+    async def results(
+        self, source: Source, options: FetchOptions | None = None, *, want_manifests: bool = True
+    ) -> AsyncGenerator[Result, None]:
+        """As :meth:`fetch`, for batches of ids, with each prompt's exit code."""
+        options = options or FetchOptions()
+        await self._open(options)
+        # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
+        done: asyncio.Queue[Result | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_RESULTS)
+
+        async def emit(result: Result) -> None:
+            await room.acquire()
+            done.put_nowait(result)
+
+        task = asyncio.create_task(self._run(source, options, emit, want_manifests))
+        task.add_done_callback(lambda _: done.put_nowait(None))
+        try:
+            while (result := await done.get()) is not None:
+                self._codes.add(result.code)
+                room.release()
+                yield result
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
+
+    async def _open(self, options: FetchOptions) -> None:
+        if self._catalog is not None:
+            return
+        settings = self.settings
+        path = catalog_path(settings)
+        durable = settings.archive.durability == "full"
+        if not options.dry_run:
+            await asyncio.to_thread(self._store.open)
+            with translated(f"the folder of the catalog {path}"):
+                await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, scratch=options.dry_run)
+
+    async def _run(self, source: Source, options: FetchOptions, emit: Emit, want_manifests: bool) -> None:
+        assert self._catalog is not None
+        run_id = secrets.token_hex(8)
+        self._observer(RunStarted(run_id=run_id, root=str(self._store.root), started_at=now()))
+        token = self.settings.api.token
+        run = Run(
+            run_id=run_id,
+            options=options,
+            api=self._api,
+            store=self._store,
+            catalog=self._catalog,
+            transfer=self._transfer,
+            observer=self._observer,
+            secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
+            slots=asyncio.Semaphore(_OPEN_FILES_PER_RUN),
+        )
+        workers = max(16, self._transfer.cap)
+        self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
+        await self._pipeline.run(source)
+        if self._pipeline.stopped_by_time:
+            self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
+
+
+def catalog_path(settings: Settings) -> Path:
+    """Where the catalog of an archive stands."""
+    return Path(settings.archive.catalog or Path(settings.archive.root) / INTERNAL / "catalog.sqlite")
+
+
+def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None = None) -> Iterator[Manifest]:
+    """As :meth:`Mirror.fetch`, blocking: usable without asyncio, in any thread, and where a loop runs already.
+
+    Raises:
+        MirrorError: a fatal one; wrong settings included.
+    """
+    results: queue.Queue[Manifest | BaseException | None] = queue.Queue(1)
+    stop = threading.Event()
+
+    async def run() -> None:
+        async with Mirror(settings) as mirror, contextlib.aclosing(mirror.fetch(ids, options)) as manifests:
+            async for manifest in manifests:
+                await asyncio.to_thread(results.put, manifest)
+                if stop.is_set():
+                    return
+
+    def work() -> None:
+        try:
+            asyncio.run(run())
+            results.put(None)
+        except BaseException as error:  # noqa: BLE001  it is raised where the caller waits
+            results.put(error)
+
+    thread = threading.Thread(target=work, name="mirror-fetch", daemon=True)
+    thread.start()
+    try:
+        while (item := results.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                results.get(timeout=0.05)
+        thread.join()

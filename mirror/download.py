@@ -1,0 +1,200 @@
+"""One ranged request for one file: validators, statuses and wire errors become our errors.
+
+Nothing here tries again or writes: a caller gets a body that begins where it asked, of the version it asked for, or
+an error that says which of the two is not so (RFC 9110, sections 13.1.5, 14.2 and 14.4).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+from mirror.digests import KNOWN
+from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
+from mirror.http import READ_BUFFER, Http
+from mirror.models import Span, Validator
+from mirror.retry import parse_retry_after
+from mirror.stores import Head
+from mirror.urls import is_signed, shown
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
+"""``aws-chunked`` is how some tools uploaded an object; what S3 then sends is the object itself."""
+
+
+class Body:
+    """A body on the wire: ``head`` describes the whole file, ``start`` is the offset of the first byte to come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, head: Head, start: int, url: str) -> None:
+        self.head = head
+        self.start = start
+        self._response = response
+        self._url = url
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes as they come.
+
+        Raises:
+            Truncated: the body ended before its length, or its last chunk, was reached.
+        """
+        # Imported where it is used: the command line's help must not pay for it.
+        from aiohttp import ClientPayloadError  # noqa: PLC0415
+
+        got = 0
+        try:
+            async for chunk in self._response.content.iter_any():
+                got += len(chunk)
+                yield chunk
+        except ClientPayloadError:
+            raise Truncated(f"the body broke off after {self.start + got} bytes: {shown(self._url)}") from None
+        expected = self._response.content_length
+        if expected is not None and got < expected:
+            raise Truncated(f"the body ended at {self.start + got} bytes: {shown(self._url)}")
+
+
+@contextlib.asynccontextmanager
+async def open_body(http: Http, url: str, span: Span | None = None, known: Head | None = None) -> AsyncIterator[Body]:
+    """Ask for a file, or for what of it is missing.
+
+    ``span`` is what is wanted of the version that ``known`` describes (``stop`` -1: to the end); the caller must have
+    made sure that ``known`` has a validator for If-Range. A server may answer with the whole file: then ``start`` is 0
+    and ``head`` may describe another version.
+
+    Raises:
+        Gone, UrlExpired, Refused, NotMedia: this URL will not do.
+        Changed: the server has another version, or other ranges, than was asked for: start over.
+        Unavailable, Truncated: try again.
+    """
+    async with http.get(url, _headers(url, span, known)) as response:
+        if response.status == 206:
+            _check_coding(response, url)
+            yield _ranged(response, url, span, known)
+        elif response.status == 200:
+            _check_coding(response, url)
+            yield Body(response, read_head(response.headers, response.content_length), 0, url)
+        else:
+            raise _status_error(response, url, ranged=span is not None)
+
+
+def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, str]:
+    headers = {}
+    if span is not None and known is not None:
+        headers["Range"] = f"bytes={span.start}-{span.stop - 1 if span.stop > 0 else ''}"
+        headers["If-Range"] = known.validator.if_range or ""
+    elif not is_signed(url):
+        # One header more would break a signed request.
+        headers["x-amz-checksum-mode"] = "ENABLED"
+    return headers
+
+
+def _ranged(response: aiohttp.ClientResponse, url: str, span: Span | None, known: Head | None) -> Body:
+    """A 206 is taken only if it is exactly what was asked for, of the same file as before."""
+    if span is None or known is None:
+        raise Unavailable(f"a part (206) came though the whole was asked for: {shown(url)}")
+    told = parse_content_range(response.headers.get("Content-Range"))
+    if told is None:
+        raise Changed(f"the answer to a Range does not say which bytes it has: {shown(url)}")
+    first, last, total = told
+    if first != span.start or (span.stop > 0 and last >= span.stop):
+        raise Changed(f"asked for bytes from {span.start}, got {first}-{last}: {shown(url)}")
+    if response.content_length is not None and response.content_length != last - first + 1:
+        raise Changed(f"the answer's length is not that of its range: {shown(url)}")
+    if known.length is not None and total is not None and total != known.length:
+        raise Changed(f"the file had {known.length} bytes and has {total} now: {shown(url)}")
+    head = read_head(response.headers, total if total is not None else known.length)
+    if _differs(known.validator, head.validator):
+        raise Changed(f"the file changed while it was being fetched: {shown(url)}")
+    return Body(response, head, first, url)
+
+
+def _differs(before: Validator, now: Validator) -> bool:
+    """True where the two cannot be one version. A server may leave a validator out of a 206."""
+    if before.etag and now.etag:
+        return before.etag != now.etag
+    return bool(before.last_modified and now.last_modified and before.last_modified != now.last_modified)
+
+
+def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -> Exception:
+    status, where = response.status, shown(url)
+    if status in (404, 410):
+        return Gone(f"the origin has no such file (HTTP {status}): {where}")
+    if status == 403:
+        return UrlExpired(f"the origin refuses this URL (HTTP 403): {where}")
+    if status == 416 and ranged:
+        return Changed(f"the origin has no such bytes (HTTP 416), so it has another file: {where}")
+    if status in _BUSY:
+        pause = parse_retry_after(response.headers.get("Retry-After"))
+        return Unavailable(f"the origin answered HTTP {status}: {where}", retry_after=pause)
+    return Refused(f"the origin answered HTTP {status}: {where}")
+
+
+def _check_coding(response: aiohttp.ClientResponse, url: str) -> None:
+    kind = response.headers.get("Content-Type", "")
+    if kind.lower().startswith("multipart/byteranges"):
+        raise Changed(f"several ranges came though one was asked for: {shown(url)}")
+    codings = {part.strip().lower() for part in response.headers.get("Content-Encoding", "").split(",")}
+    if codings - _PLAIN_CODINGS:
+        raise NotMedia(f"the body is coded ({', '.join(sorted(codings))}) though identity was asked for: {shown(url)}")
+
+
+def parse_content_range(value: str | None) -> tuple[int, int, int | None] | None:
+    """``bytes 0-9/100`` → (0, 9, 100), the total None where it is ``*``; None for anything else (RFC 9110, 14.4)."""
+    match = re.fullmatch(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", value or "", re.ASCII | re.IGNORECASE)
+    if not match:
+        return None
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
+    if last < first or (total is not None and last >= total):
+        return None
+    return first, last, total
+
+
+def read_head(headers: Mapping[str, str], length: int | None) -> Head:
+    """What an answer's headers say of the whole file, with the digests that it must have."""
+    etag = headers.get("ETag")
+    return Head(
+        length=length,
+        etag=etag if etag and re.fullmatch(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"', etag) else None,
+        last_modified=headers.get("Last-Modified"),
+        content_type=headers.get("Content-Type"),
+        checks=_checks(headers, etag or ""),
+    )
+
+
+def _checks(headers: Mapping[str, str], etag: str) -> dict[str, str]:
+    """The strongest digest of the whole that the store states: an ``x-amz-checksum-*``, else an ETag that is an MD5."""
+    for name in ("sha256", "sha1", "crc32"):
+        value = _from_base64(headers.get(f"x-amz-checksum-{name}"))
+        if value and name in KNOWN and headers.get("x-amz-checksum-type", "FULL_OBJECT").upper() == "FULL_OBJECT":
+            return {name: value}
+    if _etag_is_md5(headers, etag):
+        return {"etag-md5": etag.strip('"').lower()}
+    return {}
+
+
+def _etag_is_md5(headers: Mapping[str, str], etag: str) -> bool:
+    """S3's rule: a single-part object that is not encrypted with KMS or a customer's key."""
+    if "x-amz-request-id" not in headers or not re.fullmatch(r'"[0-9a-fA-F]{32}"', etag):
+        return False
+    if any(name.lower().startswith("x-amz-server-side-encryption-customer") for name in headers):
+        return False
+    return not headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+
+
+def _from_base64(value: str | None) -> str | None:
+    """Base64 as hex; None for a composite checksum (``…-3``) and anything else that is not one digest."""
+    try:
+        return base64.b64decode(value, validate=True).hex() if value else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+RECEIVE_MEMORY = 2 * READ_BUFFER
+"""Bytes that a body may hold in memory before it is read."""

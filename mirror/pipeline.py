@@ -1,0 +1,194 @@
+"""The run: ids come in, visits are made, results go out. Bounded everywhere, back to the source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from mirror import names
+from mirror.adoption import record_from
+from mirror.agenda import Agenda
+from mirror.api import check_prompt_id
+from mirror.catalog import PromptRecord
+from mirror.errors import BadParameter, ExitCode, StoreError, first_error
+from mirror.events import PromptFinished
+from mirror.manifests.document import decode
+from mirror.models import Manifest, PromptId, PromptState
+from mirror.preview import preview
+from mirror.sources import Source
+from mirror.stores import MANIFEST
+from mirror.visit import Case, Result, Run, Visit, refused
+
+Emit = Callable[[Result], Awaitable[None]]
+
+_ROOM = 256
+
+
+class Pipeline:
+    """Deals with every id of a source once. ``want_manifests`` reads those of skipped prompts, too."""
+
+    def __init__(self, run: Run, emit: Emit, *, workers: int, want_manifests: bool) -> None:
+        self._run = run
+        self._emit = emit
+        self._workers = workers
+        self._want_manifests = want_manifests
+        self._agenda: Agenda[Case] = Agenda(_ROOM)
+        self._under_way: set[PromptId] = set()
+        self.stopped_by_time = False
+
+    @property
+    def unfinished(self) -> int:
+        """Prompts that were taken up and not brought to a result."""
+        return len(self._under_way)
+
+    async def run(self, source: Source) -> None:
+        """Until all ids have a result, or ``max_time`` is over.
+
+        Raises:
+            MirrorError: the fatal one that ended the run.
+        """
+        limit = self._run.options.max_time or None
+        try:
+            async with asyncio.timeout(limit) as timer:
+                await self._run_all(source)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            self.stopped_by_time = True
+
+    async def _run_all(self, source: Source) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take_in(source))
+                for _ in range(self._workers):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+
+    # Intake ------------------------------------------------------------------------------------
+
+    async def _take_in(self, source: Source) -> None:
+        async for batch in source:
+            ids = await self._sound(batch)
+            known = await self._known(ids)
+            there = await self._complete_and_there(known)
+            for prompt_id in ids:
+                if prompt_id in there:
+                    await self._skip(known[prompt_id])
+                elif prompt_id not in known or known[prompt_id].run != self._run.run_id:
+                    await self._take_up(prompt_id)
+            if there:
+                await self._run.catalog.mark(there, self._run.run_id)
+        await self._agenda.close()
+
+    async def _take_up(self, prompt_id: PromptId) -> None:
+        if prompt_id not in self._under_way:
+            self._under_way.add(prompt_id)
+            deadline = time.monotonic() + self._run.options.wait
+            await self._agenda.put(Case(prompt_id, deadline))
+
+    async def _sound(self, batch: list[str]) -> list[PromptId]:
+        """The ids that can be one, each once; the others get their result at once."""
+        sound: dict[PromptId, None] = {}
+        for raw in batch:
+            try:
+                check_prompt_id(raw)
+            except BadParameter as error:
+                await self._refuse(raw, error)
+            else:
+                sound[PromptId(raw)] = None
+        return list(sound)
+
+    async def _refuse(self, raw: str, error: BadParameter) -> None:
+        result = refused(raw, error, self._run.api.url)
+        assert result.manifest is not None
+        self._run.observer(
+            PromptFinished(
+                prompt_id=result.prompt_id,
+                state=result.state,
+                ok=False,
+                files=0,
+                bytes_reused=0,
+                errors=result.manifest.errors,
+            )
+        )
+        await self._emit(result)
+
+    async def _known(self, ids: list[PromptId]) -> dict[PromptId, PromptRecord]:
+        """What the catalog says; where it says nothing, what a manifest on disk does."""
+        known = await self._run.catalog.records(ids)
+        strange = [prompt_id for prompt_id in ids if prompt_id not in known]
+        folders = [names.for_prompt(prompt_id)[0] for prompt_id in strange]
+        contents = await self._run.store.read_manifests(folders) if strange else []
+        for prompt_id, folder, content in zip(strange, folders, contents, strict=True):
+            record = record_from(content, folder, prompt_id) if content is not None else None
+            if record is not None:
+                await self._run.catalog.save_prompt(record, "")
+                known[prompt_id] = record
+        return known
+
+    async def _complete_and_there(self, known: dict[PromptId, PromptRecord]) -> list[PromptId]:
+        """The prompts for which nothing is left to do: all that is wanted is stored, and is there."""
+        if self._run.options.refresh:
+            return []
+        done = [record for record in known.values() if self._is_done(record)]
+        stored = [[(file.path, file.bytes) for file in record.stored().values()] for record in done]
+        wanted = [(record.folder, [*files, (MANIFEST, -1)]) for record, files in zip(done, stored, strict=True)]
+        present = await self._run.store.present(wanted)
+        return [
+            record.prompt_id
+            for record, files, here in zip(done, wanted, present, strict=True)
+            if here.issuperset(path for path, _ in files[1])
+        ]
+
+    def _is_done(self, record: PromptRecord) -> bool:
+        if record.unfinished or record.state not in (PromptState.COMPLETE, PromptState.PARTIAL):
+            return False
+        only = self._run.options.only
+        stored = record.stored()
+        return all(file.identity in stored for file in record.files if only is None or file.role == only)
+
+    async def _skip(self, record: PromptRecord) -> None:
+        if record.run == self._run.run_id:
+            return
+        stored = record.stored().values()
+        self._run.observer(
+            PromptFinished(
+                prompt_id=record.prompt_id,
+                state=record.state,
+                ok=True,
+                files=len(stored),
+                bytes_reused=sum(file.bytes for file in stored),
+                skipped=True,
+            )
+        )
+        manifest = await self._read_manifest(record.folder) if self._want_manifests else None
+        await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest))
+
+    async def _read_manifest(self, folder: str) -> Manifest | None:
+        [content] = await self._run.store.read_manifests([folder])
+        try:
+            return decode(content) if content is not None else None
+        except StoreError:
+            return None
+
+    # Visits ------------------------------------------------------------------------------------
+
+    async def _visit(self, case: Case) -> Result | float:
+        if self._run.options.dry_run:
+            return await preview(self._run, case.prompt_id)
+        return await Visit(self._run, case).run()
+
+    async def _work(self) -> None:
+        while (case := await self._agenda.take()) is not None:
+            again: tuple[Case, float] | None = None
+            try:
+                outcome = await self._visit(case)
+                if isinstance(outcome, Result):
+                    self._under_way.discard(case.prompt_id)
+                    await self._emit(outcome)
+                else:
+                    again = (case, outcome)
+            finally:
+                await self._agenda.done(again)

@@ -1,0 +1,312 @@
+"""One file from its URL into the store: resume, stream or segments, verify, commit.
+
+What can go wrong with a file is a value (Failure); only what ends the run is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import urlsplit
+
+from mirror import spans
+from mirror.download import RECEIVE_MEMORY, Body, open_body
+from mirror.errors import (
+    Changed,
+    MirrorError,
+    NotMedia,
+    Refused,
+    Severity,
+    SourceError,
+    TooLarge,
+    Truncated,
+    Unavailable,
+    UrlExpired,
+)
+from mirror.events import BytesReceived, FileSized, Observer
+from mirror.http import Http
+from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
+from mirror.media import HEAD, why_not_media
+from mirror.models import Asset, Failure, Outcome, PromptId, Receipt, Span
+from mirror.retry import Patience
+from mirror.segments import Segments
+from mirror.settings import Settings
+from mirror.stores import Head, Sink, Store, Target
+from mirror.urls import shown
+
+FreshUrl = Callable[[], Awaitable[str | None]]
+"""Asks the API again for the URL of one file; None where it names none any more."""
+
+_REQUEST_MEMORY = RECEIVE_MEMORY + (512 << 10)
+_BATCH_MEMORY = 2 << 20
+_RATE_WINDOW = 60.0
+_MOST_HELPERS = 7
+
+
+class Transfer:
+    """Fetches files, many at once. Owns the media connections and what limits them."""
+
+    def __init__(self, settings: Settings, store: Store, observer: Observer) -> None:
+        self.settings = settings.transfer
+        self.observer = observer
+        self.cap = open_files_cap()
+        self._store = store
+        self._http = Http(settings, observer, kind="media", unavailable=Unavailable, refused=Refused)
+        self._budget = ByteBudget(self.settings.memory)
+        self._levels = Levels(self.settings.concurrency, min(self.cap, self.settings.memory // _REQUEST_MEMORY))
+        self._rate = Rate(self.settings.limit_rate)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def fetch(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
+        """Bring one file into the store: durable under its final name when this returns a Receipt.
+
+        Raises:
+            MirrorError: a fatal one (the store cannot go on).
+        """
+        patience = Patience(self.settings.attempts, asset.identity, self.observer)
+        sink = await self._store.sink(target)
+        try:
+            one = _One(self, prompt_id, asset, sink, fresh)
+            return await patience.run(one.attempt, one.progress)
+        except MirrorError as error:
+            if error.severity is Severity.FATAL:
+                raise
+            return Failure(
+                error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
+            )
+        finally:
+            await sink.close()
+
+    @contextlib.asynccontextmanager
+    async def request(self, url: str, span: Span | None, known: Head | None) -> AsyncIterator[Body]:
+        """A request that waited for its place at the host and for its memory, both taken before a byte is read."""
+        level = self.level(url)
+        async with level.slot():
+            memory = await self._budget.take(_REQUEST_MEMORY)
+            try:
+                async with open_body(self._http, url, span, known) as body:
+                    yield body
+                level.finished()
+            except Unavailable:
+                level.overloaded()
+                raise
+            finally:
+                self._budget.give(memory)
+
+    @contextlib.contextmanager
+    def batches(self, length: int | None) -> Iterator[bool]:
+        """Memory for large batches, if there is any to spare; else False, and the caller writes small ones."""
+        memory = self._budget.try_take(min(_BATCH_MEMORY, length if length is not None else _BATCH_MEMORY))
+        try:
+            yield memory > 0 or length == 0
+        finally:
+            self._budget.give(memory)
+
+    def level(self, url: str) -> Level:
+        return self._levels.of(urlsplit(url).netloc)
+
+    async def chunks(self, body: Body, url: str) -> AsyncGenerator[bytes, None]:
+        """A body's bytes within the rate limit.
+
+        Raises:
+            Unavailable: they come slower than ``min_rate`` for a minute; our own pauses do not count.
+        """
+        waited, got, level = 0.0, 0, self.level(url)
+        async with contextlib.aclosing(body.chunks()) as chunks:
+            while True:
+                since = time.monotonic()
+                chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                waited += time.monotonic() - since
+                got += len(chunk)
+                level.moved(len(chunk))
+                self.observer(BytesReceived(bytes=len(chunk)))
+                if waited >= _RATE_WINDOW:
+                    if got < self.settings.min_rate * waited:
+                        raise Unavailable(f"slower than transfer.min_rate: {got / waited:.0f} B/s: {shown(url)}")
+                    waited, got = 0.0, 0
+                await self._rate.take(len(chunk))
+                yield chunk
+
+
+class _One:
+    """One file on its way. Each attempt takes up what the sink holds."""
+
+    def __init__(self, transfer: Transfer, prompt_id: PromptId, asset: Asset, sink: Sink, fresh: FreshUrl) -> None:
+        self._transfer = transfer
+        self._prompt_id = prompt_id
+        self._asset = asset
+        self._url = asset.url
+        self._sink = sink
+        self._fresh: FreshUrl | None = fresh
+        self._told = False
+
+    def progress(self) -> int:
+        """Bytes that are held."""
+        return spans.size(self._sink.written())
+
+    async def attempt(self) -> Receipt:
+        """Fetch what is missing, and commit."""
+        if self._sink.committed is not None:
+            return self._sink.committed
+        try:
+            await self._receive()
+            return await self._sink.commit()
+        except UrlExpired:
+            if not await self._renew_url():
+                raise
+            return await self.attempt()
+        except (Changed, TooLarge, NotMedia):
+            await self._sink.abort()
+            raise
+
+    async def _renew_url(self) -> bool:
+        """Once: a signed URL that has run out is asked for again. False where that brings no other URL."""
+        fresh, self._fresh = self._fresh, None
+        url = await fresh() if fresh is not None else None
+        if url is None or url == self._url:
+            return False
+        self._url = url
+        return True
+
+    async def _receive(self) -> None:
+        """Requests, one after the other, until nothing is missing."""
+        whole = False
+        while not whole:
+            head, gaps = self._sink.head, self._gaps()
+            if head is not None and not gaps:
+                return
+            span = None
+            if head is not None and head.validator.if_range and self.progress():
+                span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
+            whole = await self._request(span, head)
+
+    def _gaps(self) -> list[Span]:
+        """What is missing of the version that the sink holds a part of; to the end (-1) where that is unknown."""
+        head, held = self._sink.head, self._sink.written()
+        if head is None or head.length is None:
+            return [Span(spans.prefix(held), -1)]
+        return spans.missing(held, head.length)
+
+    async def _request(self, span: Span | None, known: Head | None) -> bool:
+        """One request from the first gap on, with helpers. True if it ended a body whose length nobody told."""
+        helpers: set[asyncio.Task[None]] = set()
+        try:
+            async with self._transfer.request(self._url, span, known) as body:
+                if span is None or body.start != span.start:
+                    await self._begin(body.head)
+                head = self._sink.head or body.head
+                self._tell_size(head)
+                gaps = self._gaps() if head.length is not None else []
+                segments = Segments(gaps, self._segment_size(head))
+                await self._stream(body, head, segments, helpers)
+            await asyncio.gather(*helpers)
+        finally:
+            await _end(helpers)
+        return head.length is None
+
+    async def _begin(self, head: Head) -> None:
+        self._check_size(head.length or 0)
+        await self._sink.begin(head)
+
+    def _check_size(self, size: int) -> None:
+        limit = self._transfer.settings.max_file_size
+        if limit and size > limit:
+            raise TooLarge(f"over {limit} bytes (transfer.max_file_size): {shown(self._url)}")
+
+    def _tell_size(self, head: Head) -> None:
+        if not self._told and head.length is not None:
+            self._told = True
+            self._transfer.observer(
+                FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=self.progress())
+            )
+
+    def _segment_size(self, head: Head) -> int:
+        """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
+        size, length = self._transfer.settings.segment_size, head.length or 1
+        strong = head.etag is not None and not head.etag.startswith("W/")
+        return size if size and strong and length >= 2 * size else max(length, 1)
+
+    async def _stream(self, body: Body, head: Head, segments: Segments, helpers: set[asyncio.Task[None]]) -> None:
+        """Write a body from its start until its end, or until a helper has what comes next."""
+        at = body.start
+        stop = segments.front(at)
+        with self._transfer.batches(head.length) as roomy:
+            async with contextlib.aclosing(self._looked_at(body)) as chunks:
+                async for chunk in chunks:
+                    data = chunk
+                    while stop is not None and at + len(data) > stop:
+                        further = segments.front(stop)
+                        if further is None:
+                            data = chunk[: stop - at]
+                            break
+                        stop = further
+                    await self._sink.write(at, data)
+                    at += len(data)
+                    if len(data) < len(chunk):
+                        break
+                    self._check_size(at)
+                    if not roomy:
+                        await self._sink.flush()
+                    self._recruit(segments, head, helpers)
+        if stop is not None and at < stop:
+            raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
+
+    async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """The body's chunks, once its first bytes do not look like an error page."""
+        head = b"" if body.start == 0 else None
+        async with contextlib.aclosing(self._transfer.chunks(body, self._url)) as chunks:
+            async for chunk in chunks:
+                if head is None:
+                    yield chunk
+                    continue
+                head += chunk
+                if len(head) >= HEAD:
+                    self._look(head, body)
+                    yield head
+                    head = None
+        if head is not None:
+            self._look(head, body)
+            yield head
+
+    def _look(self, head: bytes, body: Body) -> None:
+        why = why_not_media(head[:HEAD], body.head.content_type)
+        if why:
+            raise NotMedia(f"{why}: {shown(self._url)}")
+
+    def _recruit(self, segments: Segments, head: Head, helpers: set[asyncio.Task[None]]) -> None:
+        """One more helper, if the host has an idle place that no other file waits for."""
+        at_work = sum(not helper.done() for helper in helpers)
+        if segments.shared and segments.left and at_work < _MOST_HELPERS and self._transfer.level(self._url).idle:
+            helpers.add(asyncio.create_task(self._help(segments, head)))
+
+    async def _help(self, segments: Segments, head: Head) -> None:
+        """Fetch segments from the back. What fails is left to the first stream: a helper ends no attempt."""
+        while (piece := segments.back()) is not None:
+            at = piece.start
+            try:
+                async with self._transfer.request(self._url, piece, head) as body:
+                    if body.start == at:
+                        async with contextlib.aclosing(self._transfer.chunks(body, self._url)) as chunks:
+                            async for chunk in chunks:
+                                data = chunk[: piece.stop - at]
+                                await self._sink.write(at, data)
+                                at += len(data)
+            except SourceError:
+                segments.stop_sharing()
+            finally:
+                if at < piece.stop:
+                    segments.stop_sharing()
+                    segments.give_back(Span(at, piece.stop))
+
+
+async def _end(helpers: set[asyncio.Task[None]]) -> None:
+    for helper in helpers:
+        helper.cancel()
+    if helpers:
+        await asyncio.wait(helpers)
