@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -23,6 +23,7 @@ from mirror.errors import CatalogError
 from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
 
 T = TypeVar("T")
+Mode = Literal["write", "read", "scratch"]
 
 MIGRATIONS = (
     """
@@ -105,17 +106,18 @@ class Catalog:
         self._committing: asyncio.Task[None] | None = None
 
     @classmethod
-    def open(cls, path: Path, *, durable: bool = True, scratch: bool = False) -> Catalog:
-        """Open a catalog, made or migrated as needed. Blocks.
+    def open(cls, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
+        """Open a catalog. Blocks.
 
-        ``scratch`` opens a copy in memory: what is written to it is gone when it is closed, the file stays untouched.
+        ``write`` makes or migrates it as needed; ``read`` leaves it as it is; ``scratch`` works on a copy in memory,
+        which is gone when it is closed.
 
         Raises:
             CatalogError: it is damaged, of a newer version, or cannot be opened.
         """
         thread = ThreadPoolExecutor(1, "mirror-catalog")
         try:
-            connection = thread.submit(_connect, path, durable, scratch).result()
+            connection = thread.submit(_connect, path, durable, mode).result()
         except sqlite3.Error as error:
             thread.shutdown()
             raise _damaged(path, error) from None
@@ -165,12 +167,26 @@ class Catalog:
 
         return await self._read(count)
 
+    async def check(self) -> None:
+        """Have SQLite check the file.
+
+        Raises:
+            CatalogError: it is damaged.
+        """
+
+        def check(connection: sqlite3.Connection) -> None:
+            [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
+
+        await self._read(check)
+
     async def prompt_ids(self, *, failed: bool = False) -> list[PromptId]:
-        """The ids of all prompts, or of those that are not complete because something failed."""
+        """The ids of all prompts, or of those of which something failed or was never resolved."""
 
         def find(connection: sqlite3.Connection) -> list[PromptId]:
             rows = connection.execute(
-                "SELECT prompt_id FROM prompts WHERE NOT ? OR state IN ('failed', 'unknown', 'unresolved', 'partial')"
+                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR state = 'unresolved'"
                 " ORDER BY first_seen, prompt_id",
                 (failed,),
             )
@@ -255,11 +271,13 @@ class Catalog:
             return [call(self._connection) for call in calls]
 
 
-def _connect(path: Path, durable: bool, scratch: bool) -> sqlite3.Connection:
-    if scratch:
+def _connect(path: Path, durable: bool, mode: Mode) -> sqlite3.Connection:
+    if mode == "read":
+        connection = _read_only(path)
+    elif mode == "scratch":
         connection = sqlite3.connect(":memory:", isolation_level=None)
         if path.exists():
-            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            with contextlib.closing(_read_only(path)) as file:
                 file.backup(connection)
     else:
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
@@ -270,9 +288,13 @@ def _connect(path: Path, durable: bool, scratch: bool) -> sqlite3.Connection:
     if version > len(MIGRATIONS):
         connection.close()
         raise CatalogError(f"{path} was written by a newer mirror (version {version}): use that one")
-    if version < len(MIGRATIONS):
+    if version < len(MIGRATIONS) and mode != "read":
         _migrate(connection, version)
     return connection
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mirror.api import Api
-from mirror.catalog import Catalog
+from mirror.catalog import Catalog, Mode
 from mirror.config import require_api
 from mirror.errors import ExitCode, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
@@ -134,11 +134,12 @@ class Mirror:
         settings = self.settings
         path = catalog_path(settings)
         durable = settings.archive.durability == "full"
+        mode: Mode = "scratch" if options.dry_run else "write"
         if not options.dry_run:
             await asyncio.to_thread(self._store.open)
             with translated(f"the folder of the catalog {path}"):
                 await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, scratch=options.dry_run)
+        self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, mode=mode)
 
     async def _run(self, source: Source, options: FetchOptions, emit: Emit, want_manifests: bool) -> None:
         assert self._catalog is not None

@@ -17,7 +17,7 @@ Size = Annotated[
     Meta(
         ge=0,
         extra={"unit": "bytes"},
-        extra_json_schema={"type": ["integer", "string"], "pattern": _SIZE},
+        extra_json_schema={"pattern": _SIZE},
     ),
 ]
 """Bytes: a number, or a string such as ``"10M"`` (binary: 1K is 1,024)."""
@@ -27,7 +27,7 @@ Duration = Annotated[
     Meta(
         ge=0,
         extra={"unit": "seconds"},
-        extra_json_schema={"type": ["number", "string"], "pattern": _DURATION},
+        extra_json_schema={"pattern": _DURATION},
     ),
 ]
 """Seconds: a number, or a string such as ``"90s"``, ``"30m"``, ``"1h30m"``."""

@@ -1,0 +1,91 @@
+"""Work on the archive as a whole, without the API: forget prompts, make the catalog again."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from msgspec import Struct
+
+from mirror.adoption import record_from
+from mirror.catalog import Catalog
+from mirror.models import PromptId
+from mirror.stores.local import LocalStore
+
+_PAGE = 500
+
+
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """What became of a prompt that was to be forgotten; ``left`` are files that are none of ours."""
+
+    prompt_id: PromptId
+    known: bool
+    left: tuple[str, ...] = ()
+
+
+class Rebuilt(Struct, frozen=True, kw_only=True):
+    """How many prompts came back, and which folders have no manifest that can be read."""
+
+    prompts: int
+    unreadable: tuple[str, ...] = ()
+
+
+async def forget(catalog: Catalog, store: LocalStore, prompt_id: PromptId, *, delete: bool) -> Forgotten:
+    """Remove a prompt from the catalog; with ``delete`` its manifest and files first.
+
+    The manifest goes before its files, and the row last: whenever this is interrupted, nothing claims what is gone.
+    """
+    record = (await catalog.records([prompt_id])).get(prompt_id)
+    if record is None:
+        return Forgotten(prompt_id=prompt_id, known=False)
+    left: list[str] = []
+    if delete:
+        paths = [file.entry.path for file in record.files if file.entry is not None]
+        left = store.delete(record.folder, paths)
+    await catalog.forget(prompt_id)
+    return Forgotten(prompt_id=prompt_id, known=True, left=tuple(left))
+
+
+async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:
+    """Make the catalog again from the manifests under the root.
+
+    A new file is filled beside the old one and takes its place at the end; the old one stays as ``….old``. What only
+    the catalog knew does not come back: failures of prompts without a manifest, and how often they were tried.
+
+    Raises:
+        StoreError, CatalogError: the root cannot be read, or the catalog not be written.
+    """
+    fresh = path.with_name(path.name + ".new")
+    _remove(fresh)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    catalog = Catalog.open(fresh, durable=durable)
+    prompts, unreadable = 0, []
+    try:
+        for folder in store.folders():
+            content = store.read_manifest_now(folder)
+            record = record_from(content, folder) if content is not None else None
+            if record is None:
+                unreadable.append(folder)
+                continue
+            await catalog.save_prompt(record, "")
+            prompts += 1
+    finally:
+        await catalog.close()
+    _take_the_place_of(path, fresh)
+    return Rebuilt(prompts=prompts, unreadable=tuple(sorted(unreadable)))
+
+
+def _take_the_place_of(path: Path, fresh: Path) -> None:
+    """The old file and its write-ahead log are kept together under another name."""
+    old = path.with_name(path.name + ".old")
+    _remove(old)
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(old.with_name(old.name + suffix))
+    fresh.replace(path)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()

@@ -1,0 +1,83 @@
+"""What the commands share: settings, values of flags, logs, and a run that ends cleanly on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import click
+
+from mirror.config import load, parse_duration, parse_size
+from mirror.errors import ExitCode
+from mirror.observers.log import configure
+from mirror.settings import Settings
+
+
+class Parsed(click.ParamType[float]):
+    """A flag whose value one of the configuration's parsers understands."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Parsed("duration", parse_duration)
+SIZE = Parsed("size", parse_size)
+
+
+def settings_for(ctx: click.Context, flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a command, with logging set up as they say; warnings about them are logged.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    loaded = load(ctx.obj, flags)
+    log = loaded.settings.log
+    configure(log.format, log.level, secrets=(loaded.settings.api.token,)).setLevel(log.level.upper())
+    for warning in loaded.warnings:
+        click.echo(f"mirror: {warning}", err=True)
+    return loaded.settings
+
+
+def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped: Callable[[ExitCode], None]) -> int:
+    """Run a coroutine on a loop of its own. The first SIGINT or SIGTERM cancels it, the second ends the process.
+
+    ``stopped`` is told the signal's exit code before the cancellation. The coroutine decides its exit code.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(main())
+
+        def stop(code: ExitCode) -> None:
+            if task.cancelling():
+                os._exit(code)
+            stopped(code)
+            task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, stop, ExitCode.SIGINT)
+        loop.add_signal_handler(signal.SIGTERM, stop, ExitCode.SIGTERM)
+        return loop.run_until_complete(task)
+    finally:
+        # Not asyncio.run: it would wait for threads that a slow name server holds.
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def write_stdout(data: bytes) -> None:
+    """Write to stdout at once, whole. Blocks.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,117 @@
+"""``mirror status``: what the catalog knows. Reads only, and works while a run is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from mirror.catalog import Catalog, PromptRecord
+from mirror.cli.common import settings_for, write_stdout
+from mirror.client import catalog_path
+from mirror.errors import ConfigError, ExitCode
+from mirror.models import PromptId
+from mirror.observers.text import one_line, size
+
+_PAGE = 500
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--root", metavar="DIR", help="Where the archive stands.")
+@click.option("--failed", is_flag=True, help="List what is not complete because something failed: id, reason.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line (without ids: one for the whole).")
+@click.pass_context
+def status(ctx: click.Context, ids: tuple[str, ...], root: str | None, failed: bool, as_json: bool) -> int:
+    """Say what the catalog knows: counts by state, or of each ID its state, files and failures."""
+    settings = settings_for(ctx, {"root": root})
+    path = catalog_path(settings)
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no catalog; is --root right? (`mirror rebuild` makes one from manifests)")
+    return asyncio.run(_status(path, [PromptId(i) for i in ids], failed=failed, as_json=as_json))
+
+
+async def _status(path: Path, ids: list[PromptId], *, failed: bool, as_json: bool) -> int:
+    catalog = await asyncio.to_thread(Catalog.open, path, mode="read")
+    try:
+        if not ids and not failed:
+            _print_counts(await catalog.counts(), as_json=as_json)
+            return ExitCode.OK
+        wanted = ids or await catalog.prompt_ids(failed=True)
+        unknown = False
+        for start in range(0, len(wanted), _PAGE):
+            page = wanted[start : start + _PAGE]
+            known = await catalog.records(page)
+            unknown = unknown or len(known) < len(set(page))
+            lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
+            write_stdout("".join(lines).encode())
+        return ExitCode.INCOMPLETE if unknown else ExitCode.OK
+    finally:
+        await catalog.close()
+
+
+def _print_counts(counts: dict[str, tuple[int, int, int]], *, as_json: bool) -> None:
+    if as_json:
+        told = {s: {"prompts": p, "files": f, "bytes": b} for s, (p, f, b) in counts.items()}
+        write_stdout(msgspec.json.encode(told) + b"\n")
+        return
+    rows = [("state", "prompts", "files", "size")]
+    rows += [(state, str(prompts), str(files), size(total)) for state, (prompts, files, total) in counts.items()]
+    totals = [sum(row[at] for row in counts.values()) for at in range(3)]
+    rows.append(("all", str(totals[0]), str(totals[1]), size(totals[2])))
+    for name, *numbers in rows:
+        click.echo(f"{name:<12}" + "".join(f"{number:>12}" for number in numbers))
+
+
+def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.encode(_as_dict(record, prompt_id)).decode() + "\n"
+    if record is None:
+        return f"{one_line(prompt_id)}\tnot in the catalog\n"
+    if failed:
+        # The id first and a tab behind it, so that `cut -f1` gives what `fetch -i -` reads.
+        return f"{record.prompt_id}\t{record.state}\t{one_line('; '.join(_reasons(record)))}\n"
+    stored = record.stored().values()
+    when = _time(record.last_tried)
+    total = size(sum(file.bytes for file in stored))
+    tried = f"tried {record.tries} times{f', last {when}' if when else ''}"
+    lines = [f"{record.prompt_id}  {record.state}, {len(stored)} files, {total}, {tried}"]
+    lines += [f"  {one_line(reason)}" for reason in _reasons(record)]
+    lines += [f"  note: {one_line(record.note)}"] if record.note else []
+    return "\n".join(lines) + "\n"
+
+
+def _reasons(record: PromptRecord) -> Iterator[str]:
+    told = [file.failure for file in record.files if file.failure is not None]
+    for failure in told:
+        yield f"{failure.error}: {failure.message}"
+    if record.error and not any(failure.error == record.error for failure in told):
+        yield f"{record.error}: {record.message}"
+
+
+def _as_dict(record: PromptRecord | None, prompt_id: PromptId) -> dict[str, Any]:
+    if record is None:
+        return {"prompt_id": prompt_id, "state": None}
+    stored = record.stored().values()
+    return {
+        "prompt_id": record.prompt_id,
+        "state": record.state,
+        "folder": record.folder,
+        "files": len(stored),
+        "bytes": sum(file.bytes for file in stored),
+        "tries": record.tries,
+        "last_tried": _time(record.last_tried),
+        "reasons": list(_reasons(record)),
+        "note": record.note,
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
