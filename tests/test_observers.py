@@ -6,7 +6,6 @@ import fcntl
 import io
 import json
 import logging
-import os
 import pty
 import re
 import struct

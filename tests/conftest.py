@@ -1,0 +1,131 @@
+"""What most tests need: an origin on a real socket, an archive in a folder, and the command line to point at both."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror import Manifest, Settings, load_settings
+from tests.origin import Origin
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting, configuration file or proxy of the person who runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("MIRROR_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Archive:
+    """A folder to mirror into, and the ways to have that done: the command line in a process of its own, or Python."""
+
+    def __init__(self, root: Path, origin: Origin) -> None:
+        self.root = root
+        self.origin = origin
+        self.environ = {
+            "MIRROR_API_BASE_URL": origin.api_url,
+            "MIRROR_API_TOKEN": origin.token,
+            "MIRROR_ARCHIVE_ROOT": str(root),
+            "MIRROR_SECURITY_ALLOW_PRIVATE_ADDRESSES": "true",
+            "MIRROR_TRANSFER_MIN_FREE_SPACE": "0",
+        }
+
+    def settings(self, **values: Any) -> Settings:
+        """Settings for the Python API; ``values`` are named section_key."""
+        given: dict[str, Any] = {
+            "root": self.root,
+            "api_base_url": self.origin.api_url,
+            "api_token": self.origin.token,
+            "security_allow_private_addresses": True,
+            "transfer_min_free_space": 0,
+        }
+        return load_settings(**(given | values))
+
+    def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Start the command line; the caller waits for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "mirror", *arguments],
+            env={**os.environ, **self.environ, **(environ or {})},
+            text=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
+
+    def run(self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] | None = None) -> Done:
+        """Run the command line to its end. ``fetch`` writes its summary, too."""
+        summary = self.root.with_name(f"{self.root.name}-summary.json")
+        summary.unlink(missing_ok=True)
+        told = ["--summary", str(summary)] if arguments[:1] == ("fetch",) else []
+        process = self.start(*arguments, *told, environ=environ, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
+        out, err = process.communicate(stdin, timeout=60)
+        found = json.loads(summary.read_bytes()) if summary.exists() else {}
+        return Done(process.returncode, out, err, found)
+
+    def kill_when(self, process: subprocess.Popen[str], happened: Callable[[], Any], sig: int = signal.SIGKILL) -> int:
+        """Send a signal once something has happened; the exit code (negative for a signal that killed)."""
+        happened()
+        process.send_signal(sig)
+        process.communicate(timeout=20)
+        return process.returncode
+
+    def manifest(self, prompt_id: str) -> dict[str, Any]:
+        """The manifest on disk as plain JSON."""
+        found = json.loads((self.root / prompt_id / "manifest.json").read_bytes())
+        assert isinstance(found, dict)
+        return found
+
+    def files(self) -> dict[str, bytes]:
+        """Every file under the root that is not the mirror's own, by its path relative to the root."""
+        return {
+            str(path.relative_to(self.root)): path.read_bytes()
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file() and ".mirror" not in path.relative_to(self.root).parts
+        }
+
+    def partials(self) -> list[str]:
+        """The names of what is not finished."""
+        return sorted(path.name for path in (self.root / ".mirror" / "parts").glob("*"))
+
+
+@pytest.fixture
+def archive(tmp_path: Path, origin: Origin) -> Archive:
+    return Archive(tmp_path / "archive", origin)
+
+
+def by_id(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Manifests by their promptId, each once."""
+    found = {manifest.prompt_id: manifest for manifest in manifests}
+    assert len(found) == len(manifests), "a prompt came twice"
+    return found
