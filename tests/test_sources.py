@@ -371,16 +371,23 @@ def test_a_process_whose_stdin_is_silent_ends_when_it_is_cancelled() -> None:
 
 
 def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
-    program = HEAD.replace("call_later(0.05, task.cancel)", "call_soon(print, 'ready')") + "asyncio.run(main())\n"
+    program = HEAD.replace("call_later(0.05, task.cancel)", "call_soon(print, 'ready')") + (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored\n"
+        "asyncio.run(main())\n"
+    )
     with pipe() as (read, _):
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", program], stdin=read, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=30)
+            finally:
+                process.kill()
     assert process.returncode == -signal.SIGINT
 
 

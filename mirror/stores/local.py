@@ -81,7 +81,11 @@ class LocalStore:
         sink = PartialFile(self._disk, target, key, lambda: self._unsettled.add(target.identity))
         if key in self._left:
             self._left.discard(key)
-            await sink.recover()
+            try:
+                await sink.recover()
+            except BaseException:
+                await sink.close()
+                raise
             if sink.committed is not None:
                 self._unsettled.add(target.identity)
         return sink

@@ -31,6 +31,7 @@ from mirror.stores.disk import (
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Journal, Started
+from mirror.stores.recovery import Check, committed_file, in_batches
 from mirror.times import from_http
 
 T = TypeVar("T")
@@ -84,39 +85,20 @@ class PartialFile:
     async def recover(self) -> None:
         """Take up the partial of an earlier try, as far as its bytes are what the journal says."""
         records = await self._hop(self._journal.read)
-        if not records:
-            return
-        started, last = records[0], records[-1]
+        started, last = (records[0], records[-1]) if records else (None, None)
         if not isinstance(started, Started) or started.identity != self._target.identity:
             return
         if isinstance(last, Committed):
-            await self._hop(lambda: self._find_committed(last))
-            if self.committed is not None:
-                return
-        self.head = started.head
-        self._digests = Digests(started.head.checks)
-        if not await self._hop(self._open_existing):
-            self.head = None
+            self.committed = await self._hop(partial(committed_file, self._disk, self._target, last))
+        if self.committed is not None or not await self._hop(self._open_existing):
             return
-        claims = [record for record in records if isinstance(record, Claim)]
-        await self._check_claims(claims)
+        assert self._fd is not None
+        check = Check(self._fd, Digests(started.head.checks))
+        for batch in in_batches([record for record in records if isinstance(record, Claim)], _HOP):
+            await self._hop(partial(check.check, batch))
+        self.head, self._digests, self._claims = started.head, check.digests, check.good
         self._held = spans.merge(Span(claim.start, claim.stop) for claim in self._claims)
         await self._hop(lambda: self._journal.rewrite([started, *self._claims]))
-
-    def _find_committed(self, record: Committed) -> None:
-        """A kill came between the final name and the catalog: the file is complete if its bytes are."""
-        if record.folder != self._target.folder or record.receipt.path not in self._target.names:
-            return
-        with contextlib.suppress(OSError), self._disk.folder(record.folder) as folder:
-            fd = os.open(record.receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                digests = Digests()
-                for block in read_span(fd, 0, record.receipt.bytes + 1):
-                    digests.update(block)
-                if digests.at == record.receipt.bytes and digests.sha256 == record.receipt.sha256:
-                    self.committed = record.receipt
-            finally:
-                os.close(fd)
 
     def _open_existing(self) -> bool:
         try:
@@ -124,37 +106,6 @@ class PartialFile:
         except FileNotFoundError:
             return False
         return True
-
-    async def _check_claims(self, claims: list[Claim]) -> None:
-        at = 0
-        while at < len(claims):
-            batch: list[Claim] = []
-            size = 0
-            while at < len(claims) and (not batch or size < _HOP):
-                batch.append(claims[at])
-                size += claims[at].stop - claims[at].start
-                at += 1
-            await self._hop(partial(self._check_batch, batch))
-
-    def _check_batch(self, claims: list[Claim]) -> None:
-        assert self._fd is not None
-        for claim in claims:
-            if claim.sha256 is None:
-                crc = 0
-                for block in read_span(self._fd, claim.start, claim.stop):
-                    crc = zlib.crc32(block, crc)
-                good = crc == claim.crc32 and os.fstat(self._fd).st_size >= claim.stop
-            elif claim.start == self._digests.at:
-                before = self._digests.copy()
-                for block in read_span(self._fd, claim.start, claim.stop):
-                    self._digests.update(block)
-                good = self._digests.sha256 == claim.sha256
-                if not good:
-                    self._digests = before
-            else:
-                good = False
-            if good:
-                self._claims.append(claim)
 
     # Taking bytes in ---------------------------------------------------------------------------
 

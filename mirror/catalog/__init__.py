@@ -1,0 +1,201 @@
+"""The catalog: what was done, in SQLite. An index over the manifests, and the memory of failures.
+
+One thread owns the connection. Writes that wait are committed together, and each caller goes on only after its own
+commit: a row says that something is durable, never that it will be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mirror.catalog import rows
+from mirror.catalog.records import FileRecord, PromptRecord
+from mirror.catalog.rows import decode, listed, read_prompts
+from mirror.catalog.schema import Mode, connect, damaged
+from mirror.errors import CatalogError
+from mirror.models import ManifestFile, PromptId
+
+__all__ = ["Catalog", "FileRecord", "Mode", "PromptRecord"]
+
+T = TypeVar("T")
+
+
+class Catalog:
+    """One catalog file. Open it with :meth:`open`; close it when done."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self.path = path
+        self._connection = connection
+        self._thread = thread
+        self._waiting: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = []
+        self._committing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
+        """Open a catalog. Blocks.
+
+        ``write`` makes or migrates it as needed; ``read`` leaves it as it is; ``scratch`` works on a copy in memory,
+        which is gone when it is closed.
+
+        Raises:
+            CatalogError: it is damaged, of a newer version, or cannot be opened.
+        """
+        thread = ThreadPoolExecutor(1, "mirror-catalog")
+        try:
+            connection = thread.submit(connect, path, durable, mode).result()
+        except sqlite3.Error as error:
+            thread.shutdown()
+            raise damaged(path, error) from None
+        except CatalogError:
+            thread.shutdown()
+            raise
+        return cls(path, connection, thread)
+
+    async def close(self) -> None:
+        """Commit what waits, and let go."""
+        while self._committing is not None and not self._committing.done():
+            await asyncio.wait({self._committing})
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown()
+
+    # Reading -----------------------------------------------------------------------------------
+
+    async def records(self, prompt_ids: Sequence[PromptId]) -> dict[PromptId, PromptRecord]:
+        """What is known of these prompts; unknown ones are left out."""
+        return await self._read(lambda connection: {r.prompt_id: r for r in read_prompts(connection, prompt_ids)})
+
+    async def stored_in(self, run: str, identities: Sequence[str]) -> dict[str, tuple[str, ManifestFile]]:
+        """Which of these files the run has stored already: for each, a folder and the file's entry."""
+
+        def find(connection: sqlite3.Connection) -> dict[str, tuple[str, ManifestFile]]:
+            rows = connection.execute(
+                "SELECT identity, folder, entry FROM files JOIN prompts USING (prompt_id)"
+                " WHERE identity IN (SELECT value FROM json_each(?))"
+                " AND entry IS NOT NULL AND failure IS NULL AND files.run = ?",
+                (listed(identities), run),
+            )
+            return {identity: (folder, decode(entry, ManifestFile)) for identity, folder, entry in rows}
+
+        return await self._read(find)
+
+    async def counts(self) -> dict[str, tuple[int, int, int]]:
+        """For each state: prompts, stored files, and their bytes."""
+
+        def count(connection: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
+            rows = connection.execute(
+                "SELECT state, count(*), coalesce(sum(n), 0), coalesce(sum(size), 0) FROM prompts LEFT JOIN"
+                " (SELECT prompt_id, count(entry) AS n, sum(bytes) AS size FROM files"
+                " WHERE failure IS NULL GROUP BY prompt_id)"
+                " USING (prompt_id) GROUP BY state ORDER BY state"
+            )
+            return {state: (prompts, files, size) for state, prompts, files, size in rows}
+
+        return await self._read(count)
+
+    async def check(self) -> None:
+        """Have SQLite check the file.
+
+        Raises:
+            CatalogError: it is damaged.
+        """
+
+        def check(connection: sqlite3.Connection) -> None:
+            [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
+
+        await self._read(check)
+
+    async def prompt_ids(self, *, failed: bool = False) -> list[PromptId]:
+        """The ids of all prompts, or of those of which something failed or was never resolved."""
+
+        def find(connection: sqlite3.Connection) -> list[PromptId]:
+            rows = connection.execute(
+                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR state = 'unresolved'"
+                " ORDER BY first_seen, prompt_id",
+                (failed,),
+            )
+            return [PromptId(row[0]) for row in rows]
+
+        return await self._read(find)
+
+    # Writing -----------------------------------------------------------------------------------
+
+    async def claim(self, prompt_id: PromptId) -> PromptRecord:
+        """Count a try at a prompt, and give it its folder, which stays its own."""
+        return await self._write(lambda connection: rows.claim(connection, prompt_id))
+
+    async def save_file(self, prompt_id: PromptId, record: FileRecord, run: str) -> None:
+        """Record the outcome of one file. Call it after the file is durable."""
+        await self._write(lambda connection: rows.save_file(connection, prompt_id, record, run))
+
+    async def save_prompt(self, record: PromptRecord, run: str) -> None:
+        """Record a prompt's state and its files. Call it after the manifest is durable."""
+
+        def save(connection: sqlite3.Connection) -> None:
+            rows.save_prompt(connection, record, run)
+
+        await self._write(save)
+
+    async def mark(self, prompt_ids: Sequence[PromptId], run: str) -> None:
+        """Note that a run has dealt with these prompts."""
+
+        def mark(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE prompts SET run = ? WHERE prompt_id IN (SELECT value FROM json_each(?))",
+                (run, listed(prompt_ids)),
+            )
+
+        await self._write(mark)
+
+    async def forget(self, prompt_id: PromptId) -> bool:
+        """Remove a prompt; False if it was not there."""
+
+        def remove(connection: sqlite3.Connection) -> bool:
+            return connection.execute("DELETE FROM prompts WHERE prompt_id = ?", (prompt_id,)).rowcount > 0
+
+        return await self._write(remove)
+
+    # The one thread ----------------------------------------------------------------------------
+
+    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        def guarded() -> T:
+            try:
+                return call(self._connection)
+            except sqlite3.Error as error:
+                raise damaged(self.path, error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    async def _write(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """Have ``call`` run inside the next transaction; returns after its commit."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, done))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_waiting())
+        return await done
+
+    async def _commit_waiting(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                results = await loop.run_in_executor(self._thread, self._commit, [call for call, _ in group])
+            except sqlite3.Error as error:
+                for _, done in group:
+                    if not done.done():
+                        done.set_exception(damaged(self.path, error))
+                continue
+            for (_, done), result in zip(group, results, strict=True):
+                if not done.done():
+                    done.set_result(result)
+
+    def _commit(self, calls: Iterable[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            return [call(self._connection) for call in calls]

@@ -1,0 +1,43 @@
+"""What the catalog knows of a prompt and of its files."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
+
+
+class FileRecord(Struct, frozen=True, kw_only=True):
+    """A file of a prompt: stored (``entry``), failed (``failure``), or only known to be wanted (neither).
+
+    With both it was stored once, is no longer there, and could not be fetched again: its digest is not forgotten.
+    """
+
+    identity: str
+    role: Role
+    entry: ManifestFile | None = None
+    failure: Failure | None = None
+
+
+class PromptRecord(Struct, frozen=True, kw_only=True):
+    """What is known of a prompt.
+
+    ``unfinished`` says that more than its files is open: a task that has not ended, or an answer that could not be
+    read whole. ``run`` is the run that dealt with it last; times are Unix seconds.
+    """
+
+    prompt_id: PromptId
+    folder: str
+    state: PromptState = PromptState.UNRESOLVED
+    unfinished: bool = True
+    error: str | None = None
+    message: str | None = None
+    note: str | None = None
+    tries: int = 0
+    last_tried: float | None = None
+    run: str | None = None
+    files: tuple[FileRecord, ...] = ()
+
+    def stored(self) -> dict[str, ManifestFile]:
+        """The entries of the files that are stored, by identity."""
+        return {file.identity: file.entry for file in self.files if file.entry is not None and file.failure is None}

@@ -1,0 +1,131 @@
+"""Rows to values and back: the SQL that is more than a line. Runs on the catalog's thread, inside its transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from mirror import names
+from mirror.catalog.records import FileRecord, PromptRecord
+from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
+
+T = TypeVar("T")
+
+
+def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId]) -> Iterator[PromptRecord]:
+    """The records of those of the prompts that the catalog knows, in no order."""
+    wanted = (listed(prompt_ids),)
+    files: dict[str, list[FileRecord]] = {}
+    for prompt_id, identity, role, entry, failure in connection.execute(
+        "SELECT prompt_id, identity, role, entry, failure FROM files"
+        " WHERE prompt_id IN (SELECT value FROM json_each(?))",
+        wanted,
+    ):
+        files.setdefault(prompt_id, []).append(
+            FileRecord(
+                identity=identity,
+                role=Role(role),
+                entry=decode(entry, ManifestFile) if entry else None,
+                failure=decode(failure, Failure) if failure else None,
+            )
+        )
+    for row in connection.execute(
+        "SELECT prompt_id, folder, state, unfinished, error, message, note, tries, last_tried, run FROM prompts"
+        " WHERE prompt_id IN (SELECT value FROM json_each(?))",
+        wanted,
+    ):
+        yield PromptRecord(
+            prompt_id=PromptId(row[0]),
+            folder=row[1],
+            state=PromptState(row[2]),
+            unfinished=bool(row[3]),
+            error=row[4],
+            message=row[5],
+            note=row[6],
+            tries=row[7],
+            last_tried=row[8],
+            run=row[9],
+            files=tuple(files.get(row[0], ())),
+        )
+
+
+def listed(values: Sequence[str]) -> str:
+    """Values for ``json_each``: one parameter, however many they are."""
+    return msgspec.json.encode(values).decode()
+
+
+def claim(connection: sqlite3.Connection, prompt_id: PromptId) -> PromptRecord:
+    """Count a try at a prompt; a new one gets a folder that no other has."""
+    now = time.time()
+    known = next(read_prompts(connection, [prompt_id]), None)
+    if known is None:
+        folder = _free_folder(connection, prompt_id)
+        connection.execute(
+            "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, tries, first_seen, last_tried)"
+            " VALUES (?, ?, ?, ?, 1, 1, ?, ?)",
+            (prompt_id, folder, names.key(folder), PromptState.UNRESOLVED, now, now),
+        )
+        return PromptRecord(prompt_id=prompt_id, folder=folder, tries=1, last_tried=now)
+    connection.execute("UPDATE prompts SET tries = tries + 1, last_tried = ? WHERE prompt_id = ?", (now, prompt_id))
+    return known
+
+
+def _free_folder(connection: sqlite3.Connection, prompt_id: PromptId) -> str:
+    plain, suffixed = names.for_prompt(prompt_id)
+    taken = connection.execute("SELECT 1 FROM prompts WHERE folder_key = ?", (names.key(plain),)).fetchone()
+    return suffixed if taken else plain
+
+
+def save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileRecord, run: str) -> None:
+    """Write a file's row."""
+    entry = record.entry
+    connection.execute(
+        "INSERT OR REPLACE INTO files (prompt_id, identity, role, path, bytes, entry, failure, run)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            prompt_id,
+            record.identity,
+            record.role,
+            entry.path if entry else None,
+            entry.bytes if entry else None,
+            msgspec.json.encode(entry) if entry else None,
+            msgspec.json.encode(record.failure) if record.failure else None,
+            run,
+        ),
+    )
+
+
+def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) -> None:
+    """Write a prompt's row and those of its files that the record has; other files stay as they are."""
+    connection.execute(
+        "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, error, message, note, first_seen, run)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (prompt_id) DO UPDATE SET state = excluded.state,"
+        " unfinished = excluded.unfinished, error = excluded.error, message = excluded.message,"
+        " note = excluded.note, run = excluded.run",
+        (
+            record.prompt_id,
+            record.folder,
+            names.key(record.folder),
+            record.state,
+            record.unfinished,
+            record.error,
+            record.message,
+            record.note,
+            time.time(),
+            run,
+        ),
+    )
+    for file in record.files:
+        save_file(connection, record.prompt_id, file, run)
+
+
+def decode(blob: bytes, kind: type[T]) -> T:
+    """A JSON column as its type."""
+    try:
+        return msgspec.json.decode(blob, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error

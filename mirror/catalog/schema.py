@@ -1,0 +1,92 @@
+"""The catalog's file: its tables, how they came to be, and how it is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from mirror.errors import CatalogError
+
+Mode = Literal["write", "read", "scratch"]
+"""``write`` makes or migrates a file as needed; ``read`` leaves it as it is; ``scratch`` is a copy in memory."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE prompts (
+        prompt_id TEXT PRIMARY KEY,
+        folder TEXT NOT NULL,
+        folder_key TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL,
+        unfinished INTEGER NOT NULL,
+        error TEXT,
+        message TEXT,
+        note TEXT,
+        tries INTEGER NOT NULL DEFAULT 0,
+        first_seen REAL NOT NULL,
+        last_tried REAL,
+        run TEXT
+    );
+    CREATE INDEX prompts_state ON prompts(state);
+    CREATE TABLE files (
+        prompt_id TEXT NOT NULL REFERENCES prompts(prompt_id) ON DELETE CASCADE,
+        identity TEXT NOT NULL,
+        role TEXT NOT NULL,
+        path TEXT,
+        bytes INTEGER,
+        entry BLOB,
+        failure BLOB,
+        run TEXT,
+        PRIMARY KEY (prompt_id, identity)
+    ) WITHOUT ROWID;
+    CREATE INDEX files_identity ON files(identity) WHERE entry IS NOT NULL;
+    """,
+)
+"""Scripts that bring a catalog from one version to the next; the file's ``user_version`` counts those that ran."""
+
+
+def connect(path: Path, durable: bool, mode: Mode) -> sqlite3.Connection:
+    """Open a catalog's file. The connection belongs to the thread that calls this.
+
+    Raises:
+        CatalogError: a newer mirror wrote it.
+        sqlite3.Error: anything else.
+    """
+    if mode == "read":
+        connection = _read_only(path)
+    elif mode == "scratch":
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        if path.exists():
+            with contextlib.closing(_read_only(path)) as file:
+                file.backup(connection)
+    else:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        connection.close()
+        raise CatalogError(f"{path} was written by a newer mirror (version {version}): use that one")
+    if version < len(MIGRATIONS) and mode != "read":
+        _migrate(connection, version)
+    return connection
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def damaged(path: Path, error: sqlite3.Error) -> CatalogError:
+    """SQLite's error as ours, with what to do."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return CatalogError(f"the catalog {path} is locked by another program: {error}")
+    if isinstance(error, sqlite3.OperationalError):
+        return CatalogError(f"the catalog {path} cannot be used: {error}")
+    return CatalogError(f"the catalog {path} is damaged ({error}): `mirror rebuild` makes it again from the manifests")

@@ -1,0 +1,79 @@
+"""What an earlier run left of a file, and how much of that is good. Blocks: runs in the disk's threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+
+from mirror.digests import Digests
+from mirror.models import Receipt
+from mirror.stores import Target
+from mirror.stores.disk import Disk, read_span
+from mirror.stores.journal import Claim, Committed
+
+
+def committed_file(disk: Disk, target: Target, record: Committed) -> Receipt | None:
+    """The receipt, if a kill came between the file's final name and the catalog, and its bytes are all there."""
+    if record.folder != target.folder or record.receipt.path not in target.names:
+        return None
+    with contextlib.suppress(OSError), disk.folder(record.folder) as folder:
+        fd = os.open(record.receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            digests = Digests()
+            for block in read_span(fd, 0, record.receipt.bytes + 1):
+                digests.update(block)
+            if digests.at == record.receipt.bytes and digests.sha256 == record.receipt.sha256:
+                return record.receipt
+        finally:
+            os.close(fd)
+    return None
+
+
+def in_batches(claims: list[Claim], size: int) -> Iterator[list[Claim]]:
+    """The claims in groups that cover about ``size`` bytes each."""
+    batch: list[Claim] = []
+    covered = 0
+    for claim in claims:
+        batch.append(claim)
+        covered += claim.stop - claim.start
+        if covered >= size:
+            yield batch
+            batch, covered = [], 0
+    if batch:
+        yield batch
+
+
+class Check:
+    """Reads a partial back. ``good`` are the claims whose bytes are as claimed; ``digests`` covers their prefix."""
+
+    def __init__(self, fd: int, digests: Digests) -> None:
+        self._fd = fd
+        self.digests = digests
+        self.good: list[Claim] = []
+
+    def check(self, claims: list[Claim]) -> None:
+        """Go on with these claims, which follow those before in the journal."""
+        self.good += [claim for claim in claims if self._holds(claim)]
+
+    def _holds(self, claim: Claim) -> bool:
+        return self._span_holds(claim) if claim.sha256 is None else self._prefix_holds(claim)
+
+    def _span_holds(self, claim: Claim) -> bool:
+        crc, size = 0, 0
+        for block in read_span(self._fd, claim.start, claim.stop):
+            crc = zlib.crc32(block, crc)
+            size += len(block)
+        return size == claim.stop - claim.start and crc == claim.crc32
+
+    def _prefix_holds(self, claim: Claim) -> bool:
+        if claim.start != self.digests.at:
+            return False
+        longer = self.digests.copy()
+        for block in read_span(self._fd, claim.start, claim.stop):
+            longer.update(block)
+        if longer.at != claim.stop or longer.sha256 != claim.sha256:
+            return False
+        self.digests = longer
+        return True
