@@ -18,6 +18,7 @@ from mirror.errors import ExitCode, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.models import Manifest
 from mirror.pipeline import Emit, Pipeline
+from mirror.run import Result, Run
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
@@ -25,7 +26,6 @@ from mirror.stores.disk import INTERNAL, translated
 from mirror.stores.local import LocalStore
 from mirror.times import now
 from mirror.transfer import Transfer
-from mirror.visit import Result, Run
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""

@@ -16,9 +16,10 @@ from mirror.events import PromptFinished
 from mirror.manifests.document import decode
 from mirror.models import Manifest, PromptId, PromptState
 from mirror.preview import preview
+from mirror.run import Case, Result, Run, refused
 from mirror.sources import Source
 from mirror.stores import MANIFEST
-from mirror.visit import Case, Result, Run, Visit, refused
+from mirror.visit import Visit
 
 Emit = Callable[[Result], Awaitable[None]]
 

@@ -8,7 +8,7 @@ from mirror.manifests.document import compose, ordered, state_of, without_answer
 from mirror.models import Failure, PromptId, PromptState
 from mirror.plan import plan
 from mirror.resolve import Resolver
-from mirror.visit import Result, Run
+from mirror.run import Result, Run
 
 
 async def preview(run: Run, prompt_id: PromptId) -> Result:

@@ -3,90 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
 from mirror import names
-from mirror.api import Api
-from mirror.catalog import Catalog, FileRecord, PromptRecord
-from mirror.errors import ApiError, BadParameter, ExitCode, NoData, Severity, StoreError, first_error
+from mirror.catalog import FileRecord, PromptRecord
+from mirror.errors import ApiError, ExitCode, Severity, StoreError, first_error
 from mirror.events import (
     FileFailed,
     FilePlanned,
     FileStored,
     Noted,
-    Observer,
     PromptFinished,
     PromptStarted,
     PromptWaiting,
 )
-from mirror.manifests.document import compose, decode, encode, entry, ordered, same_content, state_of, without_answer
-from mirror.models import (
-    Asset,
-    Failure,
-    Manifest,
-    ManifestFile,
-    PromptId,
-    PromptState,
-    Receipt,
-)
+from mirror.manifests.document import decode, encode, entry, ordered
+from mirror.models import Asset, Failure, Manifest, ManifestFile, Receipt
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
-from mirror.settings import FetchOptions
-from mirror.stores import Store, Target
-from mirror.transfer import Transfer
-
-FIRST_POLL = 2.0
-LONGEST_POLL = 60.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all visits of a run share."""
-
-    run_id: str
-    options: FetchOptions
-    api: Api
-    store: Store
-    catalog: Catalog
-    transfer: Transfer
-    observer: Observer
-    secrets: tuple[str, ...]
-    slots: asyncio.Semaphore
-    inflight: dict[str, asyncio.Future[None]] = field(default_factory=dict)
-
-
-@dataclass
-class Case:
-    """A prompt that is being dealt with, between its visits too: small, since very many may wait."""
-
-    prompt_id: PromptId
-    deadline: float
-    interval: float = FIRST_POLL
-
-    def next_poll(self) -> float | None:
-        """Seconds until the service is asked again, growing; None when patience is at its end."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            return None
-        seconds = min(self.interval * random.uniform(0.8, 1.2), left)  # noqa: S311
-        self.interval = min(self.interval * 1.5, LONGEST_POLL)
-        return seconds
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a prompt in this run. ``planned`` is filled by a dry run only."""
-
-    prompt_id: PromptId
-    state: PromptState
-    code: ExitCode
-    manifest: Manifest | None = None
-    planned: tuple[Asset, ...] = ()
+from mirror.run import Case, Result, Run
+from mirror.stores import Target
+from mirror.verdict import Findings, Verdict, conclude, unanswered
 
 
 class Visit:
@@ -182,8 +120,7 @@ class Visit:
 
     def _plan(self) -> Plan:
         known = {**self._lost, **self._entries}
-        self._planned = plan(self._answer.task, {which: file.path for which, file in known.items()})
-        return self._planned
+        return plan(self._answer.task, {which: file.path for which, file in known.items()})
 
     def _wanted(self) -> list[Asset]:
         only = self._run.options.only
@@ -277,133 +214,73 @@ class Visit:
     # What became of it -------------------------------------------------------------------------
 
     async def _finish(self, wait: float | None) -> Result | float:
-        planned = self._plan()
-        missing = [asset for asset in planned.assets if asset.identity not in self._entries]
-        errors = (*self._failures.values(), *planned.failures, *self._resolver.failures)
-        state = state_of(self._answer.task, missing=bool(missing or planned.failures or self._resolver.failures))
-        manifest = compose(
-            self._id, state, self._answer, ordered(planned.assets, self._entries), errors, self._run.secrets
+        """Write the manifest if it says something new, and record the prompt: in this order."""
+        found = Findings(
+            prompt_id=self._id,
+            answer=self._answer,
+            planned=self._plan(),
+            entries=self._entries,
+            lost=self._lost,
+            failures=self._failures,
+            child_failures=tuple(self._resolver.failures),
+            prior=self._prior,
+            secrets=self._run.secrets,
         )
-        note = None
-        if self._service_changed_its_mind(state, missing):
-            assert self._prior is not None
-            note = f"the service says {state} now; what was mirrored stays"
-            self._run.observer(Noted(level="warning", message=f"{self._id}: {note}"))
-            manifest, state, wait, errors = self._prior, self._prior.state, None, ()
-        elif self._prior is None or not same_content(manifest, self._prior):
-            await self._run.store.write_manifest(self._record.folder, encode(manifest))
-        else:
-            manifest = self._prior
-        unfinished = not note and (self._is_pending() or bool(planned.failures or self._resolver.failures))
-        await self._save(state, errors, note=note, unfinished=unfinished, wanted=missing, final=wait is None)
-        if wait is not None:
+        verdict = conclude(found)
+        if verdict.write:
+            await self._run.store.write_manifest(self._record.folder, encode(verdict.manifest))
+        if wait is not None and verdict.note is None:
+            await self._save(verdict, self._changed_files(found), run_id="")
             self._run.observer(PromptWaiting(prompt_id=self._id, seconds=round(wait, 1)))
             return wait
-        return self._result(state, manifest, _code(state, failed=bool(errors), unasked=bool(missing)), errors)
+        await self._save(verdict, self._changed_files(found), run_id=self._run.run_id)
+        return self._result(verdict)
 
-    def _service_changed_its_mind(self, state: PromptState, missing: list[Asset]) -> bool:
-        """What was complete, and is all there, does not become less because the service says so."""
-        return (
-            self._prior is not None
-            and self._prior.state is PromptState.COMPLETE
-            and not self._lost
-            and not missing
-            and not self._failures
-            and state is not PromptState.COMPLETE
-        )
+    async def _unanswered(self, error: ApiError) -> Result:
+        verdict = unanswered(self._id, error, self._prior, self._run.api.url, whole=not self._lost)
+        await self._save(verdict, (), run_id=self._run.run_id)
+        return self._result(verdict)
 
-    async def _save(
-        self,
-        state: PromptState,
-        errors: tuple[Failure, ...],
-        *,
-        note: str | None,
-        unfinished: bool,
-        wanted: list[Asset],
-        final: bool,
-    ) -> None:
-        open_files = [
+    def _changed_files(self, found: Findings) -> tuple[FileRecord, ...]:
+        """Rows that are not written yet: files that nobody tried to fetch, and those that are named elsewhere now."""
+        before = self._record.stored()
+        left_out = [
             FileRecord(identity=asset.identity, role=asset.role)
-            for asset in wanted
+            for asset in found.missing
             if asset.identity not in self._failures and asset.identity not in self._lost
         ]
-        renamed = [
+        named_anew = [
             FileRecord(identity=file.url, role=file.role, entry=file)
-            for file in ordered(self._planned.assets, self._entries)
-            if self._record.stored().get(file.url) not in (None, file)
+            for file in ordered(found.planned.assets, self._entries)
+            if before.get(file.url) not in (None, file)
         ]
-        first = errors[0] if errors else self._upstream_failure(state)
+        return (*left_out, *named_anew)
+
+    async def _save(self, verdict: Verdict, files: tuple[FileRecord, ...], *, run_id: str) -> None:
+        first = verdict.errors[0] if verdict.errors else None
         record = PromptRecord(
             prompt_id=self._id,
             folder=self._record.folder,
-            state=state,
-            unfinished=unfinished,
+            state=verdict.state,
+            unfinished=verdict.unfinished,
             error=first.error if first else None,
             message=first.message if first else None,
-            note=note,
-            files=(*open_files, *renamed),
+            note=verdict.note,
+            files=files,
         )
-        await self._run.catalog.save_prompt(record, self._run.run_id if final else "")
+        await self._run.catalog.save_prompt(record, run_id)
+        if verdict.note:
+            self._run.observer(Noted(level="warning", message=f"{self._id}: {verdict.note}"))
 
-    def _upstream_failure(self, state: PromptState) -> Failure | None:
-        """Why the service could not do what it was asked to."""
-        if state is not PromptState.FAILED:
-            return None
-        reasons = dict.fromkeys(member.reason for member in self._answer.task.family() if member.reason)
-        return Failure(error="TaskFailed", message="; ".join(reasons) or "failed upstream without a reason")
-
-    async def _unanswered(self, error: ApiError) -> Result:
-        """The API denies the prompt, or could not be asked. What was mirrored of it before stays as it is."""
-        failure = Failure(error=error.name, message=str(error), attempts=1)
-        denied = isinstance(error, NoData | BadParameter)
-        record = msgspec.structs.replace(self._record, files=())
-        if self._prior is not None:
-            note = f"the API answers {error.name} now: {error}; what was mirrored stays"
-            self._run.observer(Noted(level="warning", message=f"{self._id}: {note}"))
-            record = msgspec.structs.replace(record, state=self._prior.state, note=note)
-            whole = self._prior.state is PromptState.COMPLETE and not self._lost
-            code = ExitCode.OK if denied and whole else ExitCode.INCOMPLETE
-            manifest = self._prior
-        else:
-            state = PromptState.UNKNOWN if denied else PromptState.UNRESOLVED
-            record = msgspec.structs.replace(
-                record, state=state, unfinished=not denied, error=error.name, message=str(error)
-            )
-            code = ExitCode.INCOMPLETE
-            api_code = {NoData: 900, BadParameter: 800}.get(type(error))
-            manifest = without_answer(self._id, state, self._run.api.url, failure, api_code)
-        await self._run.catalog.save_prompt(record, self._run.run_id)
-        return self._result(record.state, manifest, code, () if code is ExitCode.OK else (failure,))
-
-    def _result(self, state: PromptState, manifest: Manifest, code: ExitCode, errors: tuple[Failure, ...]) -> Result:
-        upstream = None if errors or manifest.task is None else self._upstream_failure(state)
+    def _result(self, verdict: Verdict) -> Result:
         self._run.observer(
             PromptFinished(
                 prompt_id=self._id,
-                state=state,
-                ok=code is ExitCode.OK,
-                files=len(manifest.files),
+                state=verdict.state,
+                ok=verdict.code is ExitCode.OK,
+                files=len(verdict.manifest.files),
                 bytes_reused=self._bytes_before,
-                errors=errors or ((upstream,) if upstream else ()),
+                errors=verdict.errors,
             )
         )
-        return Result(self._id, state, code, manifest)
-
-
-def _code(state: PromptState, *, failed: bool, unasked: bool) -> ExitCode:
-    """``unasked``: files are missing. Without a failure, that is because ``only`` left them out."""
-    if state is PromptState.COMPLETE:
-        return ExitCode.OK
-    if failed or state is PromptState.FAILED:
-        return ExitCode.INCOMPLETE
-    if state is PromptState.PENDING:
-        return ExitCode.PENDING
-    return ExitCode.OK if unasked else ExitCode.INCOMPLETE
-
-
-def refused(raw: str, error: BadParameter, url: str) -> Result:
-    """The result for what cannot be a promptId: nothing was asked, and nothing is recorded."""
-    failure = Failure(error=error.name, message=str(error))
-    shown = raw if len(raw) <= 80 else raw[:80] + "…"
-    manifest = without_answer(shown, PromptState.UNKNOWN, url, failure)
-    return Result(PromptId(shown), PromptState.UNKNOWN, ExitCode.INCOMPLETE, manifest)
+        return Result(self._id, verdict.state, verdict.code, verdict.manifest)

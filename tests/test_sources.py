@@ -373,7 +373,7 @@ def test_a_process_whose_stdin_is_silent_ends_when_it_is_cancelled() -> None:
 def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
     program = HEAD.replace("call_later(0.05, task.cancel)", "call_soon(print, 'ready')") + (
         "import signal\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
         "asyncio.run(main())\n"
     )
     with pipe() as (read, _):

@@ -23,12 +23,12 @@ from mirror.manifests.document import encode_line
 from mirror.observers.log import LogObserver, configure
 from mirror.observers.progress import Progress
 from mirror.observers.tally import Tally, render
+from mirror.run import Result
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Batch
 from mirror.sources.args import from_iterable
 from mirror.sources.file import from_file
 from mirror.sources.stdin import from_stdin
-from mirror.visit import Result
 
 
 @click.command()

@@ -1,0 +1,179 @@
+"""Events as records of the standard library's logging, on the logger ``mirror``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
+
+from mirror.events import (
+    Event,
+    FileFailed,
+    FileStored,
+    Noted,
+    PromptFinished,
+    PromptStarted,
+    PromptWaiting,
+    Retrying,
+    RunFinished,
+    RunStarted,
+)
+from mirror.models import Failure
+from mirror.observers.formats import JsonFormatter, TextFormatter
+from mirror.observers.redact import Redactor
+from mirror.observers.tally import Tally
+from mirror.observers.text import counted, duration, size
+
+LOGGER = "mirror"
+
+_LONG_PAUSE = 10.0
+_REASONS = 3
+
+
+class Writable(Protocol):
+    """A text stream, as far as a log needs one."""
+
+    def write(self, text: str, /) -> object: ...
+
+
+class _Handler(logging.StreamHandler[Writable]):
+    """Ours, to be found again. A log that cannot be written ends no run, and shows no record in another way."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
+def configure(
+    log_format: Literal["text", "json"] = "text",
+    level: str = "info",
+    stream: Writable | None = None,
+    secrets: Iterable[str] = (),
+) -> logging.Handler:
+    """Send the logger ``mirror`` and all below it to ``stream`` (default: stderr), and no further.
+
+    ``secrets`` are never shown (see :class:`mirror.observers.redact.Redactor`). A second call replaces what the first
+    one set up; handlers that others added stay. Returns the handler.
+    """
+    logger = logging.getLogger(LOGGER)
+    handler = _Handler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(Redactor(secrets))
+    for former in [known for known in logger.handlers if isinstance(known, _Handler)]:
+        logger.removeHandler(former)
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    return handler
+
+
+class LogObserver:
+    """Writes what happens to the log.
+
+    What goes well is debug, what is not mirrored is a warning. Every ``heartbeat`` seconds at most, driven by events,
+    an info line says how far the run is; None (where a bar does) switches it off. ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        heartbeat: float | None = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._logger = logger or logging.getLogger(LOGGER)
+        self._tally = Tally(clock)
+        self._beaten = clock()
+        self._waiting: set[str] = set()
+        self._run_id = ""
+
+    def __call__(self, event: Event, /) -> None:
+        self._tally(event)
+        match event:
+            case PromptStarted() | PromptWaiting() | PromptFinished():
+                self._prompt(event)
+            case FileStored() | FileFailed() | Retrying():
+                self._file(event)
+            case RunStarted() | RunFinished() | Noted():
+                self._run(event)
+        self._beat()
+
+    def _run(self, event: RunStarted | RunFinished | Noted) -> None:
+        match event:
+            case RunStarted():
+                self._run_id = event.run_id
+                self._say(logging.INFO, f"run {event.run_id} started, mirroring to {event.root}")
+            case RunFinished(fatal=None):
+                took = duration(event.seconds)
+                self._say(logging.INFO, f"run finished after {took}, exit code {int(event.exit_code)}")
+            case RunFinished():
+                self._say(logging.ERROR, f"run stopped, exit code {int(event.exit_code)}: {event.fatal}")
+            case Noted():
+                self._say(logging.INFO if event.level == "info" else logging.WARNING, event.message)
+
+    def _prompt(self, event: PromptStarted | PromptWaiting | PromptFinished) -> None:
+        prompt_id = event.prompt_id
+        match event:
+            case PromptStarted():
+                self._say(logging.DEBUG, f"prompt {prompt_id}: taken up", prompt_id=prompt_id)
+            case PromptWaiting():
+                level = logging.DEBUG if prompt_id in self._waiting else logging.INFO
+                self._waiting.add(prompt_id)
+                pause = duration(event.seconds)
+                text = f"prompt {prompt_id}: has not ended upstream, asked again in {pause}"
+                self._say(level, text, prompt_id=prompt_id)
+            case PromptFinished():
+                self._waiting.discard(prompt_id)
+                self._finished(event)
+
+    def _finished(self, event: PromptFinished) -> None:
+        text = f"prompt {event.prompt_id}: {event.state}, {counted(event.files, 'file')}"
+        if event.skipped:
+            text += ", was there already"
+        reasons = [_reason(failure) for failure in event.errors[:_REASONS]]
+        if len(event.errors) > _REASONS:
+            reasons.append(f"and {len(event.errors) - _REASONS} more")
+        if reasons:
+            text += ": " + "; ".join(reasons)
+        level = logging.DEBUG if event.ok else logging.WARNING
+        error = event.errors[0].error if event.errors else None
+        self._say(level, text, prompt_id=event.prompt_id, error=error)
+
+    def _file(self, event: FileStored | FileFailed | Retrying) -> None:
+        match event:
+            case FileStored():
+                how = "linked" if event.reused else "stored"
+                text = f"{how} {event.path}, {size(event.bytes)}"
+                self._say(logging.DEBUG, text, prompt_id=event.prompt_id, url=event.url)
+            case FileFailed(failure=failure):
+                fields = {"url": failure.url, "error": failure.error, "attempt": failure.attempts}
+                text = f"file of prompt {event.prompt_id} failed: {_reason(failure)}"
+                self._say(logging.WARNING, text, prompt_id=event.prompt_id, **fields)
+            case Retrying():
+                # One retry is everyday life; a second one, or a long silence, wants an explanation.
+                level = logging.INFO if event.attempt > 1 or event.seconds >= _LONG_PAUSE else logging.DEBUG
+                text = f"{event.what}: {event.cause}: {event.message}; tried again in {duration(event.seconds)}"
+                subject = {"url" if "://" in event.what else "prompt_id": event.what}
+                self._say(level, text, cause=event.cause, attempt=event.attempt, **subject)
+
+    def _beat(self) -> None:
+        if self._heartbeat is None or self._clock() - self._beaten < self._heartbeat:
+            return
+        self._beaten = self._clock()
+        tally = self._tally
+        self._say(
+            logging.INFO,
+            f"{tally.prompts_done} of {counted(tally.prompts_known, 'prompt')}, {counted(tally.files, 'file')}, "
+            f"{size(tally.bytes_downloaded)}, {tally.failed} failed",
+        )
+
+    def _say(self, level: int, message: str, **fields: str | int | None) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, message, extra={"run_id": self._run_id, **fields})
+
+
+def _reason(failure: Failure) -> str:
+    attempts = f", {failure.attempts} attempts" if failure.attempts > 1 else ""
+    return f"{failure.url or 'the prompt'}: {failure.message} ({failure.error}{attempts})"

@@ -1,0 +1,189 @@
+"""Counts what happens in a run, and tells it at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from mirror.errors import ExitCode
+from mirror.events import (
+    BytesReceived,
+    Event,
+    FileFailed,
+    FilePlanned,
+    FileSized,
+    FileStored,
+    PromptFinished,
+    PromptStarted,
+    RequestSent,
+    Retrying,
+    RunFinished,
+    RunStarted,
+)
+from mirror.models import PromptState, Summary
+from mirror.observers.text import duration, one_line, size
+
+
+class _Open:
+    """A prompt that has not finished: its files' lengths and held bytes by URL, and whether one of them failed."""
+
+    __slots__ = ("failed", "sized")
+
+    def __init__(self) -> None:
+        self.sized: dict[str, tuple[int, int]] = {}
+        self.failed = False
+
+
+class Tally:
+    """Folds events into counters. Memory grows with the prompts under way, not with those that have finished.
+
+    ``bytes_downloaded`` counts every byte of a media body that came in, those of attempts that failed too.
+
+    ``bytes_reused`` counts bytes that were there before and were not transferred, each once: files that a prompt
+    had already (``PromptFinished.bytes_reused``, which must not contain the following two), files linked from another
+    prompt of the run (``FileStored.reused``), and partial files resumed (``FileSized.held``). Of a file that is sized
+    anew at each attempt only the first ``held`` counts, because later ones contain what this run downloaded; where
+    a later one is smaller, the partial was dropped and what is downloaded again is taken off.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.prompts: Counter[PromptState] = Counter()
+        self.files = 0
+        self.files_planned = 0
+        self.files_failed = 0
+        self.failed = 0
+        """Failed files, and prompts that ended not ok for another reason. A pending prompt is no failure."""
+        self.bytes_downloaded = 0
+        self.bytes_reused = 0
+        self.bytes_resumed = 0
+        """The part of ``bytes_reused`` that comes from partial files."""
+        self.bytes_known = 0
+        """The length of all files that are fetched in this run, as far as it is known."""
+        self.requests = 0
+        self.retries: Counter[str] = Counter()
+        self._open: dict[str, _Open] = {}
+        self._clock = clock
+        self._started = clock()
+        self._run = RunStarted(run_id="", root="", started_at="")
+        self._end: RunFinished | None = None
+
+    @property
+    def prompts_done(self) -> int:
+        return self.prompts.total()
+
+    @property
+    def prompts_known(self) -> int:
+        """Prompts that have finished or are under way."""
+        return self.prompts.total() + len(self._open)
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case BytesReceived():
+                self.bytes_downloaded += event.bytes
+            case RequestSent():
+                self.requests += 1
+            case Retrying():
+                self.retries[event.cause] += 1
+            case FilePlanned() | FileSized() | FileStored() | FileFailed():
+                self._file(event, self._open.setdefault(event.prompt_id, _Open()))
+            case PromptStarted():
+                self._open.setdefault(event.prompt_id, _Open())
+            case PromptFinished():
+                self._prompt(event)
+            case RunStarted():
+                self._run, self._started = event, self._clock()
+            case RunFinished():
+                self._end = event
+
+    def _file(self, event: FilePlanned | FileSized | FileStored | FileFailed, prompt: _Open) -> None:
+        match event:
+            case FilePlanned():
+                self.files_planned += 1
+            case FileSized():
+                self._sized(event, prompt)
+            case FileStored():
+                self.files += 1
+                if event.reused:
+                    self.bytes_reused += event.bytes
+                elif event.url not in prompt.sized:
+                    self.bytes_known += event.bytes
+            case FileFailed():
+                prompt.failed = True
+                self.files_failed += 1
+                self.failed += 1
+
+    def _sized(self, event: FileSized, prompt: _Open) -> None:
+        first = event.url not in prompt.sized
+        known_before, held_before = prompt.sized.get(event.url, (0, 0))
+        held = event.held if first else min(held_before, event.held)
+        self.bytes_resumed += held - held_before
+        self.bytes_reused += held - held_before
+        self.bytes_known += event.bytes - known_before
+        prompt.sized[event.url] = (event.bytes, held)
+
+    def _prompt(self, event: PromptFinished) -> None:
+        prompt = self._open.pop(event.prompt_id, _Open())
+        self.prompts[event.state] += 1
+        self.bytes_reused += event.bytes_reused
+        if not event.ok:
+            self.failed += not prompt.failed and event.state is not PromptState.PENDING
+
+    def summary(self) -> Summary:
+        """What was counted so far. States and causes that did not occur are left out.
+
+        Before RunFinished ``seconds`` are those gone by, and ``exit_code`` is that of an incomplete run, so that a
+        summary taken too early never claims success.
+        """
+        end = self._end or RunFinished(seconds=self._clock() - self._started, exit_code=ExitCode.INCOMPLETE)
+        return Summary(
+            run_id=self._run.run_id,
+            started_at=self._run.started_at,
+            seconds=end.seconds,
+            exit_code=int(end.exit_code),
+            prompts={state.value: self.prompts[state] for state in PromptState if self.prompts[state]},
+            unfinished=end.unfinished,
+            files=self.files,
+            files_failed=self.files_failed,
+            bytes_downloaded=self.bytes_downloaded,
+            bytes_reused=self.bytes_reused,
+            requests=self.requests,
+            retries=dict(self.retries.most_common()),
+            fatal=end.fatal,
+        )
+
+
+_MEANING = {
+    0: "all that was asked for is mirrored",
+    1: "a bug",
+    2: "wrong usage or configuration",
+    3: "some prompts failed or are incomplete",
+    4: "the run had to stop",
+    5: "some tasks are still queued or running",
+    130: "interrupted",
+    141: "the reader of the output went away",
+    143: "terminated",
+}
+
+
+def render(summary: Summary) -> str:
+    """The summary for people: a few aligned lines, without a newline at the end. What is zero is left out."""
+    rate = f", {size(summary.bytes_downloaded / summary.seconds)}/s" if summary.seconds > 0 else ""
+    retries = sum(summary.retries.values())
+    causes = ", ".join(f"{name} {count}" for name, count in summary.retries.items())
+    states = ", ".join(f"{count} {state}" for state, count in summary.prompts.items())
+    lines = {
+        "prompts": f"{sum(summary.prompts.values())}"
+        + (f": {states}" if states else "")
+        + (f"; {summary.unfinished} left for the next run" if summary.unfinished else ""),
+        "files": f"{summary.files} stored" + (f", {summary.files_failed} failed" if summary.files_failed else ""),
+        "downloaded": f"{size(summary.bytes_downloaded)} in {duration(summary.seconds)}{rate}",
+        "reused": size(summary.bytes_reused) if summary.bytes_reused else "",
+        "uploaded": size(summary.bytes_uploaded) if summary.bytes_uploaded else "",
+        "copied": f"{size(summary.bytes_copied)} within the store" if summary.bytes_copied else "",
+        "requests": str(summary.requests) + (f", {retries} tried again: {causes}" if retries else ""),
+        "exit code": f"{summary.exit_code}, {_MEANING.get(summary.exit_code, 'unknown')}",
+        "stopped by": summary.fatal or "",
+    }
+    width = max(map(len, lines)) + 2
+    return "\n".join(f"{name:<{width}}{one_line(text)}" for name, text in lines.items() if text)

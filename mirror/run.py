@@ -1,0 +1,74 @@
+"""What a run and its visits share, and what they hand on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+
+from mirror.api import Api
+from mirror.catalog import Catalog
+from mirror.errors import BadParameter, ExitCode
+from mirror.events import Observer
+from mirror.manifests.document import without_answer
+from mirror.models import Asset, Failure, Manifest, PromptId, PromptState
+from mirror.settings import FetchOptions
+from mirror.stores import Store
+from mirror.transfer import Transfer
+
+FIRST_POLL = 2.0
+LONGEST_POLL = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all visits of a run work with. ``inflight`` are the files that one of them fetches right now."""
+
+    run_id: str
+    options: FetchOptions
+    api: Api
+    store: Store
+    catalog: Catalog
+    transfer: Transfer
+    observer: Observer
+    secrets: tuple[str, ...]
+    slots: asyncio.Semaphore
+    inflight: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+
+
+@dataclass
+class Case:
+    """A prompt that is being dealt with, between its visits too: small, since very many may wait."""
+
+    prompt_id: PromptId
+    deadline: float
+    interval: float = FIRST_POLL
+
+    def next_poll(self) -> float | None:
+        """Seconds until the service is asked again, growing; None when patience is at its end."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return None
+        seconds = min(self.interval * random.uniform(0.8, 1.2), left)  # noqa: S311
+        self.interval = min(self.interval * 1.5, LONGEST_POLL)
+        return seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a prompt in this run. ``planned`` is filled by a dry run only."""
+
+    prompt_id: PromptId
+    state: PromptState
+    code: ExitCode
+    manifest: Manifest | None = None
+    planned: tuple[Asset, ...] = ()
+
+
+def refused(raw: str, error: BadParameter, url: str) -> Result:
+    """The result for what cannot be a promptId: nothing was asked, and nothing is recorded."""
+    failure = Failure(error=error.name, message=str(error))
+    shown = raw if len(raw) <= 80 else raw[:80] + "…"
+    manifest = without_answer(shown, PromptState.UNKNOWN, url, failure)
+    return Result(PromptId(shown), PromptState.UNKNOWN, ExitCode.INCOMPLETE, manifest)

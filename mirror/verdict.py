@@ -1,0 +1,125 @@
+"""What became of a prompt: from what was found and stored to state, manifest and exit code. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from mirror.errors import ApiError, BadParameter, ExitCode, NoData
+from mirror.manifests.document import compose, ordered, same_content, state_of, without_answer
+from mirror.models import Answer, Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
+from mirror.plan import Plan
+
+
+class Findings(Struct, frozen=True, kw_only=True):
+    """What a visit knows at its end.
+
+    ``entries`` are the files that are stored and there, ``lost`` those that were stored and are not; ``failures`` are
+    by file; ``child_failures`` what could not be asked; ``prior`` is the manifest on disk.
+    """
+
+    prompt_id: PromptId
+    answer: Answer
+    planned: Plan
+    entries: Mapping[str, ManifestFile]
+    lost: Mapping[str, ManifestFile]
+    failures: Mapping[str, Failure]
+    child_failures: tuple[Failure, ...]
+    prior: Manifest | None
+    secrets: tuple[str, ...]
+
+    @property
+    def missing(self) -> list[Asset]:
+        """Files that the answer names and the archive does not have."""
+        return [asset for asset in self.planned.assets if asset.identity not in self.entries]
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """``write`` says whether the manifest differs from the one on disk; ``unfinished`` whether tasks are open."""
+
+    state: PromptState
+    manifest: Manifest
+    code: ExitCode
+    errors: tuple[Failure, ...] = ()
+    note: str | None = None
+    unfinished: bool = False
+    write: bool = False
+
+
+def conclude(found: Findings) -> Verdict:
+    """The verdict on a prompt that the service told about."""
+    unread = (*found.planned.failures, *found.child_failures)
+    errors = (*found.failures.values(), *unread)
+    state = state_of(found.answer.task, missing=bool(found.missing or unread))
+    if found.prior is not None and _service_changed_its_mind(found, state):
+        return Verdict(
+            state=found.prior.state,
+            manifest=found.prior,
+            code=ExitCode.OK,
+            note=f"the service says {state} now; what was mirrored stays",
+        )
+    files = ordered(found.planned.assets, found.entries)
+    manifest = compose(found.prompt_id, state, found.answer, files, errors, found.secrets)
+    same = found.prior is not None and same_content(manifest, found.prior)
+    return Verdict(
+        state=state,
+        manifest=found.prior if found.prior is not None and same else manifest,
+        code=_code(state, failed=bool(errors), left_out=bool(found.missing)),
+        errors=errors or _upstream_failure(found.answer, state),
+        unfinished=state is PromptState.PENDING or bool(unread),
+        write=not same,
+    )
+
+
+def unanswered(prompt_id: PromptId, error: ApiError, prior: Manifest | None, url: str, *, whole: bool) -> Verdict:
+    """The verdict on a prompt that the service denies, or could not be asked about.
+
+    What was mirrored of it stays as it is. ``whole``: every file that was stored is there.
+    """
+    failure = Failure(error=error.name, message=str(error), attempts=1)
+    denied = isinstance(error, NoData | BadParameter)
+    if prior is not None:
+        there = denied and whole and prior.state is PromptState.COMPLETE
+        return Verdict(
+            state=prior.state,
+            manifest=prior,
+            code=ExitCode.OK if there else ExitCode.INCOMPLETE,
+            errors=() if there else (failure,),
+            note=f"the API answers {error.name} now: {error}; what was mirrored stays",
+            unfinished=prior.state is PromptState.PENDING,
+        )
+    state = PromptState.UNKNOWN if denied else PromptState.UNRESOLVED
+    code = {NoData: 900, BadParameter: 800}.get(type(error))
+    return Verdict(
+        state=state,
+        manifest=without_answer(prompt_id, state, url, failure, code),
+        code=ExitCode.INCOMPLETE,
+        errors=(failure,),
+        unfinished=not denied,
+    )
+
+
+def _service_changed_its_mind(found: Findings, state: PromptState) -> bool:
+    """What was complete, and is all there, does not become less because the service says so."""
+    was_whole = found.prior is not None and found.prior.state is PromptState.COMPLETE and not found.lost
+    return was_whole and not found.missing and not found.failures and state is not PromptState.COMPLETE
+
+
+def _upstream_failure(answer: Answer, state: PromptState) -> tuple[Failure, ...]:
+    """Why the service could not do what it was asked to. The manifest's ``task`` says it already."""
+    if state is not PromptState.FAILED:
+        return ()
+    reasons = dict.fromkeys(member.reason for member in answer.task.family() if member.reason)
+    return (Failure(error="TaskFailed", message="; ".join(reasons) or "failed upstream without a reason"),)
+
+
+def _code(state: PromptState, *, failed: bool, left_out: bool) -> ExitCode:
+    """``left_out``: files are missing. Without a failure that is because only one role was asked for."""
+    if state is PromptState.COMPLETE:
+        return ExitCode.OK
+    if failed or state is PromptState.FAILED:
+        return ExitCode.INCOMPLETE
+    if state is PromptState.PENDING:
+        return ExitCode.PENDING
+    return ExitCode.OK if left_out else ExitCode.INCOMPLETE
