@@ -11,39 +11,40 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from mirror.errors import Refused
 
-_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "q-sign-")
-_NAMES = frozenset(
-    {
-        "signature", "expires", "policy", "key-pair-id", "sig", "token", "access_token", "awsaccesskeyid",
-        "googleaccessid", "ossaccesskeyid", "security-token", "auth_key", "sign", "hdnts", "hdnea", "wssecret",
-        "wstime", "q-ak", "q-key-time", "q-header-list", "q-url-param-list", "q-signature",
-    }
-)  # fmt: skip
-_AZURE = frozenset({"sv", "se", "sr", "sp", "st", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"})
+# Names that mean a signature wherever they stand, and short ones that do so only among others of a query.
+_LONG = (
+    r"x-(?:amz|goog|oss|cos|obs|tos|bce|expires|signature)[\w.-]*|q-(?:sign|ak|key|header|url)[\w-]*|"
+    r"signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid|ossaccesskeyid|sig|"
+    r"(?:[a-z]+[_-])?token|auth_key|api_?key|secret|password|hdnts|hdnea|wssecret|wstime|sign"
+)
+_AZURE = r"s[eprtv]|spr|sip|ske|skoid|sks|skt|sktid|skv"
 """Azure's short names are a signature's only beside ``sig``; elsewhere they may mean anything."""
 
-_NAME_PATTERN = "|".join(
-    [re.escape(prefix) + r"[\w.-]+" for prefix in _PREFIXES] + [re.escape(name) for name in sorted(_NAMES)]
+_LONG_NAME = re.compile(rf"(?i){_LONG}")
+_AZURE_NAME = re.compile(rf"(?i){_AZURE}")
+# A URL may stand inside another's query, percent-encoded, even twice.
+_IN_TEXT = re.compile(
+    rf"(?i)((?:(?<![\w.%-])(?:{_LONG})|[?&;](?:{_AZURE}))=)[^&#\s\"<>]+"
+    rf"|((?:%(?:25)*3f|%(?:25)*26)(?:{_LONG}|{_AZURE})%(?:25)*3d)(?:(?!%(?:25)*(?:26|23))[^&#\s\"<>])+"
 )
-_IN_TEXT = re.compile(rf"(?i)(?<![\w.%-])((?:{_NAME_PATTERN})=)[^&#\s\"'<>\\;,)]+")
 _USERINFO = re.compile(r"(?i)(\bhttps?://)[^/?#\s\"'<>@]*@")
 
-REDACTED = "REDACTED"
+REDACTED = "***"
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """``text`` with the values of signature parameters, passwords in URLs and the given secrets replaced."""
     for secret in secrets:
-        if secret:
-            text = text.replace(secret, REDACTED)
-    if "=" in text:
-        text = _IN_TEXT.sub(rf"\1{REDACTED}", text)
+        text = text.replace(secret, REDACTED)
+    if "=" in text or "%" in text:
+        text = _IN_TEXT.sub(lambda found: f"{found[1] or found[2]}{REDACTED}", text)
     return _USERINFO.sub(rf"\1{REDACTED}@", text) if "@" in text else text
 
 
 def is_signed(url: str) -> bool:
     """True if the URL's query carries a signature: such a request must be sent exactly as it is."""
-    return any(_is_signature(name, set()) for name in _query_names(url))
+    query = url.partition("#")[0].partition("?")[2]
+    return bool(_signature_names(query))
 
 
 def identity(url: str) -> str:
@@ -56,10 +57,8 @@ def identity(url: str) -> str:
         host = _netloc(parts)
     except ValueError:
         return redact(url)
-    names = {unquote(name).lower() for name in _query_names(url)}
-    kept = [
-        pair for pair in parts.query.split("&") if not _is_signature(unquote(pair.partition("=")[0]).lower(), names)
-    ]
+    dropped = _signature_names(parts.query)
+    kept = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in dropped]
     return redact(urlunsplit((parts.scheme, host, parts.path, "&".join(kept), "")))
 
 
@@ -104,11 +103,10 @@ def _netloc(parts: SplitResult) -> str:
     return host if parts.port in (None, default) else f"{host}:{parts.port}"
 
 
-def _query_names(url: str) -> list[str]:
-    query = url.partition("#")[0].partition("?")[2]
-    return [pair.partition("=")[0] for pair in query.split("&") if pair]
-
-
-def _is_signature(name: str, all_names: set[str]) -> bool:
-    name = unquote(name).lower()
-    return name in _NAMES or name.startswith(_PREFIXES) or ("sig" in all_names and name in _AZURE)
+def _signature_names(query: str) -> set[str]:
+    """The names, as they stand in a query, whose values are part of a signature."""
+    names = {pair.partition("=")[0] for pair in query.split("&") if pair}
+    signed = {name for name in names if _LONG_NAME.fullmatch(unquote(name))}
+    if any(unquote(name).lower() == "sig" for name in signed):
+        signed |= {name for name in names if _AZURE_NAME.fullmatch(unquote(name))}
+    return signed

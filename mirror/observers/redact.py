@@ -8,24 +8,10 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
+from mirror.urls import REDACTED, redact
+
 FIELDS = ("run_id", "prompt_id", "url", "attempt", "cause", "error")
 """What a record may carry beside its message, as attributes (``extra=``)."""
-
-_HIDDEN = "***"
-
-# Names that mean a signature wherever they stand before a "=", and short ones that do so only inside a query.
-_LONG = (
-    r"x-(?:amz|goog|oss|cos|obs|tos|bce|expires|signature)[\w.-]*|q-(?:sign|ak|key|header|url)[\w-]*|"
-    r"signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid|ossaccesskeyid|sig|"
-    r"(?:[a-z]+[_-])?token|auth_key|api_?key|secret|password|hdnts|hdnea|wssecret|wstime"
-)
-_SHORT = r"s[eprtv]|spr|sip|ske|skoid|sks|skt|sktid|skv|sign"
-# A URL may stand inside another's query, percent-encoded, even twice.
-_SIGNED = re.compile(
-    rf"(?i)((?:(?<![\w.%-])(?:{_LONG})|[?&;](?:{_SHORT}))=)[^&#\s\"<>]+"
-    rf"|((?:%(?:25)*3f|%(?:25)*26)(?:{_LONG}|{_SHORT})%(?:25)*3d)(?:(?!%(?:25)*(?:26|23))[^&#\s\"<>])+"
-)
-_USERINFO = re.compile(r"(?i)(\bhttps?://)[^/?#\s\"'<>@]*@")
 
 _tracebacks = logging.Formatter()
 
@@ -47,11 +33,7 @@ class Redactor(logging.Filter):
 
     def redact(self, text: str) -> str:
         """``text`` without what must not be shown; of the same number of lines."""
-        if self._secrets:
-            text = self._secrets.sub(_HIDDEN, text)
-        if "=" in text or "%" in text:
-            text = _SIGNED.sub(lambda found: f"{found[1] or found[2]}{_HIDDEN}", text)
-        return _USERINFO.sub(rf"\1{_HIDDEN}@", text) if "@" in text else text
+        return redact(self._secrets.sub(REDACTED, text) if self._secrets else text)
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
