@@ -39,11 +39,15 @@ class Run:
 
 @dataclass
 class Case:
-    """A prompt that is being dealt with, between its visits too: small, since very many may wait."""
+    """A prompt that is being dealt with, between its visits too: small, since very many may wait.
+
+    ``failures`` are the files that failed: they are not tried again at each poll, but in the next run.
+    """
 
     prompt_id: PromptId
     deadline: float
     interval: float = FIRST_POLL
+    failures: dict[str, Failure] = field(default_factory=dict)
 
     def next_poll(self) -> float | None:
         """Seconds until the service is asked again, growing; None when patience is at its end."""

@@ -37,7 +37,7 @@ class Visit:
         self._resolver = Resolver(run.api, case.prompt_id)
         self._entries: dict[str, ManifestFile] = {}
         self._lost: dict[str, ManifestFile] = {}
-        self._failures: dict[str, Failure] = {}
+        self._failures = case.failures
         self._started: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._bytes_before = 0
@@ -131,7 +131,8 @@ class Visit:
         ]
 
     async def _start_missing(self, group: asyncio.TaskGroup) -> None:
-        missing = [asset for asset in self._wanted() if asset.identity not in self._started]
+        tried = self._started | self._failures.keys()
+        missing = [asset for asset in self._wanted() if asset.identity not in tried]
         for asset in missing:
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
         for asset in missing:
