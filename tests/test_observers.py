@@ -408,19 +408,19 @@ class TestLogObserver:
             ),
             (
                 finished(PromptState.UNKNOWN, ok=False, errors=(Failure(error="NoData", message="code 900"),)),
-                "warning  prompt p: unknown, 1 file: the prompt: code 900 (NoData)",
+                "warning  prompt p: unknown, 1 file: code 900 (NoData)",
             ),
             (stored(2048), "debug    stored p/a.mp4, 2.0 KiB"),
             (stored(2048, reused=True), "debug    linked p/a.mp4, 2.0 KiB"),
             (failed(), f"warning  file of prompt p failed: {URL}: HTTP 404 (Gone, 2 attempts)"),
-            (RETRYING, f"debug    {URL}: Unavailable: HTTP 503; tried again in 1.0 s"),
+            (RETRYING, f"debug    Unavailable: {URL}: HTTP 503; tried again in 1.0 s"),
             (
                 Retrying(what="p", cause="ApiUnavailable", message="510", attempt=2, seconds=1.0),
-                "info     p: ApiUnavailable: 510; tried again in 1.0 s",
+                "info     ApiUnavailable: p: 510; tried again in 1.0 s",
             ),
             (
                 Retrying(what="p", cause="ApiUnavailable", message="510", attempt=1, seconds=60.0),
-                "info     p: ApiUnavailable: 510; tried again in 1 min 0 s",
+                "info     ApiUnavailable: p: 510; tried again in 1 min 0 s",
             ),
             (Noted(level="info", message="50% %s"), "info     50% %s"),
             (Noted(level="warning", message="hm"), "warning  hm"),

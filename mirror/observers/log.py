@@ -154,7 +154,8 @@ class LogObserver:
             case Retrying():
                 # One retry is everyday life; a second one, or a long silence, wants an explanation.
                 level = logging.INFO if event.attempt > 1 or event.seconds >= _LONG_PAUSE else logging.DEBUG
-                text = f"{event.what}: {event.cause}: {event.message}; tried again in {duration(event.seconds)}"
+                about = _about(event.what, event.message)
+                text = f"{event.cause}: {about}; tried again in {duration(event.seconds)}"
                 subject = {"url" if "://" in event.what else "prompt_id": event.what}
                 self._say(level, text, cause=event.cause, attempt=event.attempt, **subject)
 
@@ -176,4 +177,9 @@ class LogObserver:
 
 def _reason(failure: Failure) -> str:
     attempts = f", {failure.attempts} attempts" if failure.attempts > 1 else ""
-    return f"{failure.url or 'the prompt'}: {failure.message} ({failure.error}{attempts})"
+    return f"{_about(failure.url, failure.message)} ({failure.error}{attempts})"
+
+
+def _about(what: str | None, message: str) -> str:
+    """A message with what it is about, unless it says so itself."""
+    return message if not what or what in message else f"{what}: {message}"
