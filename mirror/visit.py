@@ -19,7 +19,7 @@ from mirror.events import (
     PromptWaiting,
 )
 from mirror.manifests.document import decode, encode, entry, ordered
-from mirror.models import Asset, Failure, Manifest, ManifestFile, Receipt
+from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptState, Receipt
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
 from mirror.run import Case, Result, Run
@@ -41,6 +41,7 @@ class Visit:
         self._started: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._bytes_before = 0
+        self._prior: Manifest | None = None
 
     async def run(self) -> Result | float:
         """The result, or after how many seconds the prompt is to be visited again.
@@ -62,6 +63,8 @@ class Visit:
 
     async def _take_stock(self) -> None:
         """Which of the files that were stored are still there, and what the manifest on disk says."""
+        if self._record.state is PromptState.UNRESOLVED and not self._record.files:
+            return  # never seen before, so nothing is there
         stored = self._record.stored()
         files = [(file.path, file.bytes) for file in stored.values()]
         [present] = await self._run.store.present([(self._record.folder, files)])
@@ -135,23 +138,28 @@ class Visit:
         missing = [asset for asset in self._wanted() if asset.identity not in tried]
         for asset in missing:
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
+        elsewhere = await self._stored_elsewhere([asset.identity for asset in missing])
         for asset in missing:
             await self._run.slots.acquire()
             self._started.add(asset.identity)
-            task = group.create_task(self._obtain(asset))
+            task = group.create_task(self._obtain(asset, elsewhere.get(asset.identity)))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
             task.add_done_callback(lambda _: self._run.slots.release())
 
-    async def _obtain(self, asset: Asset) -> None:
+    async def _stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
+        return await self._run.catalog.stored_in(self._run.run_id, identities) if identities else {}
+
+    async def _obtain(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> None:
         """Store one file and record it; the same file for several prompts is fetched by one of them."""
         inflight = self._run.inflight
         while (other := inflight.get(asset.identity)) is not None:
             await asyncio.wait({other})
+            elsewhere = (await self._stored_elsewhere([asset.identity])).get(asset.identity)
         mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
         try:
             target = self._target(asset)
-            receipt = await self._adopt(asset, target)
+            receipt = await self._adopt(elsewhere, target) if elsewhere is not None else None
             reused = receipt is not None
             outcome = receipt or await self._run.transfer.fetch(
                 self._id, asset, target, partial(self._fresh_url, asset.identity)
@@ -171,12 +179,9 @@ class Visit:
         further = [name for name in names.candidates(asset.name, asset.identity) if name != asset.name]
         return Target(identity=asset.identity, folder=self._record.folder, names=(asset.name, *further))
 
-    async def _adopt(self, asset: Asset, target: Target) -> Receipt | None:
-        """A file that this run has fetched for another prompt, or that an interrupted run had."""
-        found = await self._run.catalog.stored_in(self._run.run_id, [asset.identity])
-        if asset.identity not in found:
-            return None
-        folder, known = found[asset.identity]
+    async def _adopt(self, elsewhere: tuple[str, ManifestFile], target: Target) -> Receipt | None:
+        """A file that this run has fetched for another prompt."""
+        folder, known = elsewhere
         if target.sha256 not in (None, known.sha256) or folder == target.folder:
             return None
         name = await self._run.store.adopt((folder, known.path), target)
