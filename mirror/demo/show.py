@@ -76,8 +76,8 @@ class Demo:
         last = served[-1]
         resumed = last.status == 206 and last.span.start > 0
         self._expect(resumed, f"{name} was not resumed")
-        cause = "was cut half way by the service" if len(served) > 1 else "was interrupted by the kill"
-        self._say(f"   {name} {cause} and resumed at byte {last.span.start:,} of {last.span.stop:,}")
+        cause = "broke half way" if name == self._origin.broken else "was interrupted by the kill"
+        self._say(f"   {name} {cause} and was resumed at byte {last.span.start:,} of {last.span.stop:,}")
 
     async def _repeat(self) -> None:
         origin = self._origin
