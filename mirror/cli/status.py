@@ -16,7 +16,7 @@ from mirror.cli.common import settings_for, write_stdout
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
-from mirror.observers.text import one_line, size
+from mirror.observers.text import counted, one_line, size
 
 _PAGE = 500
 
@@ -79,7 +79,7 @@ def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_
     stored = record.stored().values()
     when = _time(record.last_tried)
     total = size(sum(file.bytes for file in stored))
-    tried = f"tried {record.tries} times{f', last {when}' if when else ''}"
+    tried = f"tried {counted(record.tries, 'time')}" + (f", last {when}" if when else "")
     lines = [f"{record.prompt_id}  {record.state}, {len(stored)} files, {total}, {tried}"]
     lines += [f"  {one_line(reason)}" for reason in _reasons(record)]
     lines += [f"  note: {one_line(record.note)}"] if record.note else []

@@ -20,7 +20,7 @@ from mirror.events import (
     RunFinished,
     RunStarted,
 )
-from mirror.models import Failure
+from mirror.models import Failure, PromptState
 from mirror.observers.formats import JsonFormatter, TextFormatter
 from mirror.observers.redact import Redactor
 from mirror.observers.tally import Tally
@@ -137,7 +137,8 @@ class LogObserver:
             reasons.append(f"and {len(event.errors) - _REASONS} more")
         if reasons:
             text += ": " + "; ".join(reasons)
-        level = logging.DEBUG if event.ok else logging.WARNING
+        waits = event.state is PromptState.PENDING and not event.errors
+        level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
         error = event.errors[0].error if event.errors else None
         self._say(level, text, prompt_id=event.prompt_id, error=error)
 
