@@ -6,6 +6,7 @@ a wrong type is a *flaw* of the task: the rest is used, and the prompt is not ca
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from mirror.models import Answer, Image, Json, PromptId, Task, TaskState
 
 MAX_DEPTH = 64
 """Objects and arrays inside one another that an answer may have; the documented ones need six."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,10 +134,9 @@ def _integer(value: object) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) < 2**63 else None
     if isinstance(value, str):
-        text = value.strip()
-        if not text.lstrip("-").isdecimal() or not text.isascii() or len(text) > 19:
+        if not _INTEGER.fullmatch(value.strip()):
             return None
-        value = int(text)
+        value = int(value)
     return value if isinstance(value, int) and abs(value) < 2**63 else None
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import count
 from urllib.parse import unquote_to_bytes, urlsplit
 
 MAX_BYTES = 200
 _LONGEST_EXTENSION = 16
 _RESERVED = frozenset({"manifest.json"})
-_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)")
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
 _UNSEEN = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -27,14 +29,13 @@ def from_url(url: str) -> str:
     except ValueError:
         path = ""
     last = path.rpartition("/")[2]
-    return safe(unquote_to_bytes(last).decode("utf-8", "replace")) or "file"
+    return safe(unquote_to_bytes(last.encode("utf-8", "replace")).decode("utf-8", "replace")) or "file"
 
 
 def safe(text: str) -> str:
     """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
-    name = unicodedata.normalize("NFC", text)
-    name = _FORBIDDEN.sub("_", _BIDI.sub("", name))
-    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in name)
+    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
+    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
     name = name.lstrip(".- \u00a0").rstrip(". ")
     if _DEVICES.match(name):
         name = f"_{name}"
@@ -48,7 +49,7 @@ def for_prompt(prompt_id: str) -> tuple[str, str]:
     """
     name = safe(prompt_id)
     suffixed = with_suffix(name or "prompt", prompt_id)
-    return (name, suffixed) if name == prompt_id and not is_reserved(name) else (suffixed, suffixed)
+    return (name, suffixed) if name and name == prompt_id and not is_reserved(name) else (suffixed, suffixed)
 
 
 def with_suffix(name: str, identity: str, digits: int = 8) -> str:
@@ -58,10 +59,16 @@ def with_suffix(name: str, identity: str, digits: int = 8) -> str:
     return _fit(stem, MAX_BYTES - digits - 1 - len(extension.encode())) + f"-{digest}{extension}"
 
 
-def candidates(name: str, identity: str) -> list[str]:
-    """The names a file may get, in order: its own, then with a suffix that no other file can share."""
-    names = [] if is_reserved(name) else [name]
-    return [*names, with_suffix(name, identity), with_suffix(name, identity, digits=64)]
+def candidates(name: str, identity: str) -> Iterator[str]:
+    """The names a file may get, in order: its own, with the suffix, with longer ones. It never ends.
+
+    Whoever writes the URLs can foresee a suffix and take it for another file; so there is always one more.
+    """
+    if not is_reserved(name):
+        yield name
+    yield with_suffix(name, identity)
+    for attempt in count():
+        yield with_suffix(name, identity if not attempt else f"{identity} {attempt}", digits=64)
 
 
 def is_reserved(name: str) -> bool:

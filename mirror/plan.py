@@ -29,6 +29,7 @@ def plan(task: Task, published: Mapping[str, str] | None = None) -> Plan:
     ``published`` maps the identities of files that have a name already to that name.
     """
     found: dict[str, _Found] = {}
+    refused: dict[str, Failure] = {}
     failures: list[Failure] = []
     for member in task.family():
         failures += [Failure(error="BadAnswer", message=f"{_label(member)}: {flaw}") for flaw in member.flaws]
@@ -41,15 +42,15 @@ def plan(task: Task, published: Mapping[str, str] | None = None) -> Plan:
                 try:
                     check_url(url)
                 except Refused as error:
-                    found[which] = _Found(url, role, [named_by], refused=True)
-                    failures.append(Failure(error=error.name, message=str(error), url=which, role=role))
+                    refused[which] = Failure(error=error.name, message=str(error), url=which, role=role)
                     continue
                 found[which] = _Found(url, role, [named_by])
             else:
                 known.named_by.append(named_by)
                 known.role = max(known.role, role, key=_RANK.index)
-    wanted = {which: item for which, item in found.items() if not item.refused}
-    return Plan(assets=tuple(_named(wanted, published or {})), failures=tuple(failures))
+    # A bad URL is no loss where a good one names the same file.
+    failures += [failure for which, failure in refused.items() if which not in found]
+    return Plan(assets=tuple(_named(found, published or {})), failures=tuple(failures))
 
 
 _RANK = (Role.THUMBNAIL, Role.ORIGIN)
@@ -57,11 +58,10 @@ _RANK = (Role.THUMBNAIL, Role.ORIGIN)
 
 
 class _Found:
-    def __init__(self, url: str, role: Role, named_by: list[NamedBy], *, refused: bool = False) -> None:
+    def __init__(self, url: str, role: Role, named_by: list[NamedBy]) -> None:
         self.url = url
         self.role = role
         self.named_by = named_by
-        self.refused = refused
 
 
 def _mentions(task: Task) -> Iterator[tuple[str, Role, NamedBy]]:

@@ -6,6 +6,7 @@ signed URL names the same object) and their values are never shown.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -24,21 +25,33 @@ _LONG_NAME = re.compile(rf"(?i){_LONG}")
 _AZURE_NAME = re.compile(rf"(?i){_AZURE}")
 # A URL may stand inside another's query, percent-encoded, even twice.
 _IN_TEXT = re.compile(
-    rf"(?i)((?:(?<![\w.%-])(?:{_LONG})|[?&;](?:{_AZURE}))=)[^&#\s\"<>]+"
+    rf"(?i)((?<![\w.%-])(?:{_LONG})=)[^&#\s\"<>]+"
     rf"|((?:%(?:25)*3f|%(?:25)*26)(?:{_LONG}|{_AZURE})%(?:25)*3d)(?:(?!%(?:25)*(?:26|23))[^&#\s\"<>])+"
 )
-_USERINFO = re.compile(r"(?i)(\bhttps?://)[^/?#\s\"'<>@]*@")
+_IN_AZURE_TEXT = re.compile(rf"(?i)([?&;](?:{_AZURE})=)[^&#\s\"<>]+")
+_PAIR = re.compile(r"([?&;])([^=&?#;\s\"<>]{1,99})=([^&#\s\"<>]+)")
+_USERINFO = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/?#\s\"<>]*@")
 
 REDACTED = "***"
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """``text`` with the values of signature parameters, passwords in URLs and the given secrets replaced."""
-    for secret in secrets:
+    for secret in filter(None, secrets):
         text = text.replace(secret, REDACTED)
     if "=" in text or "%" in text:
         text = _IN_TEXT.sub(lambda found: f"{found[1] or found[2]}{REDACTED}", text)
+    if "sig=" in text.lower():
+        text = _IN_AZURE_TEXT.sub(rf"\1{REDACTED}", text)
+    if "=" in text and "%" in text:
+        text = _PAIR.sub(_redact_pair, text)
     return _USERINFO.sub(rf"\1{REDACTED}@", text) if "@" in text else text
+
+
+def _redact_pair(found: re.Match[str]) -> str:
+    """A pair of a query whose name may be spelled with percent signs."""
+    signed = "%" in found[2] and _LONG_NAME.fullmatch(unquote(found[2]))
+    return f"{found[1]}{found[2]}={REDACTED}" if signed else found[0]
 
 
 def is_signed(url: str) -> bool:
@@ -50,7 +63,9 @@ def is_signed(url: str) -> bool:
 def identity(url: str) -> str:
     """The URL without its signature parameters, fragment and password: what makes two URLs one file.
 
-    Never raises: what is no URL is its own, redacted, identity.
+    A signature inside a part of the path is replaced there. One that stands deeper (a URL in the query of another) is
+    replaced too, and a digest added, so that no two files become one. Never raises: what is no URL is its own identity,
+    redacted.
     """
     try:
         parts = urlsplit(url)
@@ -59,7 +74,12 @@ def identity(url: str) -> str:
         return redact(url)
     dropped = _signature_names(parts.query)
     kept = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in dropped]
-    return redact(urlunsplit((parts.scheme, host, parts.path, "&".join(kept), "")))
+    path = "/".join(redact(part) for part in parts.path.split("/"))
+    whole = urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
+    hidden = redact(whole)
+    if hidden != whole:
+        hidden += "#" + hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hidden
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from itertools import islice
 
 from mirror import names
 from mirror.catalog import FileRecord, PromptRecord
@@ -176,7 +177,8 @@ class Visit:
         lost = self._lost.get(asset.identity)
         if lost is not None:
             return Target(identity=asset.identity, folder=self._record.folder, names=(lost.path,), sha256=lost.sha256)
-        further = [name for name in names.candidates(asset.name, asset.identity) if name != asset.name]
+        candidates = islice(names.candidates(asset.name, asset.identity), 4)
+        further = [name for name in candidates if name != asset.name]
         return Target(identity=asset.identity, folder=self._record.folder, names=(asset.name, *further))
 
     async def _adopt(self, elsewhere: tuple[str, ManifestFile], target: Target) -> Receipt | None:

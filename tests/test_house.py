@@ -1,0 +1,187 @@
+"""The house keeps its floors: imports go strictly downward, and nothing heavy is carried in before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mirror
+
+PACKAGE = Path(mirror.__file__).parent
+
+FLOORS: tuple[tuple[str, str], ...] = (
+    ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
+    ("rules and tools of one kind each", "addresses agenda digests limits media names observers.text"),
+    ("the front pages of folders", ". demo manifests observers sources stores"),
+    ("what happens, where from, what it means", "answers config events schemas spans urls"),
+    ("parts of the folders, of a kind each", "catalog.records catalog.schema sources.lines stores.disk"),
+    ("patience, the wire, the plan", "http plan retry segments manifests.document"),
+    ("rows, blocks, journals, counts", "catalog.rows sources.blocking stores.journal observers.redact observers.tally"),
+    ("the service, one request, the record, the sources", "api catalog download verdict stores.recovery"),
+    (
+        "sources to choose from, lines to read",
+        "sources.args sources.file sources.stdin observers.formats observers.progress",
+    ),
+    ("one file: fetched, and put where it stays", "adoption resolve transfer stores.partial observers.log"),
+    ("the store, and what a run's parts share", "run stores.local"),
+    ("one prompt; all manifests", "audit preview visit"),
+    ("all prompts", "pipeline"),
+    ("the public API", "client"),
+    ("a service to show it with", "demo.origin"),
+    ("the demo's script", "demo.show"),
+    ("the command line", "cli"),
+    ("what commands share", "cli.common"),
+    ("a file a command", "cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status"),
+    ("python -m", "__main__"),
+)
+"""From the ground up. A module imports from floors below its own only; a new one must be given its place here."""
+
+PUBLIC = [
+    *("Event", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror", "MirrorError", "Observer"),
+    *("PromptState", "Role", "Settings", "__version__", "fetch", "load_settings"),
+]
+
+LIBRARIES = {
+    "aiohttp": {"mirror.http", "mirror.download", "mirror.demo.origin"},
+    "click": {"mirror.cli"},
+    "sqlite3": {"mirror.catalog"},
+    "tenacity": {"mirror.retry"},
+    "tqdm": {"mirror.observers.progress"},
+}
+"""Who may import what is not ours: foreign errors become ours where a library is used, and nowhere else."""
+
+
+def module_of(path: Path) -> str:
+    parts = [PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+FLOOR_OF = {
+    "mirror" if name == "." else f"mirror.{name}": number
+    for number, (_, listed) in enumerate(FLOORS)
+    for name in listed.split()
+}
+
+
+def imported(nodes: list[ast.stmt]) -> Iterator[str]:
+    """The modules that statements import, also inside of functions; not those for the type checker only."""
+    waiting: list[ast.AST] = [*nodes]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+@functools.cache
+def imports_of(module: str) -> set[str]:
+    return set(imported(ast.parse(MODULES[module].read_text("utf-8")).body))
+
+
+def inside(module: str, folder: str) -> bool:
+    return module == folder or module.startswith(f"{folder}.")
+
+
+def test_every_module_has_one_place() -> None:
+    listed = [name for _, names in FLOORS for name in names.split()]
+    assert sorted(listed) == sorted(set(listed))
+    assert set(FLOOR_OF) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_strictly_downward(module: str) -> None:
+    ours = {name for name in imports_of(module) if inside(name, "mirror")}
+    upward = {name: FLOOR_OF[name] for name in ours if FLOOR_OF[name] >= FLOOR_OF[module]}
+    assert not upward, f"{module} stands on floor {FLOOR_OF[module]}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    assert ast.get_docstring(ast.parse(MODULES[module].read_text("utf-8")))
+
+
+def test_only_the_command_line_and_the_demo_wire_observers() -> None:
+    users = {module for module in MODULES if any(inside(name, "mirror.observers") for name in imports_of(module))}
+    assert {user for user in users if not inside(user, "mirror.observers")}, "somebody does"
+    assert [user for user in users if not user.startswith(("mirror.cli.", "mirror.demo.", "mirror.observers."))] == []
+
+
+def test_only_the_command_line_knows_the_command_line() -> None:
+    users = {module for module in MODULES if any(inside(name, "mirror.cli") for name in imports_of(module))}
+    assert [user for user in users if not user.startswith("mirror.cli.")] == ["mirror.__main__"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_used_where_its_errors_become_ours(library: str) -> None:
+    users = {module for module in MODULES if any(inside(name, library) for name in imports_of(module))}
+    homes = {home for home in LIBRARIES[library] for user in users if inside(user, home)}
+    assert homes == LIBRARIES[library], "no entry that is not needed"
+    assert [user for user in users if not any(inside(user, home) for home in homes)] == []
+
+
+@pytest.mark.parametrize("library", ["boto3", "botocore", "requests"])
+def test_nobody_imports(library: str) -> None:
+    assert [module for module in MODULES if any(inside(name, library) for name in imports_of(module))] == []
+
+
+def loaded(code: str) -> set[str]:
+    """The modules that some code imports in a fresh interpreter."""
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=30)
+    return set(done.stderr.split())
+
+
+def test_the_help_carries_nothing_heavy_in() -> None:
+    found = loaded("from mirror.cli import run\nassert run(['--help']) == 0")
+    assert {"mirror.cli", "click"} <= found
+    assert found & {"aiohttp", "boto3", "tqdm", "sqlite3", "msgspec", "tenacity", "asyncio"} == set()
+
+
+def test_importing_the_package_carries_nothing_in() -> None:
+    found = loaded("import mirror")
+    assert [name for name in found if inside(name, "mirror")] == ["mirror"]
+    assert found & {"msgspec", "aiohttp", "click", "asyncio"} == set()
+
+
+def test_using_one_name_imports_its_home_only() -> None:
+    found = loaded("from mirror import Settings")
+    assert {name for name in found if inside(name, "mirror")} == {"mirror", "mirror.settings"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(mirror.__all__) == sorted(PUBLIC)
+    assert dir(mirror) == sorted(PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'Pipeline'"):
+        _ = mirror.Pipeline
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
+def test_a_public_name_resolves_and_is_documented(name: str) -> None:
+    value = getattr(mirror, name)
+    assert vars(value).get("__doc__") or value.__doc__
+    assert value.__name__ == name
+
+
+def test_type_checkers_see_the_same_names_in_the_same_homes() -> None:
+    tree = ast.parse(MODULES["mirror"].read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = {
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert told == {name: getattr(mirror, name).__module__ for name in PUBLIC if name != "__version__"}
+    assert (PACKAGE / "py.typed").is_file()
