@@ -7,14 +7,15 @@ import contextlib
 import queue
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from mirror.api import Api
-from mirror.catalog import Catalog, Mode
+from mirror.catalog import Catalog
 from mirror.config import require_api
-from mirror.errors import ExitCode, worst
+from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.models import Manifest
 from mirror.pipeline import Emit, Pipeline
@@ -68,6 +69,8 @@ class Mirror:
         require_api(self.settings.api)
         self._store = LocalStore(self.settings)
         self._catalog: Catalog | None = None
+        self._opening = asyncio.Lock()
+        self._runs: set[asyncio.Task[None]] = set()
         self._api = Api(self.settings, self._observer)
         self._transfer = Transfer(self.settings, self._store, self._observer)
         return self
@@ -75,6 +78,11 @@ class Mirror:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A loop that was left with break closes its generator only some time later: nothing may work on after this.
+        for run in self._runs:
+            run.cancel()
+        if self._runs:
+            await asyncio.wait(self._runs)
         for close in (self._api.close, self._transfer.close):
             await close()
         if self._catalog is not None:
@@ -92,8 +100,8 @@ class Mirror:
 
         Raises:
             Unauthorized: the token is rejected.
-        Locked: another run holds the root.
-        StoreError, CatalogError: the archive cannot be worked on (any more).
+            Locked: another run holds the root.
+            StoreError, CatalogError: the archive cannot be worked on (any more).
         """
         async with contextlib.aclosing(self.results(from_iterable(ids), options)) as results:
             async for result in results:
@@ -105,7 +113,20 @@ class Mirror:
     ) -> AsyncGenerator[Result, None]:
         """As :meth:`fetch`, for batches of ids, with each prompt's exit code."""
         options = options or FetchOptions()
-        await self._open(options)
+        try:
+            async with (
+                self._open_catalog(options) as catalog,
+                contextlib.aclosing(self._drain(source, options, catalog, want_manifests)) as results,
+            ):
+                async for result in results:
+                    yield result
+        except MirrorError as error:
+            self._codes.add(error.exit_code)
+            raise
+
+    async def _drain(
+        self, source: Source, options: FetchOptions, catalog: Catalog, want_manifests: bool
+    ) -> AsyncGenerator[Result, None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
         done: asyncio.Queue[Result | None] = asyncio.Queue()
         room = asyncio.Semaphore(_RESULTS)
@@ -114,7 +135,9 @@ class Mirror:
             await room.acquire()
             done.put_nowait(result)
 
-        task = asyncio.create_task(self._run(source, options, emit, want_manifests))
+        task = asyncio.create_task(self._run(source, options, catalog, emit, want_manifests))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
         task.add_done_callback(lambda _: done.put_nowait(None))
         try:
             while (result := await done.get()) is not None:
@@ -128,21 +151,29 @@ class Mirror:
             if not task.cancelled():
                 task.exception()
 
-    async def _open(self, options: FetchOptions) -> None:
-        if self._catalog is not None:
+    @contextlib.asynccontextmanager
+    async def _open_catalog(self, options: FetchOptions) -> AsyncIterator[Catalog]:
+        """The catalog, opened and the root locked by the first who needs them; for a dry run, a copy of its own."""
+        path = catalog_path(self.settings)
+        if options.dry_run:
+            scratch = await asyncio.to_thread(Catalog.open, path, mode="scratch")
+            try:
+                yield scratch
+            finally:
+                await scratch.close()
             return
-        settings = self.settings
-        path = catalog_path(settings)
-        durable = settings.archive.durability == "full"
-        mode: Mode = "scratch" if options.dry_run else "write"
-        if not options.dry_run:
-            await asyncio.to_thread(self._store.open)
-            with translated(f"the folder of the catalog {path}"):
-                await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, mode=mode)
+        async with self._opening:
+            if self._catalog is None:
+                durable = self.settings.archive.durability == "full"
+                await asyncio.to_thread(self._store.open)
+                with translated(f"the folder of the catalog {path}"):
+                    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable)
+        yield self._catalog
 
-    async def _run(self, source: Source, options: FetchOptions, emit: Emit, want_manifests: bool) -> None:
-        assert self._catalog is not None
+    async def _run(
+        self, source: Source, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
+    ) -> None:
         run_id = secrets.token_hex(8)
         self._observer(RunStarted(run_id=run_id, root=str(self._store.root), started_at=now()))
         token = self.settings.api.token
@@ -151,7 +182,7 @@ class Mirror:
             options=options,
             api=self._api,
             store=self._store,
-            catalog=self._catalog,
+            catalog=catalog,
             transfer=self._transfer,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
@@ -161,6 +192,7 @@ class Mirror:
         self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
         await self._pipeline.run(source)
         if self._pipeline.stopped_by_time:
+            self._codes.add(ExitCode.INCOMPLETE)
             self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
 
 
@@ -177,13 +209,17 @@ def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None =
     """
     results: queue.Queue[Manifest | BaseException | None] = queue.Queue(1)
     stop = threading.Event()
+    running: list[Callable[[], object]] = []
 
     async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        if stop.is_set():
+            return
         async with Mirror(settings) as mirror, contextlib.aclosing(mirror.fetch(ids, options)) as manifests:
             async for manifest in manifests:
                 await asyncio.to_thread(results.put, manifest)
-                if stop.is_set():
-                    return
 
     def work() -> None:
         try:
@@ -201,6 +237,9 @@ def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None =
             yield item
     finally:
         stop.set()
+        for cancel in running:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+                cancel()
         while thread.is_alive():
             with contextlib.suppress(queue.Empty):
                 results.get(timeout=0.05)

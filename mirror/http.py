@@ -138,7 +138,7 @@ class Http:
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=60,
-            ssl=_tls(transfer.ca_file),
+            ssl=_tls(transfer.ca_file) if transfer.ca_file else True,
             socket_factory=_public_socket if guarded else None,
         )
         return aiohttp.ClientSession(

@@ -73,6 +73,7 @@ class Result:
 def refused(raw: str, error: BadParameter, url: str) -> Result:
     """The result for what cannot be a promptId: nothing was asked, and nothing is recorded."""
     failure = Failure(error=error.name, message=str(error))
-    shown = raw if len(raw) <= 80 else raw[:80] + "…"
+    text = raw.encode("utf-8", "backslashreplace").decode()
+    shown = text if len(text) <= 80 else text[:80] + "…"
     manifest = without_answer(shown, PromptState.UNKNOWN, url, failure)
     return Result(PromptId(shown), PromptState.UNKNOWN, ExitCode.INCOMPLETE, manifest)

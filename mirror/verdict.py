@@ -10,6 +10,7 @@ from mirror.errors import ApiError, BadParameter, ExitCode, NoData
 from mirror.manifests.document import compose, ordered, same_content, state_of, without_answer
 from mirror.models import Answer, Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.plan import Plan
+from mirror.urls import redact
 
 
 class Findings(Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ def conclude(found: Findings) -> Verdict:
         state=state,
         manifest=found.prior if found.prior is not None and same else manifest,
         code=_code(state, failed=bool(errors), left_out=bool(found.missing)),
-        errors=errors or _upstream_failure(found.answer, state),
+        errors=errors or _upstream_failure(found, state),
         unfinished=state is PromptState.PENDING or bool(unread),
         write=not same,
     )
@@ -106,12 +107,13 @@ def _service_changed_its_mind(found: Findings, state: PromptState) -> bool:
     return was_whole and not found.missing and not found.failures and state is not PromptState.COMPLETE
 
 
-def _upstream_failure(answer: Answer, state: PromptState) -> tuple[Failure, ...]:
+def _upstream_failure(found: Findings, state: PromptState) -> tuple[Failure, ...]:
     """Why the service could not do what it was asked to. The manifest's ``task`` says it already."""
     if state is not PromptState.FAILED:
         return ()
-    reasons = dict.fromkeys(member.reason for member in answer.task.family() if member.reason)
-    return (Failure(error="TaskFailed", message="; ".join(reasons) or "failed upstream without a reason"),)
+    reasons = dict.fromkeys(member.reason for member in found.answer.task.family() if member.reason)
+    told = redact("; ".join(reasons), found.secrets)[:500]
+    return (Failure(error="TaskFailed", message=told or "failed upstream without a reason"),)
 
 
 def _code(state: PromptState, *, failed: bool, left_out: bool) -> ExitCode:

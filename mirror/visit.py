@@ -244,7 +244,12 @@ class Visit:
         await self._save(verdict, self._changed_files(found), run_id=self._run.run_id)
         return self._result(verdict)
 
-    async def _unanswered(self, error: ApiError) -> Result:
+    async def _unanswered(self, error: ApiError) -> Result | float:
+        if self._record.state is PromptState.PENDING and error.severity is Severity.TRANSIENT:
+            wait = self._case.next_poll()
+            if wait is not None:
+                self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
+                return wait
         verdict = unanswered(self._id, error, self._prior, self._run.api.url, whole=not self._lost)
         await self._save(verdict, (), run_id=self._run.run_id)
         return self._result(verdict)

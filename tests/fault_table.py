@@ -35,6 +35,7 @@ RESUMED = f"{CUT}- if etag"
 BY_DATE = f"{CUT}- if date"
 
 _AT_ONCE = 16
+_LONGEST = 30  # seconds, where a second is much: what loops must not hang the tests
 _SETTINGS = {"transfer_attempts": 3, "transfer_connect_timeout": 1.0, "transfer_stall_timeout": 1.0}
 
 
@@ -113,7 +114,8 @@ class Table:
         async def run(number: int, row: Row) -> Seen:
             async with room:
                 with Origin() as origin:
-                    return await _run_row(row, Archive(self._folder / str(number), origin))
+                    async with asyncio.timeout(_LONGEST):
+                        return await _run_row(row, Archive(self._folder / str(number), origin))
 
         seen = await asyncio.gather(*(run(*row) for row in enumerate(self._rows)), return_exceptions=True)
         self._seen = dict(zip(self._rows, seen, strict=True))

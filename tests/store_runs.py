@@ -20,6 +20,8 @@ BODY = media.blob(200_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 HEAD = Head(length=len(BODY), etag='"1"', last_modified="Wed, 28 Jan 2026 10:03:40 GMT", content_type="video/mp4")
 TARGET = Target(identity="http://o/film.mp4", folder="p", names=("film.mp4", "film-1.mp4"))
+AGAIN = Target(identity=TARGET.identity, folder="p", names=("film.mp4",), sha256=SHA256)
+"""The same file where it was mirrored before: only those bytes will do."""
 
 
 def settings(root: Path, **values: Any) -> Settings:

@@ -156,6 +156,7 @@ WRONG = {
     "integer-for-text": ("[archive]\nroot = 5", ["[archive] root"], "expected `str`"),
     "nobodys-home": ("[archive]\nroot = '~no-such-user-here/x'", ["[archive] root"], "home"),
     "token-is-no-text": ("[api]\ntoken = 5", ["[api] token"], "expected `str`"),
+    "token-is-a-list": (f"[api]\ntoken = ['{SECRET}']", ["[api] token"], "expected `str`"),
     "token-of-two-lines": (f"[api]\ntoken = '''{SECRET}\nx'''", ["[api] token"], "printable ASCII"),
     "token-not-ascii": (f"[api]\ntoken = '{SECRET}é'", ["[api] token"], "printable ASCII"),
     "no-token-file": ("[api]\ntoken_file = 'gone'", ["[api] token_file", "gone"], "No such file"),

@@ -70,8 +70,8 @@ class Campaign:
         """A run that is killed at a random moment; False where it came to its end before that."""
         self.origin.clear()
         missing = self.size - sum(path.stat().st_size for path in self.archive.root.rglob("*") if path.is_file())
-        # On average each kill gets its share of what is missing, so that the last ones still have something to hit. Some
-        # come early: while the root and the catalog are opened, and what the last run left is looked at.
+        # On average each kill gets its share of what is missing, so that the last ones still have something to hit.
+        # Some come early: while the root and the catalog are opened, and what the last run left is looked at.
         after = self.luck.randrange(max(1, 2 * max(0, missing) // (kills_left + 1)))
         after, longest = (-1, 0.7) if self.luck.random() < 0.15 else (after, 0.03)
         process = self.start()
@@ -175,6 +175,7 @@ def test_no_kill_makes_it_lie_or_forget(archive: Archive) -> None:
     assert found == campaign.bodies
     assert {manifest.state for manifest in manifests.values()} == {PromptState.COMPLETE}
     assert len(manifests) == PROMPTS
+    assert campaign.stored() == {name: len(body) for name, body in campaign.bodies.items()}
     assert [name for name in archive.partials() if name.endswith(".part")] == []
     print(f"{kills} kills, {partials} partial files, {sent} bytes sent for {campaign.size}")
     assert kills > TRIALS // 2

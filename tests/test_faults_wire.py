@@ -18,6 +18,12 @@ SEGMENTS = {"transfer_segment_size": 256 << 10}
 CLAIMS_AND_STALLS = Fault("claims", lambda f, r: replace(faults.huge_length().reply(f, r), ending="stall"), FOREVER)
 
 
+def claims(length: object) -> Fault:
+    """Content-Length is not that of the body; then the connection closes."""
+    told = {"Content-Length": str(length)}
+    return Fault("claims", lambda f, r: replace(f.reply(r).with_headers(told), ending="close"))
+
+
 def empty(reply: Reply) -> Fault:
     return Fault("empty", lambda _f, _r: reply)
 
@@ -50,6 +56,8 @@ ROWS = [
     Row("no length and cut, which the MD5 tells", faults.no_length(CUT), ["whole", "whole"], serve=S3),
     Row("claims 10 TB", faults.huge_length(times=FOREVER), 3, "TooLarge"),
     Row("claims 10 TB, then stalls", CLAIMS_AND_STALLS, 3, "TooLarge", settings=IMPATIENT),
+    Row("more than it claims, which the MD5 tells", claims(140_000), ["whole", "whole"], serve=S3),
+    *(Row(f"claims {text!r} bytes", claims(text), ["whole"], "Refused") for text in ("-1", "many", "1, 2", "9" * 20)),
     Row("an empty body", faults.status(200), ["whole"], "NotMedia"),
     Row("an empty body in chunks", empty(Reply(framing="chunked")), ["whole"], "NotMedia"),
     Row("an empty body without length", empty(Reply(framing="close", ending="close")), ["whole"], "NotMedia"),

@@ -14,9 +14,10 @@ import pytest
 
 from mirror.errors import ChecksumMismatch, Denied, Full, Locked, StoreError, TooLarge
 from mirror.models import Receipt
-from mirror.stores import MANIFEST, Head, Sink, Target
+from mirror.stores import Head, Sink, Target
 from mirror.stores.local import LocalStore
 from tests.store_runs import (
+    AGAIN,
     BODY,
     HEAD,
     SHA256,
@@ -25,7 +26,6 @@ from tests.store_runs import (
     held_after,
     in_store,
     is_right,
-    part,
     parts,
     put,
     settings,
@@ -145,16 +145,14 @@ class TestCommit:
 class TestExpectedBytes:
     """The file was mirrored before: only those bytes will do, and they go under its name."""
 
-    WANTED = Target(identity=TARGET.identity, folder="p", names=("film.mp4",), sha256=SHA256)
-
     def test_a_damaged_file_is_replaced(self, root: Path) -> None:
         (root / "p").mkdir(parents=True)
         (root / "p" / "film.mp4").write_bytes(b"damaged")
-        assert is_right(root, finished(root, self.WANTED))
+        assert is_right(root, finished(root, AGAIN))
 
     def test_other_bytes_are_refused(self, root: Path) -> None:
         async def act(store: LocalStore) -> None:
-            sink = await store.sink(self.WANTED)
+            sink = await store.sink(AGAIN)
             await sink.begin(Head(length=5))
             await sink.write(0, b"other")
             with pytest.raises(ChecksumMismatch, match="mirror forget"):
@@ -199,80 +197,6 @@ class TestNames:
         with pytest.raises(StoreError, match="taken"):
             finished(root)
         assert {path.read_bytes() for path in (root / "p").iterdir()} == {b"another film"}
-
-
-class TestSymlinks:
-    """Nothing is written through one, wherever it stands in the root."""
-
-    @pytest.fixture
-    def outside(self, tmp_path: Path) -> Path:
-        folder = tmp_path / "outside"
-        folder.mkdir()
-        (folder / "film.mp4").write_bytes(b"theirs")
-        return folder
-
-    def untouched(self, outside: Path) -> bool:
-        return [(path.name, path.read_bytes()) for path in outside.iterdir()] == [("film.mp4", b"theirs")]
-
-    @pytest.mark.parametrize("dangling", [False, True])
-    def test_at_the_name(self, root: Path, outside: Path, dangling: bool) -> None:
-        (root / "p").mkdir(parents=True)
-        (root / "p" / "film.mp4").symlink_to(outside / ("new.mp4" if dangling else "film.mp4"))
-        receipt = finished(root)
-        assert receipt.path == "film-1.mp4"
-        assert is_right(root, receipt)
-        assert self.untouched(outside)
-
-    def test_at_the_name_of_a_file_that_was_mirrored_before(self, root: Path, outside: Path) -> None:
-        (root / "p").mkdir(parents=True)
-        (root / "p" / "film.mp4").symlink_to(outside / "film.mp4")
-        assert is_right(root, finished(root, TestExpectedBytes.WANTED))
-        assert not (root / "p" / "film.mp4").is_symlink()
-        assert self.untouched(outside)
-
-    def test_at_the_folder(self, root: Path, outside: Path) -> None:
-        root.mkdir()
-        (root / "p").symlink_to(outside)
-        with pytest.raises(Denied, match="symlink"):
-            finished(root)
-        assert self.untouched(outside)
-
-    def test_at_the_folder_of_a_manifest(self, root: Path, outside: Path) -> None:
-        root.mkdir()
-        (root / "p").symlink_to(outside)
-        with pytest.raises(Denied):
-            in_store(root, lambda store: store.write_manifest("p", b"{}"))
-        assert self.untouched(outside)
-
-    def test_at_a_manifest(self, root: Path, outside: Path) -> None:
-        (root / "p").mkdir(parents=True)
-        (root / "p" / MANIFEST).symlink_to(outside / "film.mp4")
-        assert in_store(root, lambda store: store.read_manifests(["p"])) == [None]
-        in_store(root, lambda store: store.write_manifest("p", b"{}"))
-        assert (root / "p" / MANIFEST).read_bytes() == b"{}"
-        assert self.untouched(outside)
-
-    @pytest.mark.parametrize("name", [".mirror", ".mirror/parts"])
-    def test_at_our_own_folder(self, root: Path, outside: Path, name: str) -> None:
-        (root / name).parent.mkdir(parents=True)
-        (root / name).symlink_to(outside)
-        with pytest.raises(Denied, match="symlink"):
-            LocalStore(settings(root)).open()
-        assert self.untouched(outside)
-
-    @pytest.mark.parametrize("suffix", [".part", ".journal"])
-    def test_at_a_partial_file(self, root: Path, outside: Path, suffix: str) -> None:
-        held_after(root, (0, 90_000))
-        planted = part(root).with_suffix(suffix)
-        planted.unlink()
-        planted.symlink_to(outside / "film.mp4")
-        try:
-            receipt = finished(root)
-        except StoreError:
-            pass
-        else:
-            assert is_right(root, receipt)
-        assert self.untouched(outside)
 
 
 class TestStore:

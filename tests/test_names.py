@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import islice
 from urllib.parse import quote
 
 import pytest
@@ -154,19 +155,19 @@ def test_the_extension_is_kept(stem: str, extension: str) -> None:
 @given(any_text, any_text)
 @example("C", "")
 def test_the_candidates_for_a_file_are_names_and_differ(text: str, identity: str) -> None:
-    found = names.candidates(names.safe(text) or "file", identity)
+    found = list(islice(names.candidates(names.safe(text) or "file", identity), 5))
     for name in found:
         assert_is_a_name(name)
         assert names.safe(name) == name
         assert not names.is_reserved(name)
-    assert len({names.key(name) for name in found}) == len(found) >= 2
+    assert len({names.key(name) for name in found}) == 5
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "MANIFEST.JSON", "Manifest.Json", "man\u0131fest.json"])
 def test_the_manifests_name_is_never_a_files(name: str) -> None:
     reserved = name != "man\u0131fest.json"  # a dotless i is another letter, also when case is folded
     assert names.is_reserved(name) is reserved
-    assert (name in names.candidates(name, "https://h/x")) is not reserved
+    assert (next(names.candidates(name, "https://h/x")) == name) is not reserved
 
 
 def test_a_suffix_comes_before_the_extension_and_tells_files_apart() -> None:

@@ -214,6 +214,19 @@ class TestToken:
         assert refusals(manifest) == ["BadAnswer"]
         assert elsewhere.requests == []
 
+    @pytest.mark.parametrize(
+        "location", ["http://[::1/", "http://127.0.0.1:99999/", "/a b", "http://me:hunter2@{host}/", "file:///a", ""]
+    )
+    def test_a_redirect_to_nowhere_is_one_prompts_trouble(
+        self, archive: Archive, origin: Origin, location: str
+    ) -> None:
+        origin.prompt("p", Reply(302, {"Location": location.format(host=urlsplit(origin.url).netloc)}))
+
+        manifest = mirrored(archive)
+
+        assert (manifest.state, refusals(manifest)) == ("unresolved", ["BadAnswer"])
+        assert "hunter2" not in manifest.errors[0].message
+
     def test_a_redirect_at_the_same_origin_is_followed_with_it(self, archive: Archive, origin: Origin) -> None:
         origin.prompt("p", Reply(307, {"Location": "/v2/task"}))
         origin.handle("/v2/task", lambda _: answer(task("p")))
@@ -227,16 +240,23 @@ class TestToken:
         lost = f"/lost.png?{signature}"
         redirect = origin.add("/moved.png", PICTURE, fault=faults.redirect(lost, times=FOREVER))
         echo = f"token {origin.token}"
-        told = task("p", images=[(whole, gone), (None, redirect)], reason=echo, note={origin.token: [echo, whole]})
+        garbled = [
+            origin.add(f"/garbled{number}.png", PICTURE, fault=faults.redirect(lost + tail, times=FOREVER))
+            for number, tail in enumerate(("\0", "&" + 40_000 * "x"))
+        ]
+        images = [(whole, gone), (None, redirect), *((None, url) for url in garbled)]
+        told = task("p", images=images, reason=echo, note={origin.token: [echo, whole]})
         origin.prompt("p", answer(told, msg=echo))
         origin.prompt("q", answer(None, 800, f"no {echo} and no {whole}"))
+        origin.prompt("r", Reply(200, {"X-Garbled": echo + "\0"}))
 
-        done = archive.run("fetch", "p", "q", "-v", "--json")
+        done = archive.run("fetch", "p", "q", "r", "-v", "--json")
 
         assert done.code == 3
         assert [line["state"] for line in sorted(done.lines, key=lambda line: str(line["prompt_id"]))] == [
             "partial",
             "unknown",
+            "unresolved",
         ]
         told_to_us = {"stdout": done.out.encode(), "stderr": done.err.encode()}
         told_to_us |= {str(path): path.read_bytes() for path in archive.root.rglob("*") if path.is_file()}

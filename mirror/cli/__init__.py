@@ -55,6 +55,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    _fill_closed_streams()
     code = run(arguments)
     try:
         sys.stdout.flush()
@@ -62,6 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         _drop_stdout()
         code = code or int(ExitCode.SIGPIPE)
+    except OSError:
+        _drop_stdout()
+        code = code or int(ExitCode.STOPPED)
     if code in (ExitCode.SIGINT, ExitCode.SIGTERM, ExitCode.SIGPIPE):
         # Everything of ours is closed; a thread that still waits for a name server must not hold the process.
         os._exit(code)
@@ -84,6 +88,17 @@ def run(arguments: list[str] | None = None) -> int:
         _drop_stdout()
         return ExitCode.SIGPIPE
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _fill_closed_streams() -> None:
+    """Streams that were closed from the start go nowhere, and no file that is opened later takes their place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _drop_stdout() -> None:

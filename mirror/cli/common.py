@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import click
 
 from mirror.config import load, parse_duration, parse_size
-from mirror.errors import ExitCode
+from mirror.errors import ExitCode, StoreUnavailable
+from mirror.models import PromptId
 from mirror.observers.log import configure
 from mirror.settings import Settings
 
@@ -45,7 +48,7 @@ def settings_for(ctx: click.Context, flags: Mapping[str, Any] | None = None) -> 
     log = loaded.settings.log
     configure(log.format, log.level, secrets=(loaded.settings.api.token,)).setLevel(log.level.upper())
     for warning in loaded.warnings:
-        click.echo(f"mirror: {warning}", err=True)
+        logging.getLogger("mirror").warning(warning)
     return loaded.settings
 
 
@@ -58,14 +61,23 @@ def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped:
     try:
         task = loop.create_task(main())
 
-        def stop(code: ExitCode) -> None:
-            if task.cancelling():
-                os._exit(code)
+        def cancel(code: ExitCode) -> None:
             stopped(code)
             task.cancel()
 
-        loop.add_signal_handler(signal.SIGINT, stop, ExitCode.SIGINT)
-        loop.add_signal_handler(signal.SIGTERM, stop, ExitCode.SIGTERM)
+        seen: list[ExitCode] = []
+
+        # Not the loop's own handlers: they would wait for the loop, which may hang in a write to a stderr unread.
+        def stop(number: int, _frame: object) -> None:
+            code = ExitCode(128 + number)
+            if seen:
+                os._exit(code)
+            seen.append(code)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all is done
+                loop.call_soon_threadsafe(cancel, code)
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         return loop.run_until_complete(task)
     finally:
         # Not asyncio.run: it would wait for threads that a slow name server holds.
@@ -73,11 +85,22 @@ def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped:
         loop.close()
 
 
+def prompt_ids(arguments: Iterable[str]) -> list[PromptId]:
+    """Arguments as promptIds; bytes that are no UTF-8 are spelled out, so that they can be told of."""
+    return [PromptId(argument.encode("utf-8", "backslashreplace").decode()) for argument in arguments]
+
+
 def write_stdout(data: bytes) -> None:
     """Write to stdout at once, whole. Blocks.
 
     Raises:
         BrokenPipeError: nobody reads it any more.
+        StoreError: it takes no more (a full disk).
     """
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreUnavailable(f"stdout cannot be written to: {error.strerror}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -29,6 +30,7 @@ from mirror.sources import Batch
 from mirror.sources.args import from_iterable
 from mirror.sources.file import from_file
 from mirror.sources.stdin import from_stdin
+from mirror.times import now
 
 
 @click.command()
@@ -61,6 +63,9 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
     keys = ("root", "concurrency", "limit_rate", "log_format")
     settings = settings_for(ctx, {**{key: flags[key] for key in keys}, "log_level": level})
     require_api(settings.api)
+    summary: Path | None = flags["summary"]
+    if summary is not None and not os.access(summary.parent, os.W_OK):
+        raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
     options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__})
     command = _Fetch(settings, options, ids, inputs, flags)
     return run_until_signal(command.run, command.stopped)
@@ -159,10 +164,11 @@ class _Fetch:
         if self._progress is not None:
             self._progress.close()
         summary = self._tally.summary()
-        if not self._quiet:
+        if not self._quiet and self._settings.log.format == "text":
             click.echo(render(summary), err=True)
-        if self._fatal is not None and self._quiet:
-            click.echo(f"mirror: {self._fatal}", err=True)
+        elif not self._quiet:
+            line = {"time": now(), "level": "info", "message": "summary", "summary": summary}
+            click.echo(msgspec.json.encode(line), err=True)
         if self._summary is not None:
             try:
                 self._summary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")

@@ -8,7 +8,7 @@ import click
 
 from mirror import audit
 from mirror.catalog import Catalog
-from mirror.cli.common import settings_for
+from mirror.cli.common import prompt_ids, settings_for
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
@@ -27,7 +27,7 @@ def forget(ctx: click.Context, ids: tuple[str, ...], root: str | None, delete: b
     settings = settings_for(ctx, {"root": root})
     if not catalog_path(settings).exists():
         raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
-    return asyncio.run(_forget(settings, [PromptId(i) for i in ids], delete=delete))
+    return asyncio.run(_forget(settings, prompt_ids(ids), delete=delete))
 
 
 async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool) -> int:

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from mirror.catalog import Catalog, PromptRecord
-from mirror.cli.common import settings_for, write_stdout
+from mirror.cli.common import prompt_ids, settings_for, write_stdout
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
@@ -33,7 +33,7 @@ def status(ctx: click.Context, ids: tuple[str, ...], root: str | None, failed: b
     path = catalog_path(settings)
     if not path.exists():
         raise ConfigError(f"{path}: there is no catalog; is --root right? (`mirror rebuild` makes one from manifests)")
-    return asyncio.run(_status(path, [PromptId(i) for i in ids], failed=failed, as_json=as_json))
+    return asyncio.run(_status(path, prompt_ids(ids), failed=failed, as_json=as_json))
 
 
 async def _status(path: Path, ids: list[PromptId], *, failed: bool, as_json: bool) -> int:
@@ -64,8 +64,8 @@ def _print_counts(counts: dict[str, tuple[int, int, int]], *, as_json: bool) -> 
     rows += [(state, str(prompts), str(files), size(total)) for state, (prompts, files, total) in counts.items()]
     totals = [sum(row[at] for row in counts.values()) for at in range(3)]
     rows.append(("all", str(totals[0]), str(totals[1]), size(totals[2])))
-    for name, *numbers in rows:
-        click.echo(f"{name:<12}" + "".join(f"{number:>12}" for number in numbers))
+    lines = [f"{name:<12}" + "".join(f"{number:>12}" for number in numbers) + "\n" for name, *numbers in rows]
+    write_stdout("".join(lines).encode())
 
 
 def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_json: bool) -> str:

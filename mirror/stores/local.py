@@ -44,7 +44,8 @@ class LocalStore:
             StoreError: the root cannot be made or written to.
         """
         self._disk.prepare()
-        self._take_lock()
+        if self._lock is None:
+            self._take_lock()
         with translated(f"{self._disk.parts}"):
             self._left = {entry.name.partition(".")[0] for entry in os.scandir(self._disk.parts)}
 
