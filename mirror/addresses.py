@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 _REFUSED = [
@@ -42,7 +43,7 @@ def names_private_place(host: str) -> bool:
         ip_address(bare.partition("%")[0])
     except ValueError:
         # 127.1, 0x7f000001 or 2130706433: forms that a resolver would take for an address
-        return bare.replace(".", "").isdigit() or bare.startswith("0x")
+        return bool(re.fullmatch(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", bare))
     return not is_public(bare)
 
 

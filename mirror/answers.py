@@ -20,6 +20,10 @@ MAX_DEPTH = 64
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
+MAX_NODES = 1_000_000
+"""Objects and arrays that an answer may have: each costs memory many times its bytes."""
+
+
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The outermost object: ``code``, ``msg`` and what ``data`` holds, unread."""
 
@@ -35,6 +39,8 @@ def read_envelope(body: bytes) -> Envelope:
         ApiUnavailable: it is no JSON: a gateway's page or an answer cut short, so worth asking again.
         BadAnswer: it is JSON, but not an answer.
     """
+    if body.count(b"{") + body.count(b"[") > MAX_NODES:
+        raise BadAnswer(f"the answer has more than {MAX_NODES} objects and arrays")
     try:
         raw = msgspec.json.decode(body)
     except RecursionError:

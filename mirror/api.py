@@ -10,7 +10,7 @@ from urllib.parse import quote
 from mirror.answers import Envelope, read_answer, read_envelope
 from mirror.errors import ApiUnavailable, BadAnswer, BadParameter, NoData, Unauthorized
 from mirror.events import Observer
-from mirror.http import Http
+from mirror.http import Http, is_passing
 from mirror.limits import Level, Rate
 from mirror.models import MAX_PROMPT_ID, Answer, ApiCode, PromptId
 from mirror.retry import Patience, parse_retry_after
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 20
 """Bytes: answers over this are read one at a time, so that many large ones do not add up in memory."""
-
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Api:
@@ -97,7 +95,7 @@ class Api:
     def _raise_for_status(self, status: int, retry_after: str | None) -> None:
         if status == 401 or (status == 403 and not self._answered):
             raise Unauthorized(f"the API rejects the token (HTTP {status}): check api.token or api.token_file")
-        if status in _BUSY:
+        if is_passing(status):
             raise ApiUnavailable(f"the API answered HTTP {status}", retry_after=parse_retry_after(retry_after))
         if status == 404:
             raise BadAnswer(f"the API answered HTTP 404 at {self.url}: check api.base_url and api.task_path")

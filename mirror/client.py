@@ -31,7 +31,6 @@ from mirror.transfer import Transfer
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
 
-_OPEN_FILES_PER_RUN = 512
 _SHORTEST_SECRET = 8
 """A shorter token is no secret worth looking for in texts: it would be found in half of all words."""
 
@@ -53,6 +52,7 @@ class Mirror:
         self._observer = Fanout(tuple(observers))
         self._codes: set[ExitCode] = set()
         self._pipeline: Pipeline | None = None
+        self._inflight: dict[str, asyncio.Future[None]] = {}
 
     @property
     def exit_code(self) -> ExitCode:
@@ -186,7 +186,8 @@ class Mirror:
             transfer=self._transfer,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=asyncio.Semaphore(_OPEN_FILES_PER_RUN),
+            slots=asyncio.Semaphore(2 * self._transfer.cap),
+            inflight=self._inflight,
         )
         workers = max(16, self._transfer.cap)
         self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -162,7 +164,7 @@ def _convert(section: str, key: str, value: _Value) -> Any:
     if unit and isinstance(raw, str):
         parse = parse_size if unit == "bytes" else parse_duration
         try:
-            return parse(raw)
+            raw = parse(raw)
         except ValueError as error:
             raise ConfigError(f"{where}: {error}") from None
     if value.text and isinstance(raw, str) and get_args(kind)[:1] == (str,) and Ellipsis in get_args(kind):
@@ -171,13 +173,30 @@ def _convert(section: str, key: str, value: _Value) -> Any:
         converted = msgspec.convert(raw, kind, strict=not value.text)
     except msgspec.ValidationError as error:
         said = str(error).split(" - at ")[0]
+        if get_origin(kind) is Literal:
+            said = f"expected one of {', '.join(get_args(kind))}"
         shown = "" if key == "token" else f" ({raw!r})"
         raise ConfigError(f"{where}: {said[:1].lower()}{said[1:]}{shown}") from None
+    pattern, expected = _FORMS.get((section, key), (r"(?s).*", ""))
+    if isinstance(converted, str) and not re.fullmatch(pattern, converted):
+        raise ConfigError(f"{where}: expected {expected}, got {_shown(converted)!r}")
     if (section, key) in _PATHS and converted:
-        path = Path(converted).expanduser()
+        try:
+            path = Path(converted).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{where}: expected a path, but {converted!r} names no home folder") from None
         return str(path if path.is_absolute() else value.base / path)
     return converted
 
+
+_LINE = r"[\x20-\x7e]*"
+_FORMS = {
+    ("archive", "root"): (r"(?s).+", "a folder"),
+    ("api", "task_path"): (r"/?[\x21-\x7e]*", "a path without spaces, such as /getTaskInfo"),
+    ("api", "auth_scheme"): (r"[A-Za-z0-9-]*", "one word such as Bearer, or nothing"),
+    ("transfer", "user_agent"): (_LINE, "printable ASCII on one line"),
+    ("transfer", "proxy"): (r"(https?://[^\s/?#]+/?)?", "http://host:port"),
+}
 
 _PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file")}
 
@@ -190,9 +209,9 @@ def _with_token(settings: Settings, values: Mapping[tuple[str, str], _Value]) ->
         origin = values["api", "token_file"].origin
         try:
             token = Path(api.token_file).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigError(f"{origin}: [api] token_file: cannot read {api.token_file}: {why}") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text, or no file's name"
+            raise ConfigError(f"{origin}: [api] token_file: cannot read {api.token_file!r}: {why}") from None
         if not token:
             raise ConfigError(f"{origin}: [api] token_file: {api.token_file} is empty, expected the token in it")
     if token and not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", token):
@@ -208,10 +227,16 @@ def require_api(api: ApiSettings) -> None:
     """
     if not api.base_url:
         raise ConfigError("[api] base_url is not set: give the service's address, e.g. MIRROR_API_BASE_URL=https://…")
-    if not re.match(r"https?://[^/?#\s@]+(/[^?#\s]*)?$", api.base_url):
+    if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", api.base_url):
         raise ConfigError(
             f"[api] base_url: expected http:// or https://, a host and at most a path, got {_shown(api.base_url)}"
         )
+    try:
+        port = urlsplit(api.base_url).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ConfigError(f"[api] base_url: expected a port from 1 to 65535, got {_shown(api.base_url)}")
     if not api.token:
         raise ConfigError("[api] token is not set: give MIRROR_API_TOKEN, or token_file in the configuration")
 
@@ -229,7 +254,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)I?B?", text.strip().upper())
     if not match:
         raise ValueError(f"expected a size such as 500K, 10M or 2G, got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return ceil(float(match[1]) * _UNITS[match[2]])
 
 
 def parse_duration(text: str) -> float:
@@ -265,4 +290,4 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 def _shown(url: str) -> str:
     """A URL fit for a message: anything before an ``@`` could be a password."""
-    return re.sub(r"//[^/@]*@", "//***@", url.partition("?")[0])
+    return re.sub(r"//[^/]*@", "//***@", url.partition("?")[0])

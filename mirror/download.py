@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
-from mirror.http import READ_BUFFER, Http
+from mirror.http import READ_BUFFER, Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
@@ -24,7 +24,6 @@ from mirror.urls import is_signed, shown
 if TYPE_CHECKING:
     import aiohttp
 
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
 """``aws-chunked`` is how some tools uploaded an object; what S3 then sends is the object itself."""
 
@@ -129,7 +128,7 @@ def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -
         return UrlExpired(f"the origin refuses this URL (HTTP 403): {where}")
     if status == 416 and ranged:
         return Changed(f"the origin has no such bytes (HTTP 416), so it has another file: {where}")
-    if status in _BUSY:
+    if is_passing(status):
         pause = parse_retry_after(response.headers.get("Retry-After"))
         return Unavailable(f"the origin answered HTTP {status}: {where}", retry_after=pause)
     return Refused(f"the origin answered HTTP {status}: {where}")
@@ -161,11 +160,16 @@ def read_head(headers: Mapping[str, str], length: int | None) -> Head:
     etag = headers.get("ETag")
     return Head(
         length=length,
-        etag=etag if etag and re.fullmatch(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"', etag) else None,
-        last_modified=headers.get("Last-Modified"),
-        content_type=headers.get("Content-Type"),
+        etag=etag if etag and re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{0,500}"', etag) else None,
+        last_modified=_printable(headers.get("Last-Modified")),
+        content_type=_printable(headers.get("Content-Type")),
         checks=_checks(headers, etag or ""),
     )
+
+
+def _printable(value: str | None) -> str | None:
+    """A header's value that can go into a manifest; None for anything else."""
+    return value if value and len(value) <= 500 and value.isascii() and value.isprintable() else None
 
 
 def _checks(headers: Mapping[str, str], etag: str) -> dict[str, str]:

@@ -12,7 +12,7 @@
     │   ├── Gone · UrlExpired · Refused · TooLarge · NotMedia
     │   └── Changed · Unavailable · Truncated · ChecksumMismatch
     ├── StoreError                           where files are written to
-    │   └── Denied · Full · StoreUnavailable · Locked
+    │   └── Denied · Full · StoreUnavailable · Locked · Obstructed (one prompt's place only)
     └── CatalogError                         the record of what was done
 
 An error's *severity* decides what happens, not its place in the tree: a transient one is tried again and,
@@ -75,15 +75,20 @@ def first_error(error: BaseException) -> BaseException:
 
 
 class MirrorError(Exception):
-    """The root of the tree. ``retry_after`` is the pause in seconds that the other side asked for."""
+    """The root of the tree.
 
-    severity: ClassVar[Severity] = Severity.ITEM
+    ``retry_after`` is the pause in seconds that the other side asked for; ``severity`` overrules the class's.
+    """
+
+    severity: Severity = Severity.ITEM
     exit_code: ClassVar[ExitCode] = ExitCode.INCOMPLETE
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, severity: Severity | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        if severity is not None:
+            self.severity = severity
 
     @property
     def name(self) -> str:
@@ -200,6 +205,13 @@ class Full(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store failed in another way (an input/output error, too many open files)."""
+
+
+class Obstructed(StoreError):
+    """Something else stands where one prompt's files belong (a symlink, a file, a folder): that prompt fails."""
+
+    severity = Severity.ITEM
+    exit_code = ExitCode.INCOMPLETE
 
 
 class Locked(StoreError):

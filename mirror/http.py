@@ -7,6 +7,7 @@ decompression; a proxy only where one is configured. aiohttp's exceptions do not
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -20,7 +21,7 @@ from yarl import URL
 
 from mirror import __version__
 from mirror.addresses import is_public, names_private_place
-from mirror.errors import ConfigError, MirrorError
+from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.events import Observer, RequestSent
 from mirror.settings import Settings
 from mirror.urls import check_url, origin, shown
@@ -30,6 +31,11 @@ READ_BUFFER = 256 << 10
 
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+def is_passing(status: int) -> bool:
+    """True for a status that says "not now" rather than "not this": worth trying again."""
+    return status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
 
 
 class Http:
@@ -53,6 +59,7 @@ class Http:
         self._refused = refused
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
+        self._tls = _tls(settings.transfer.ca_file) if settings.transfer.ca_file else True
         self._proxies = urllib.request.getproxies_environment()
 
     async def close(self) -> None:
@@ -89,12 +96,20 @@ class Http:
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            url = urljoin(url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+            url = self._joined(url, location)
             if same_origin and origin(url) != origin(start):
                 raise self._refused(f"{shown(start)} redirects to another origin, {shown(url)}: not followed")
             if url in seen or len(seen) > MAX_REDIRECTS:
                 raise self._refused(f"{shown(start)} redirects in a loop or too often")
             seen.add(url)
+
+    def _joined(self, url: str, location: str) -> str:
+        try:
+            target = urljoin(url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+            origin(target)
+        except ValueError:
+            raise self._refused(f"{shown(url)} redirects to what is no URL: {shown(location)}") from None
+        return target
 
     async def _send(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         proxy = self._proxy_for(url)
@@ -106,10 +121,18 @@ class Http:
             raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from None
         session = self._session(proxied=proxy is not None)
         self._observer(RequestSent(kind=self._kind))
-        return await session.get(target, headers=headers, allow_redirects=False, proxy=URL(proxy) if proxy else None)
+        # aiohttp's own timeout starts anew with each byte: headers that trickle would hold a place for ever.
+        patience = self._transfer.connect_timeout + self._transfer.stall_timeout
+        async with asyncio.timeout(patience or None):
+            return await session.get(
+                target, headers=headers, allow_redirects=False, proxy=URL(proxy) if proxy else None
+            )
 
     def _check(self, url: str) -> None:
-        check_url(url)
+        try:
+            check_url(url)
+        except Refused as error:
+            raise self._refused(str(error)) from None
         host = (urlsplit(url).hostname or "").lower()
         if self._hosts and host not in self._hosts:
             raise self._refused(f"{host} is not among security.allow_hosts: {shown(url)}")
@@ -138,7 +161,7 @@ class Http:
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=60,
-            ssl=_tls(transfer.ca_file) if transfer.ca_file else True,
+            ssl=self._tls,
             socket_factory=_public_socket if guarded else None,
         )
         return aiohttp.ClientSession(
@@ -168,7 +191,7 @@ class Http:
             if isinstance(error.os_error, AddressRefusedError):
                 raise self._refused(f"{error.os_error}: {shown(url)}") from None
             raise self._unavailable(f"cannot connect to {error.host}:{error.port}: {_reason(error.os_error)}") from None
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, UnicodeError) as error:
             raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from error
         except aiohttp.ConnectionTimeoutError:
             raise self._unavailable(

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
+_FILES_EACH = 6
+
 _REQUEST_WORTH = 100_000
 """What a finished request counts for, in bytes, when throughput is judged: small files are work too."""
 
@@ -35,7 +37,9 @@ class ByteBudget:
             if turn.done() and not turn.cancelled():
                 self.give(amount)
             else:
-                self._waiting.remove((amount, turn))
+                # Who gave bytes back in the same step of the loop has dropped a cancelled turn already.
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove((amount, turn))
                 self._wake()
             raise
         return amount
@@ -126,7 +130,8 @@ class Level:
 
     def overloaded(self) -> None:
         """Tell that the host asked for less, or did not answer."""
-        if self._fixed or self._halved:
+        self._ended += 1
+        if self._fixed or (self._halved and self._ended < self.limit):
             return
         self.limit = max(1, self.limit // 2)
         self._doubling = False
@@ -169,7 +174,8 @@ class Level:
                 self._busy -= 1
                 self._wake()
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(turn)
             raise
 
     def _wake(self) -> None:
@@ -192,20 +198,21 @@ class Levels:
         level = self._levels.get(host)
         if level is None:
             start = self._fixed or 16
-            level = self._levels[host] = Level(start, self._fixed or self._cap, fixed=bool(self._fixed))
+            cap = min(self._fixed, self._cap) if self._fixed else self._cap
+            level = self._levels[host] = Level(start, cap, fixed=bool(self._fixed))
         return level
 
 
 def open_files_cap(polite: int = 256) -> int:
     """How many transfers the limit on open files allows (it is raised to what the system grants), at most ``polite``.
 
-    Each transfer holds a socket, a partial file and its journal.
+    Each transfer holds a socket, a partial file and its journal, and as many again may pause between two attempts.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * polite + 64
+    wanted = _FILES_EACH * polite + 64
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
-    return polite if soft == resource.RLIM_INFINITY else max(4, min(polite, (soft - 64) // 4))
+    return polite if soft == resource.RLIM_INFINITY else max(4, min(polite, (soft - 64) // _FILES_EACH))

@@ -151,7 +151,12 @@ class Pipeline:
         return all(file.identity in stored for file in record.files if only is None or file.role == only)
 
     async def _skip(self, record: PromptRecord) -> None:
+        """The result of what is complete and there, without a request."""
         if record.run == self._run.run_id:
+            return
+        manifest = await self._read_manifest(record.folder) if self._want_manifests else None
+        if self._want_manifests and manifest is None:
+            await self._take_up(record.prompt_id)  # it cannot be read: a visit writes it anew
             return
         stored = record.stored().values()
         self._run.observer(
@@ -164,7 +169,6 @@ class Pipeline:
                 skipped=True,
             )
         )
-        manifest = await self._read_manifest(record.folder) if self._want_manifests else None
         await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest))
 
     async def _read_manifest(self, folder: str) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""A prompt's whole family: the answer, with done children that carry no pictures asked for by their own promptId."""
+"""A prompt's whole family: the answer, with done children that name no files asked for by their own promptId."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _AT_ONCE = 64
 
 
 class Resolver:
-    """Asks about one root prompt. No child's id is asked for twice, whatever the answers claim."""
+    """Asks about one root prompt, as often as it is polled.
+
+    No child's id is asked for twice in one asking, and one that has ended never again, whatever the answers claim.
+    """
 
     def __init__(self, api: Api, prompt_id: PromptId) -> None:
         self._api = api
         self._prompt_id = prompt_id
-        self._children: dict[PromptId, Task] = {}
-        self._visited = {prompt_id}
+        self._ended: dict[PromptId, Task] = {}
         self.failures: list[Failure] = []
 
     async def ask(self) -> Answer:
@@ -34,52 +36,69 @@ class Resolver:
         """
         answer = await self._api.task_info(self._prompt_id)
         self.failures = []
+        children = dict(self._ended)
+        visited = {self._prompt_id, *children}
+        task = _completed(answer.task, children)
         for _ in range(_GENERATIONS):
-            task = self._completed(answer.task)
-            unknown = self._bare_children(task)
-            if not unknown:
+            bare = [prompt_id for prompt_id in _bare_children(task) if prompt_id not in visited]
+            if not bare:
                 break
-            for start in range(0, len(unknown), _AT_ONCE):
-                await self._ask_children(unknown[start : start + _AT_ONCE])
-        return msgspec.structs.replace(answer, task=self._completed(answer.task))
+            visited.update(bare)
+            children.update(await self._ask_children(bare))
+            task = _completed(answer.task, children)
+        self._ended = {prompt_id: child for prompt_id, child in children.items() if child.state.ended}
+        return msgspec.structs.replace(answer, task=task)
 
-    def _bare_children(self, task: Task) -> list[PromptId]:
-        found = dict.fromkeys(
-            member.prompt_id
-            for member in task.family()[1:]
-            if member.state is TaskState.DONE and not member.images and member.prompt_id
-        )
-        return [prompt_id for prompt_id in found if prompt_id not in self._visited]
+    async def _ask_children(self, prompt_ids: list[PromptId]) -> dict[PromptId, Task]:
+        found: dict[PromptId, Task] = {}
+        for start in range(0, len(prompt_ids), _AT_ONCE):
+            batch = prompt_ids[start : start + _AT_ONCE]
+            tasks = await asyncio.gather(*(self._ask_child(prompt_id) for prompt_id in batch))
+            found |= {prompt_id: task for prompt_id, task in zip(batch, tasks, strict=True) if task is not None}
+        return found
 
-    async def _ask_children(self, prompt_ids: list[PromptId]) -> None:
-        self._visited.update(prompt_ids)
-        answers = await asyncio.gather(*(self._ask_child(prompt_id) for prompt_id in prompt_ids))
-        self._children.update({answer.task.prompt_id: answer.task for answer in answers if answer is not None})
-
-    async def _ask_child(self, prompt_id: PromptId) -> Answer | None:
+    async def _ask_child(self, prompt_id: PromptId) -> Task | None:
         try:
-            return await self._api.task_info(prompt_id)
+            return (await self._api.task_info(prompt_id)).task
         except ApiError as error:
             if error.severity is Severity.FATAL:
                 raise
-            # It may be asked again in a later poll: a child that cannot be read keeps its prompt from completeness.
-            self._visited.discard(prompt_id)
+            # A child that cannot be read keeps its prompt from completeness.
             self.failures.append(Failure(error=error.name, message=f"child {prompt_id}: {error}"))
             return None
 
-    def _completed(self, task: Task, above: frozenset[PromptId] = frozenset()) -> Task:
-        own = self._children.get(task.prompt_id) if task.prompt_id not in above else None
-        if own is not None and not task.images:
+
+def _names_files(task: Task) -> bool:
+    return any(image.path or image.origin for image in task.images)
+
+
+def _bare_children(task: Task) -> list[PromptId]:
+    """The ids of done children that name no files, each once."""
+    return list(
+        dict.fromkeys(
+            member.prompt_id
+            for member in task.family()[1:]
+            if member.state is TaskState.DONE and member.prompt_id and not _names_files(member)
+        )
+    )
+
+
+def _completed(task: Task, children: dict[PromptId, Task]) -> Task:
+    """The task with each child's own answer in the place where its id stands first. Nothing is left out."""
+    unused = dict(children)
+
+    def complete(task: Task, *, root: bool = False) -> Task:
+        own = None if root or _names_files(task) else unused.pop(task.prompt_id, None)
+        if own is not None:
             task = msgspec.structs.replace(
                 own,
                 task_id=task.task_id if task.task_id is not None else own.task_id,
                 thumbnail=task.thumbnail or own.thumbnail,
+                children=(*task.children, *own.children),
                 flaws=(*task.flaws, *own.flaws),
             )
         if not task.children:
             return task
-        path = above | {task.prompt_id}
-        return msgspec.structs.replace(
-            task,
-            children=tuple(self._completed(child, path) for child in task.children if child.prompt_id not in path),
-        )
+        return msgspec.structs.replace(task, children=tuple(complete(child) for child in task.children))
+
+    return complete(task, root=True)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -34,7 +35,8 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
     if re.fullmatch(r"\d+", text, re.ASCII):
         return min(float(text[:12]), LONGEST_PAUSE)
     try:
-        at = parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return min(max(0.0, at - (time.time() if now is None else now)), LONGEST_PAUSE)

@@ -13,6 +13,7 @@ from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
 from mirror.manifests.document import without_answer
 from mirror.models import Asset, Failure, Manifest, PromptId, PromptState
+from mirror.resolve import Resolver
 from mirror.settings import FetchOptions
 from mirror.stores import Store
 from mirror.transfer import Transfer
@@ -48,6 +49,7 @@ class Case:
     deadline: float
     interval: float = FIRST_POLL
     failures: dict[str, Failure] = field(default_factory=dict)
+    resolver: Resolver | None = None
 
     def next_poll(self) -> float | None:
         """Seconds until the service is asked again, growing; None when patience is at its end."""

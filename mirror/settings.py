@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-_SIZE = r"^\s*\d+(\.\d+)?\s*([KMGT]i?)?B?\s*$"
-_DURATION = r"^\s*(\d+(\.\d+)?\s*(ms|s|m|h|d|w)?\s*)+$"
+_SIZE = r"^\s*\d{1,15}(\.\d{1,9})?\s*[KkMmGgTt]?[Ii]?[Bb]?\s*$"
+_NUMBER = r"\d{1,12}(\.\d{1,9})?"
+_DURATION = rf"^\s*({_NUMBER}|({_NUMBER}\s*([Mm][Ss]|[smhdwSMHDW])\s*)+)\s*$"
 
 Size = Annotated[
     int,
@@ -26,6 +27,7 @@ Duration = Annotated[
     float,
     Meta(
         ge=0,
+        le=1e9,
         extra={"unit": "seconds"},
         extra_json_schema={"pattern": _DURATION},
     ),
@@ -45,7 +47,7 @@ class ApiSettings(_Section, frozen=True, kw_only=True):
     token_file: str = ""
     auth_scheme: str = ""
     task_path: str = "/getTaskInfo"
-    requests_per_second: Annotated[float, Meta(ge=0)] = 0.0
+    requests_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     timeout: Duration = 30.0
     max_answer: Size = 64 << 20
 

@@ -21,6 +21,7 @@ def from_http(value: str | None) -> str | None:
     if not value:
         return None
     try:
-        return rfc3339(parsedate_to_datetime(value))
+        moment = parsedate_to_datetime(value)
+        return rfc3339(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

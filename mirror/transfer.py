@@ -43,6 +43,7 @@ _REQUEST_MEMORY = RECEIVE_MEMORY + (512 << 10)
 _BATCH_MEMORY = 2 << 20
 _RATE_WINDOW = 60.0
 _MOST_HELPERS = 7
+_SMALLEST_SEGMENT = 256 << 10
 
 
 class Transfer:
@@ -68,18 +69,16 @@ class Transfer:
             MirrorError: a fatal one (the store cannot go on).
         """
         patience = Patience(self.settings.attempts, asset.identity, self.observer)
-        sink = await self._store.sink(target)
         try:
-            one = _One(self, prompt_id, asset, sink, fresh)
-            return await patience.run(one.attempt, one.progress)
+            async with _closing(await self._store.sink(target)) as sink:
+                one = _One(self, prompt_id, asset, sink, fresh)
+                return await patience.run(one.attempt, one.progress)
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
             return Failure(
                 error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
             )
-        finally:
-            await sink.close()
 
     @contextlib.asynccontextmanager
     async def request(self, url: str, span: Span | None, known: Head | None) -> AsyncIterator[Body]:
@@ -134,6 +133,18 @@ class Transfer:
                 yield chunk
 
 
+@contextlib.asynccontextmanager
+async def _closing(sink: Sink) -> AsyncIterator[Sink]:
+    """Close a sink in every case; what goes wrong with that does not hide what went wrong before."""
+    try:
+        yield sink
+    except BaseException:
+        with contextlib.suppress(MirrorError):
+            await sink.close()
+        raise
+    await sink.close()
+
+
 class _One:
     """One file on its way. Each attempt takes up what the sink holds."""
 
@@ -182,7 +193,8 @@ class _One:
             if head is not None and not gaps:
                 return
             span = None
-            if head is not None and head.validator.if_range and self.progress():
+            # Without a length nobody could tell the end of a part from the end of the file.
+            if head is not None and head.length is not None and head.validator.if_range and self.progress():
                 span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
             whole = await self._request(span, head)
 
@@ -229,6 +241,7 @@ class _One:
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
         size, length = self._transfer.settings.segment_size, head.length or 1
+        size = max(size, _SMALLEST_SEGMENT) if size else 0
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
@@ -297,6 +310,8 @@ class _One:
                                 data = chunk[: piece.stop - at]
                                 await self._sink.write(at, data)
                                 at += len(data)
+                                if at == piece.stop:
+                                    break
             except SourceError:
                 segments.stop_sharing()
             finally:

@@ -74,7 +74,9 @@ def identity(url: str) -> str:
         return redact(url)
     dropped = _signature_names(parts.query)
     kept = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in dropped]
-    path = "/".join(redact(part) for part in parts.path.split("/"))
+    *folders, last = parts.path.split("/")
+    name, semicolon, parameters = last.partition(";")
+    path = "/".join([*map(redact, folders), name + semicolon + redact(parameters)])
     whole = urlunsplit((parts.scheme, host, path, "&".join(kept), ""))
     hidden = redact(whole)
     if hidden != whole:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from mirror.errors import ApiError, BadParameter, ExitCode, NoData
+from mirror.errors import ApiError, BadParameter, ExitCode, NoData, StoreError
 from mirror.manifests.document import compose, ordered, same_content, state_of, without_answer
 from mirror.models import Answer, Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.plan import Plan
@@ -73,7 +73,9 @@ def conclude(found: Findings) -> Verdict:
     )
 
 
-def unanswered(prompt_id: PromptId, error: ApiError, prior: Manifest | None, url: str, *, whole: bool) -> Verdict:
+def unanswered(
+    prompt_id: PromptId, error: ApiError | StoreError, prior: Manifest | None, url: str, *, whole: bool
+) -> Verdict:
     """The verdict on a prompt that the service denies, or could not be asked about.
 
     What was mirrored of it stays as it is. ``whole``: every file that was stored is there.
@@ -87,11 +89,11 @@ def unanswered(prompt_id: PromptId, error: ApiError, prior: Manifest | None, url
             manifest=prior,
             code=ExitCode.OK if there else ExitCode.INCOMPLETE,
             errors=() if there else (failure,),
-            note=f"the API answers {error.name} now: {error}; what was mirrored stays",
+            note=f"{error.name}: {error}; what was mirrored stays",
             unfinished=prior.state is PromptState.PENDING,
         )
     state = PromptState.UNKNOWN if denied else PromptState.UNRESOLVED
-    code = {NoData: 900, BadParameter: 800}.get(type(error))
+    code = 900 if isinstance(error, NoData) else 800 if isinstance(error, BadParameter) else None
     return Verdict(
         state=state,
         manifest=without_answer(prompt_id, state, url, failure, code),

@@ -35,7 +35,7 @@ class Visit:
         self._run = run
         self._case = case
         self._id = case.prompt_id
-        self._resolver = Resolver(run.api, case.prompt_id)
+        self._resolver = case.resolver = case.resolver or Resolver(run.api, case.prompt_id)
         self._entries: dict[str, ManifestFile] = {}
         self._lost: dict[str, ManifestFile] = {}
         self._failures = case.failures
@@ -60,7 +60,12 @@ class Visit:
                 raise
             return await self._unanswered(error)
         wait = await self._work()
-        return await self._finish(wait)
+        try:
+            return await self._finish(wait)
+        except StoreError as error:
+            if error.severity is Severity.FATAL:
+                raise
+            return await self._unanswered(error)
 
     async def _take_stock(self) -> None:
         """Which of the files that were stored are still there, and what the manifest on disk says."""
@@ -244,7 +249,8 @@ class Visit:
         await self._save(verdict, self._changed_files(found), run_id=self._run.run_id)
         return self._result(verdict)
 
-    async def _unanswered(self, error: ApiError) -> Result | float:
+    async def _unanswered(self, error: ApiError | StoreError) -> Result | float:
+        """The service could not be asked, or the manifest not be written."""
         if self._record.state is PromptState.PENDING and error.severity is Severity.TRANSIENT:
             wait = self._case.next_poll()
             if wait is not None:

@@ -571,7 +571,7 @@ class TestConfigure:
 
 SIGNED = [
     "X-Amz-Signature", "x-amz-credential", "X-Goog-Signature", "Signature", "Expires", "Policy", "Key-Pair-Id", "sig",
-    "token", "AWSAccessKeyId", "GoogleAccessId", "se", "sp", "sv", "sr", "access_token", "X-Amz-Security-Token",
+    "token", "AWSAccessKeyId", "GoogleAccessId", "access_token", "X-Amz-Security-Token",
 ]  # fmt: skip
 
 

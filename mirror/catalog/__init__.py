@@ -186,10 +186,11 @@ class Catalog:
             group, self._waiting = self._waiting, []
             try:
                 results = await loop.run_in_executor(self._thread, self._commit, [call for call, _ in group])
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001  whoever waits must be told, whatever it is
+                told = damaged(self.path, error) if isinstance(error, sqlite3.Error) else error
                 for _, done in group:
                     if not done.done():
-                        done.set_exception(damaged(self.path, error))
+                        done.set_exception(told)
                 continue
             for (_, done), result in zip(group, results, strict=True):
                 if not done.done():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +16,7 @@ from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 
 def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId]) -> Iterator[PromptRecord]:
@@ -28,7 +31,7 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
         files.setdefault(prompt_id, []).append(
             FileRecord(
                 identity=identity,
-                role=Role(role),
+                role=_known(Role, role),
                 entry=decode(entry, ManifestFile) if entry else None,
                 failure=decode(failure, Failure) if failure else None,
             )
@@ -41,7 +44,7 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
         yield PromptRecord(
             prompt_id=PromptId(row[0]),
             folder=row[1],
-            state=PromptState(row[2]),
+            state=_known(PromptState, row[2]),
             unfinished=bool(row[3]),
             error=row[4],
             message=row[5],
@@ -51,6 +54,13 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             run=row[9],
             files=tuple(files.get(row[0], ())),
         )
+
+
+def _known(kind: type[E], value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise sqlite3.DatabaseError(f"a row has {value!r} for a {kind.__name__}") from None
 
 
 def listed(values: Sequence[str]) -> str:
@@ -76,8 +86,19 @@ def claim(connection: sqlite3.Connection, prompt_id: PromptId) -> PromptRecord:
 
 def _free_folder(connection: sqlite3.Connection, prompt_id: PromptId) -> str:
     plain, suffixed = names.for_prompt(prompt_id)
-    taken = connection.execute("SELECT 1 FROM prompts WHERE folder_key = ?", (names.key(plain),)).fetchone()
-    return suffixed if taken else plain
+    further = names.candidates(suffixed, prompt_id)
+    return next(name for name in chain([plain], further) if not _is_taken(connection, names.key(name)))
+
+
+def _is_taken(connection: sqlite3.Connection, folder_key: str) -> bool:
+    return connection.execute("SELECT 1 FROM prompts WHERE folder_key = ?", (folder_key,)).fetchone() is not None
+
+
+def _folder_key(connection: sqlite3.Connection, record: PromptRecord) -> str:
+    """What the folder is compared by. Folders that differ only by case stand on disk already: there they can."""
+    key = names.key(record.folder)
+    owner = connection.execute("SELECT prompt_id FROM prompts WHERE folder_key = ?", (key,)).fetchone()
+    return key if owner is None or owner[0] == record.prompt_id else f"{key}/{record.folder}"
 
 
 def save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileRecord, run: str) -> None:
@@ -109,7 +130,7 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
         (
             record.prompt_id,
             record.folder,
-            names.key(record.folder),
+            _folder_key(connection, record),
             record.state,
             record.unfinished,
             record.error,

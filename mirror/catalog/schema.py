@@ -102,6 +102,6 @@ def damaged(path: Path, error: sqlite3.Error) -> CatalogError:
     """SQLite's error as ours, with what to do."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return CatalogError(f"the catalog {path} is locked by another program: {error}")
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
         return CatalogError(f"the catalog {path} cannot be used: {error}")
     return CatalogError(f"the catalog {path} is damaged ({error}): `mirror rebuild` makes it again from the manifests")

@@ -57,8 +57,10 @@ def doctor(ctx: click.Context, root: str | None) -> int:
     except ConfigError as error:
         _show(Finding("config", str(error), ExitCode.USAGE))
         return ExitCode.USAGE
-    for check in (_check_token, _check_disk, _check_limits, _check_api):
+    for check in (_check_disk, _check_limits, _check_token, _check_api):
         findings.extend(_guarded(check, settings))
+        if check is _check_token and findings[-1].code:
+            break  # without these nothing can be asked
     for finding in findings:
         _show(finding)
     return worst(finding.code for finding in findings)

@@ -66,6 +66,9 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
     summary: Path | None = flags["summary"]
     if summary is not None and not os.access(summary.parent, os.W_OK):
         raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
+    for name in inputs:
+        if name != "-" and not os.access(name, os.R_OK):
+            raise ConfigError(f"-i {name}: there is no such file, or it cannot be read")
     options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__})
     command = _Fetch(settings, options, ids, inputs, flags)
     return run_until_signal(command.run, command.stopped)
@@ -164,11 +167,12 @@ class _Fetch:
         if self._progress is not None:
             self._progress.close()
         summary = self._tally.summary()
-        if not self._quiet and self._settings.log.format == "text":
-            click.echo(render(summary), err=True)
-        elif not self._quiet:
-            line = {"time": now(), "level": "info", "message": "summary", "summary": summary}
-            click.echo(msgspec.json.encode(line), err=True)
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: the exit code says it all
+            if not self._quiet and self._settings.log.format == "text":
+                click.echo(render(summary), err=True)
+            elif not self._quiet:
+                line = {"time": now(), "level": "info", "message": "summary", "summary": summary}
+                click.echo(msgspec.json.encode(line), err=True)
         if self._summary is not None:
             try:
                 self._summary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")

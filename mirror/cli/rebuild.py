@@ -9,7 +9,7 @@ import click
 from mirror import audit
 from mirror.cli.common import settings_for
 from mirror.client import catalog_path
-from mirror.errors import ExitCode
+from mirror.errors import ConfigError, ExitCode
 from mirror.stores.local import LocalStore
 
 
@@ -20,6 +20,8 @@ def rebuild(ctx: click.Context, root: str | None) -> int:
     """Make the catalog again from the manifests, where it is lost or damaged."""
     settings = settings_for(ctx, {"root": root})
     store = LocalStore(settings)
+    if not store.root.is_dir():
+        raise ConfigError(f"{store.root}: there is no such folder; is --root right?")
     store.open()
     try:
         durable = settings.archive.durability == "full"

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.errors import Denied, Full, StoreError, StoreUnavailable, TooLarge
+from mirror.errors import Denied, Full, Obstructed, StoreError, StoreUnavailable, TooLarge
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +48,10 @@ class Disk:
     def prepare(self) -> None:
         """Make the root and our own folder in it."""
         with translated(f"the archive's root {self.root}"):
+            if self.root.is_symlink() and not self.root.exists():
+                raise Denied(f"the archive's root {self.root} is a symlink to nothing")
+            if self.root.exists() and not self.root.is_dir():
+                raise Denied(f"the archive's root {self.root} is a file, and must be a folder")
             missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
             for folder in missing:
@@ -76,8 +80,10 @@ class Disk:
             fd = os.open(path, _FOLDER)
         except OSError as error:
             if path.is_symlink():
-                raise Denied(f"{path} is a symlink: nothing is written through it") from None
-            raise error
+                raise Obstructed(f"{path} is a symlink: nothing is written through it") from None
+            if error.errno in (errno.ENOTDIR, errno.EACCES):
+                raise Obstructed(f"{path} cannot be used as a folder: {error.strerror}: move it away") from None
+            raise
         try:
             yield fd
         finally:
@@ -151,6 +157,8 @@ def store_error(what: str, error: OSError) -> StoreError:
         return Full(f"{what}: {reason}: make room and run again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP):
         return Denied(f"{what}: {reason}: check who owns it and how it is mounted")
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY):
+        return Obstructed(f"{what}: {reason}: something else stands there: move it away")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
     return StoreUnavailable(f"{what}: {reason}")

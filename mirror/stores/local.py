@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from mirror.settings import Settings
 from mirror.stores import MANIFEST, Target
 from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
+
+_LARGEST_MANIFEST = 256 << 20
 
 
 class LocalStore:
@@ -174,9 +177,12 @@ class LocalStore:
         """The manifest's bytes, None without one that can be read. Blocks."""
         try:
             with self._disk.folder(folder) as fd:
-                file = os.open(MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-                with os.fdopen(file, "rb") as content:
-                    return content.read()
+                # Not blocking, in case it is a pipe: a file cannot block.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(MANIFEST, flags, dir_fd=fd), "rb") as content:
+                    status = os.fstat(content.fileno())
+                    sound = stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_MANIFEST
+                    return content.read() if sound else None
         except (OSError, StoreError):
             return None
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from mirror import spans
 from mirror.digests import Digests
-from mirror.errors import ChecksumMismatch, StoreUnavailable
+from mirror.errors import ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import (
@@ -31,7 +31,7 @@ from mirror.stores.disk import (
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Journal, Started
-from mirror.stores.recovery import Check, committed_file, in_batches
+from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.times import from_http
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class PartialFile:
         if not isinstance(started, Started) or started.identity != self._target.identity:
             return
         if isinstance(last, Committed):
-            self.committed = await self._hop(partial(committed_file, self._disk, self._target, last))
+            self.committed = await self._find_committed(last)
         if self.committed is not None or not await self._hop(self._open_existing):
             return
         assert self._fd is not None
@@ -99,6 +99,19 @@ class PartialFile:
         self.head, self._digests, self._claims = started.head, check.digests, check.good
         self._held = spans.merge(Span(claim.start, claim.stop) for claim in self._claims)
         await self._hop(lambda: self._journal.rewrite([started, *self._claims]))
+
+    async def _find_committed(self, record: Committed) -> Receipt | None:
+        """The receipt, if a kill came between the file's final name and the catalog, and its bytes are all there."""
+        fd = await self._hop(partial(open_committed, self._disk, self._target, record))
+        if fd is None:
+            return None
+        try:
+            digests, size = Digests(), record.receipt.bytes
+            while digests.at <= size and await self._hop(partial(hash_on, fd, digests, _HOP)):
+                pass
+            return record.receipt if (digests.at, digests.sha256) == (size, record.receipt.sha256) else None
+        finally:
+            os.close(fd)
 
     def _open_existing(self) -> bool:
         try:
@@ -156,6 +169,7 @@ class PartialFile:
             self._create()
             assert self.head is not None
             self._journal.rewrite([Started(version=VERSION, identity=self._target.identity, head=self.head)])
+        self._disk.reserve(run.size)
         in_order = self._write(run)
         claim = Claim(
             start=run.start,
@@ -249,7 +263,8 @@ class PartialFile:
                 raise ChecksumMismatch(f"the bytes that came do not have the {check} that the origin states")
         if self._target.sha256 and self._digests.sha256 != self._target.sha256:
             raise ChecksumMismatch(
-                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them"
+                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them",
+                severity=Severity.ITEM,
             )
 
     def _choose(self, folder: int, fd: int, length: int) -> tuple[str, bool]:
@@ -268,7 +283,7 @@ class PartialFile:
                         return name, True
                 finally:
                     os.close(other)
-        raise StoreUnavailable(f"{self._target.folder}/{self._target.names[0]}: all its names are taken by other files")
+        raise Obstructed(f"{self._target.folder}/{self._target.names[0]}: all its names are taken by other files")
 
     def _receipt(self, name: str, length: int) -> Receipt:
         assert self.head is not None

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
 from collections.abc import Iterator
 
 from mirror.digests import Digests
-from mirror.models import Receipt
+from mirror.errors import Obstructed
 from mirror.stores import Target
 from mirror.stores.disk import Disk, read_span
 from mirror.stores.journal import Claim, Committed
 
 
-def committed_file(disk: Disk, target: Target, record: Committed) -> Receipt | None:
-    """The receipt, if a kill came between the file's final name and the catalog, and its bytes are all there."""
+def open_committed(disk: Disk, target: Target, record: Committed) -> int | None:
+    """The file that the record says was published for this target, opened to be read; None where it is not there."""
     if record.folder != target.folder or record.receipt.path not in target.names:
         return None
-    with contextlib.suppress(OSError), disk.folder(record.folder) as folder:
-        fd = os.open(record.receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            digests = Digests()
-            for block in read_span(fd, 0, record.receipt.bytes + 1):
-                digests.update(block)
-            if digests.at == record.receipt.bytes and digests.sha256 == record.receipt.sha256:
-                return record.receipt
-        finally:
-            os.close(fd)
-    return None
+    try:
+        with disk.folder(record.folder) as folder:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.open(record.receipt.path, flags, dir_fd=folder)
+    except (OSError, Obstructed):
+        return None
+
+
+def hash_on(fd: int, digests: Digests, size: int) -> bool:
+    """Hash at most ``size`` further bytes; False where the file has ended."""
+    before = digests.at
+    for block in read_span(fd, before, before + size):
+        digests.update(block)
+    return digests.at > before
 
 
 def in_batches(claims: list[Claim], size: int) -> Iterator[list[Claim]]:
