@@ -24,7 +24,7 @@ from mirror.addresses import is_public, names_private_place
 from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.events import Observer, RequestSent
 from mirror.settings import Settings
-from mirror.urls import check_url, origin, shown
+from mirror.urls import check_url, is_signed, origin, shown
 
 READ_BUFFER = 256 << 10
 """aiohttp holds up to twice this much of a body before it stops reading from the socket."""
@@ -102,6 +102,9 @@ class Http:
             if url in seen or len(seen) > MAX_REDIRECTS:
                 raise self._refused(f"{shown(start)} redirects in a loop or too often")
             seen.add(url)
+            if is_signed(url):
+                # One header more than was signed, and the store refuses.
+                headers = {name: value for name, value in headers.items() if not name.startswith("x-amz-")}
 
     def _joined(self, url: str, location: str) -> str:
         try:
@@ -199,8 +202,8 @@ class Http:
             ) from None
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise self._unavailable(f"no byte came for {self._transfer.stall_timeout:g} s: {shown(url)}") from None
-        except aiohttp.ClientResponseError as error:
-            raise self._refused(f"not an HTTP answer that can be read ({error.message}): {shown(url)}") from None
+        except aiohttp.ClientResponseError:
+            raise self._refused(f"not an HTTP answer that can be read: {shown(url)}") from None
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             raise self._unavailable(f"the connection broke ({_reason(error)}): {shown(url)}") from None
 
@@ -227,6 +230,6 @@ def _tls(ca_file: str) -> ssl.SSLContext:
     return context
 
 
-def _reason(error: BaseException | None) -> str:
-    text = str(error) if error is not None else ""
-    return shown(text) if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """What went wrong, without any text that the other side wrote."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__

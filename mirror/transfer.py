@@ -52,7 +52,7 @@ class Transfer:
     def __init__(self, settings: Settings, store: Store, observer: Observer) -> None:
         self.settings = settings.transfer
         self.observer = observer
-        self.cap = open_files_cap()
+        self.cap = open_files_cap(max(256, settings.transfer.concurrency))
         self._store = store
         self._http = Http(settings, observer, kind="media", unavailable=Unavailable, refused=Refused)
         self._budget = ByteBudget(self.settings.memory)

@@ -318,10 +318,10 @@ def test_each_host_has_a_level_of_its_own() -> None:
     assert Levels(0, 4).of("a").limit == 4
     fixed = Levels(300, 64).of("a")
     fixed.overloaded()
-    assert fixed.limit == 300
+    assert fixed.limit == 64, "never more than open files and memory allow"
 
 
-@pytest.mark.parametrize(("soft", "hard", "cap"), [(128, 128, 16), (128, 4096, 256), (64, 64, 4), (2048, 2048, 256)])
+@pytest.mark.parametrize(("soft", "hard", "cap"), [(128, 128, 10), (128, 4096, 256), (64, 64, 4), (2048, 2048, 256)])
 def test_open_files_bound_what_is_under_way(soft: int, hard: int, cap: int) -> None:
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"

@@ -68,7 +68,7 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
         raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
     for name in inputs:
         if name != "-" and not os.access(name, os.R_OK):
-            raise ConfigError(f"-i {name}: there is no such file, or it cannot be read")
+            raise ConfigError(f"-i {name}: cannot be read: is it there, and yours to read?")
     options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__})
     command = _Fetch(settings, options, ids, inputs, flags)
     return run_until_signal(command.run, command.stopped)

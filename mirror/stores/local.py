@@ -82,7 +82,13 @@ class LocalStore:
 
     async def sink(self, target: Target) -> PartialFile:
         key = _key(target.identity)
-        sink = PartialFile(self._disk, target, key, lambda: self._unsettled.add(target.identity))
+        sink = PartialFile(
+            self._disk,
+            target,
+            key,
+            on_commit=lambda: self._unsettled.add(target.identity),
+            on_left=lambda: self._left.add(key),
+        )
         if key in self._left:
             self._left.discard(key)
             try:

@@ -64,7 +64,9 @@ class _Run:
 class PartialFile:
     """A Sink on the local disk."""
 
-    def __init__(self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None], on_left: Callable[[], None]
+    ) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
         self._disk = disk
@@ -72,6 +74,7 @@ class PartialFile:
         self._path = disk.parts / f"{key}.part"
         self._journal = Journal(disk.parts / f"{key}.journal")
         self._on_commit = on_commit
+        self._on_left = on_left
         self._fd: int | None = None
         self._claims: list[Claim] = []
         self._held: list[Span] = []
@@ -134,6 +137,8 @@ class PartialFile:
         self._flying = None
         self._claims, self._held = [], []
         self._digests = Digests(head.checks)
+        if (head.length or 0) > BATCH:
+            await self._hop(lambda: self._disk.reserve(head.length or 0))
 
     async def write(self, at: int, data: bytes) -> None:
         run = self._runs.pop(at, None) or _Run(at)
@@ -320,6 +325,8 @@ class PartialFile:
                 await self._idle()
         finally:
             self._let_go()
+            if self.committed is None and self._claims:
+                self._on_left()
 
     def _let_go(self) -> None:
         self._journal.close()
