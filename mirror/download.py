@@ -29,11 +29,15 @@ _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
 
 
 class Body:
-    """A body on the wire: ``head`` describes the whole file, ``start`` is the offset of the first byte to come."""
+    """A body on the wire: ``head`` describes the whole file, ``start`` is the offset of the first byte to come.
+
+    ``ranges`` says whether the server claims to serve parts of it.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, head: Head, start: int, url: str) -> None:
         self.head = head
         self.start = start
+        self.ranges = response.status == 206 or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         self._response = response
         self._url = url
 

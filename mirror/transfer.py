@@ -156,6 +156,7 @@ class _One:
         self._sink = sink
         self._fresh: FreshUrl | None = fresh
         self._told = False
+        self._ranges: bool | None = None  # whether the server serves them: one helper finds out, the others wait
 
     def progress(self) -> int:
         """Bytes that are held."""
@@ -215,7 +216,7 @@ class _One:
                 head = self._sink.head or body.head
                 self._tell_size(head)
                 gaps = self._gaps() if head.length is not None else []
-                segments = Segments(gaps, self._segment_size(head))
+                segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
                 await self._stream(body, head, segments, helpers)
             await asyncio.gather(*helpers)
         finally:
@@ -241,7 +242,7 @@ class _One:
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
         size, length = self._transfer.settings.segment_size, head.length or 1
-        size = max(size, _SMALLEST_SEGMENT) if size else 0
+        size = max(size, _SMALLEST_SEGMENT) if size and self._ranges is not False else 0
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
@@ -295,7 +296,8 @@ class _One:
     def _recruit(self, segments: Segments, head: Head, helpers: set[asyncio.Task[None]]) -> None:
         """One more helper, if the host has an idle place that no other file waits for."""
         at_work = sum(not helper.done() for helper in helpers)
-        if segments.shared and segments.left and at_work < _MOST_HELPERS and self._transfer.level(self._url).idle:
+        most = _MOST_HELPERS if self._ranges else 1
+        if segments.shared and segments.left and at_work < most and self._transfer.level(self._url).idle:
             helpers.add(asyncio.create_task(self._help(segments, head)))
 
     async def _help(self, segments: Segments, head: Head) -> None:
@@ -304,6 +306,7 @@ class _One:
             at = piece.start
             try:
                 async with self._transfer.request(self._url, piece, head) as body:
+                    self._ranges = self._ranges is not False and body.start == at
                     if body.start == at:
                         async with contextlib.aclosing(self._transfer.chunks(body, self._url)) as chunks:
                             async for chunk in chunks:

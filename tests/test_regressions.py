@@ -1,0 +1,180 @@
+"""What a hostile reader once broke. Each of these was a wrong archive, a run that ended, or one that never did."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests import media
+from tests.conftest import Archive
+from tests.faults import FOREVER, Fault, ignore_range
+from tests.helpers import asked, done_prompt, large_prompt, mirrored, picture
+from tests.origin import Origin, answer, task
+
+SEGMENT = 256 << 10
+FILM = media.blob(3 << 20, seed=5)
+
+
+def test_the_end_of_a_part_is_not_taken_for_the_end_of_a_file_of_unknown_length(
+    archive: Archive, origin: Origin
+) -> None:
+    """First a body without a length that breaks off, then a 206 that holds less than what is missing."""
+    cut = Fault("cut", lambda file, request: replace(file.whole(), framing="chunked", cut=1 << 20, ending="close"))
+    short = Fault(
+        "a short part",
+        lambda file, request: (
+            file.part(int(request.headers["range"][6:-1]), int(request.headers["range"][6:-1]) + 9_999)
+            if "range" in request.headers
+            else file.whole()
+        ),
+        times=FOREVER,
+    )
+    large_prompt(origin, "p", FILM, fault=[cut, short])
+    ran = mirrored(archive, "p")
+    assert ran.states == {"p": "complete"}
+    assert archive.files()["p/large.mp4"] == FILM
+
+
+def test_a_lone_large_file_comes_in_segments(archive: Archive, origin: Origin) -> None:
+    large_prompt(origin, "p", FILM)
+    assert mirrored(archive, "p", transfer_segment_size=SEGMENT).states == {"p": "complete"}
+    assert archive.files()["p/large.mp4"] == FILM
+    assert any("range" in request.headers for request in origin.media_requests)
+
+
+def test_a_server_that_claims_ranges_and_ignores_them_costs_one_more_body_at_most(
+    archive: Archive, origin: Origin
+) -> None:
+    url = large_prompt(origin, "p", FILM, fault=ignore_range(times=FOREVER))
+    assert mirrored(archive, "p", transfer_segment_size=SEGMENT).states == {"p": "complete"}
+    assert archive.files()["p/large.mp4"] == FILM
+    assert origin.body_bytes(url) <= 4 * len(FILM)
+
+
+def test_a_child_under_the_roots_id_keeps_its_files(archive: Archive, origin: Origin) -> None:
+    url, body = picture(origin, "/child.png")
+    origin.prompt("p", answer(task("p", children=[task("p", images=[(None, url)])])))
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/child.png"] == body
+
+
+def test_a_running_child_under_the_roots_id_keeps_its_state(archive: Archive, origin: Origin) -> None:
+    origin.prompt("p", answer(task("p", children=[task("p", state=20)])))
+    assert mirrored(archive, "p").states == {"p": "pending"}
+
+
+def test_families_without_ids_lose_nobody(archive: Archive, origin: Origin) -> None:
+    url, body = picture(origin, "/grandchild.png")
+    grandchild = task("x", images=[(None, url)], promptId=None)
+    origin.prompt("p", answer(task("p", children=[task("x", children=[grandchild], promptId=None)])))
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/grandchild.png"] == body
+
+
+def test_a_childs_own_answer_counts_however_its_id_is_spelled(archive: Archive, origin: Origin) -> None:
+    url, body = picture(origin, "/kid.png")
+    origin.prompt("p", answer(task("p", children=[task("Kid", images=[])])))
+    origin.prompt("Kid", answer(task("kid", images=[(None, url)])))
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/kid.png"] == body
+
+
+def test_a_child_whose_entries_name_no_file_is_asked_for(archive: Archive, origin: Origin) -> None:
+    url, body = picture(origin, "/kid.png")
+    origin.prompt("p", answer(task("p", children=[task("kid", images=[(None, None)])])))
+    origin.prompt("kid", answer(task("kid", images=[(None, url)])))
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/kid.png"] == body
+
+
+def test_answers_that_name_one_another_do_not_multiply(archive: Archive, origin: Origin) -> None:
+    """Five small answers, each with forty children of the next id: a hundred million tasks, if one counted so."""
+    for level in range(5):
+        children = [task(f"level{level + 1}", images=[])] * 40
+        origin.prompt(f"level{level}", answer(task(f"level{level}", children=children)))
+    origin.prompt("level5", answer(task("level5")))
+    mirrored(archive, "level0")
+    assert asked(origin) == [f"level{level}" for level in range(6)]
+
+
+def test_a_child_that_fails_is_asked_once_a_run(archive: Archive, origin: Origin) -> None:
+    origin.prompt("p", answer(task("p", children=[task("kid", images=[])])))
+    assert mirrored(archive, "p").errors == ["NoData"]
+    assert asked(origin) == ["kid", "p"]
+
+
+@pytest.mark.parametrize("size", [2_000, 2 << 20], ids=["small", "with a journal"])
+@pytest.mark.parametrize("name", ["Content-Type", "Last-Modified", "ETag"])
+def test_header_bytes_that_are_no_text_are_left_out(archive: Archive, origin: Origin, name: str, size: int) -> None:
+    body = media.blob(size)
+    odd = Fault("odd", lambda file, request: file.reply(request).with_headers({name: "a/b; n=\xff\xfe"}), FOREVER)
+    large_prompt(origin, "p", body, fault=odd)
+    done_prompt(origin, "good", "a.png")
+    assert mirrored(archive, "p", "good").states == {"p": "complete", "good": "complete"}
+    assert archive.files()["p/large.mp4"] == body
+
+
+@pytest.mark.parametrize("what", ["a file", "a link", "no permission"])
+def test_what_stands_in_one_prompts_place_fails_that_prompt_only(archive: Archive, origin: Origin, what: str) -> None:
+    done_prompt(origin, "p", "a.png")
+    done_prompt(origin, "good", "a.png")
+    archive.root.mkdir()
+    if what == "a file":
+        (archive.root / "p").write_text("mine")
+    elif what == "a link":
+        (archive.root / "p").symlink_to(archive.root.parent)
+    else:
+        (archive.root / "p").mkdir()
+        (archive.root / "p" / "manifest.json").mkdir()
+    ran = mirrored(archive, "p", "good")
+    assert ran.states["good"] == "complete"
+    assert ran.states["p"] != "complete"
+    assert ran.code == 3
+
+
+def test_a_pipe_named_as_a_manifest_is_none(archive: Archive, origin: Origin) -> None:
+    done_prompt(origin, "p", "a.png")
+    (archive.root / "p").mkdir(parents=True)
+    os.mkfifo(archive.root / "p" / "manifest.json")
+    assert mirrored(archive, "p").states == {"p": "complete"}
+
+
+def test_folders_that_differ_by_case_come_back_from_their_manifests(archive: Archive, origin: Origin) -> None:
+    for prompt_id in ("ABC", "abc"):
+        done_prompt(origin, prompt_id, f"{prompt_id}.png")
+    mirrored(archive, "ABC")
+    (archive.root / ".mirror" / "catalog.sqlite").unlink()
+    mirrored(archive, "abc")
+    assert mirrored(archive, "ABC", "abc").states == {"ABC": "complete", "abc": "complete"}
+    assert archive.run("rebuild").code == 0
+    assert mirrored(archive, "ABC", "abc").states == {"ABC": "complete", "abc": "complete"}
+
+
+def test_a_manifest_that_cannot_be_read_is_written_anew_for_those_who_want_it(archive: Archive, origin: Origin) -> None:
+    done_prompt(origin, "p", "a.png")
+    mirrored(archive, "p")
+    (archive.root / "p" / "manifest.json").write_text("{")
+    origin.clear()
+    done = archive.run("fetch", "p", "--json")
+    assert (done.code, [line["state"] for line in done.lines]) == (0, ["complete"])
+    assert archive.manifest("p")["state"] == "complete"
+    assert not origin.media_requests
+
+
+def test_an_answer_of_millions_of_objects_is_refused_before_it_is_read(archive: Archive, origin: Origin) -> None:
+    origin.prompt("p", b'{"code":200,"data":{"x":[' + b"{}," * 1_000_001 + b"{}]}}")
+    done_prompt(origin, "good", "a.png")
+    ran = mirrored(archive, "p", "good")
+    assert ran.states == {"p": "unresolved", "good": "complete"}
+    assert ran.errors == ["BadAnswer"]
+
+
+@pytest.mark.parametrize("status", [520, 522, 599])
+def test_every_passing_fault_of_a_server_is_tried_again(archive: Archive, origin: Origin, status: int) -> None:
+    once = Fault("once", lambda file, request: replace(file.whole(), status=status, body=b"x"))
+    picture_url, body = picture(origin, "/a.png", fault=once)
+    origin.prompt("p", answer(task("p", images=[(None, picture_url)])))
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/a.png"] == body
