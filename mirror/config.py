@@ -91,7 +91,7 @@ def _find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> 
     if named:
         return Path(named).expanduser()
     here = Path("mirror.toml")
-    if here.is_file():
+    if _is_there(here):
         # A folder that somebody else can write must not decide where our token is sent.
         owner = here.stat().st_uid
         if owner not in (os.getuid(), 0):
@@ -102,7 +102,15 @@ def _find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> 
         return here
     folder = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
     user = Path(folder) / "mirror" / "mirror.toml"
-    return user if user.is_file() else None
+    return user if _is_there(user) else None
+
+
+def _is_there(path: Path) -> bool:
+    """False, too, where we may not look: in somebody else's home there is no file of ours."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _from_file(path: Path) -> dict[tuple[str, str], _Value]:

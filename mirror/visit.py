@@ -146,7 +146,10 @@ class Visit:
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
         elsewhere = await self._stored_elsewhere([asset.identity for asset in missing])
         for asset in missing:
+            waited = self._run.slots.locked()
             await self._run.slots.acquire()
+            if waited:  # another prompt may have stored the file meanwhile
+                elsewhere |= await self._stored_elsewhere([asset.identity])
             self._started.add(asset.identity)
             task = group.create_task(self._obtain(asset, elsewhere.get(asset.identity)))
             self._under_way.add(task)

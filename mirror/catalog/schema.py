@@ -53,25 +53,32 @@ def connect(path: Path, durable: bool, mode: Mode) -> sqlite3.Connection:
         CatalogError: a newer mirror wrote it.
         sqlite3.Error: anything else.
     """
-    if mode == "read":
-        connection = _read_only(path)
-    elif mode == "scratch":
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        if path.exists():
+    connection = _read_only(path) if mode == "read" else _own(path, mode)
+    try:
+        if mode == "scratch" and path.exists():
             with contextlib.closing(_read_only(path)) as file:
                 file.backup(connection)
-    else:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        _prepare(connection, path, durable, mode)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _own(path: Path, mode: Mode) -> sqlite3.Connection:
+    return sqlite3.connect(":memory:" if mode == "scratch" else path, isolation_level=None, timeout=10)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, durable: bool, mode: Mode) -> None:
+    if mode == "write":
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("PRAGMA foreign_keys = ON")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
-        connection.close()
         raise CatalogError(f"{path} was written by a newer mirror (version {version}): use that one")
     if version < len(MIGRATIONS) and mode != "read":
         _migrate(connection, version)
-    return connection
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

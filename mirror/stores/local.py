@@ -22,6 +22,7 @@ from mirror.stores import MANIFEST, Target
 from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGEST_MANIFEST = 256 << 20
 
 
@@ -146,7 +147,7 @@ class LocalStore:
             fresh = self._disk.parts / f"{_key(f'{here}/{name}')}.copy"
             with (
                 os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there), "rb") as source,
-                fresh.open("wb") as target,
+                os.fdopen(os.open(fresh, _NEW_FILE, 0o644), "wb") as target,
             ):
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
@@ -162,7 +163,7 @@ class LocalStore:
 
     def _write_manifest(self, folder: str, content: bytes) -> None:
         fresh = self._disk.parts / f"{_key(folder)}.manifest"
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(fresh, _NEW_FILE, 0o644)
         try:
             view = memoryview(content)
             while view:
