@@ -19,7 +19,7 @@ from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.models import Manifest
 from mirror.pipeline import Emit, Pipeline
-from mirror.run import Result, Run
+from mirror.run import Fetched, Result, Run
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
@@ -52,7 +52,7 @@ class Mirror:
         self._observer = Fanout(tuple(observers))
         self._codes: set[ExitCode] = set()
         self._pipeline: Pipeline | None = None
-        self._inflight: dict[str, asyncio.Future[None]] = {}
+        self._inflight: dict[str, asyncio.Future[Fetched]] = {}
 
     @property
     def exit_code(self) -> ExitCode:

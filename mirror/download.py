@@ -31,13 +31,15 @@ _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
 class Body:
     """A body on the wire: ``head`` describes the whole file, ``start`` is the offset of the first byte to come.
 
-    ``ranges`` says whether the server claims to serve parts of it.
+    ``partial`` says whether this is the part that was asked for, of the version that was known; else it is the whole,
+    of whatever version. ``ranges`` says whether the server claims to serve parts.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, head: Head, start: int, url: str) -> None:
         self.head = head
         self.start = start
-        self.ranges = response.status == 206 or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        self.partial = response.status == 206
+        self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         self._response = response
         self._url = url
 

@@ -22,6 +22,10 @@ FIRST_POLL = 2.0
 LONGEST_POLL = 60.0
 
 
+Fetched = tuple[str, Failure] | None
+"""How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What all visits of a run work with. ``inflight`` are the files that one of them fetches right now."""
@@ -35,7 +39,7 @@ class Run:
     observer: Observer
     secrets: tuple[str, ...]
     slots: asyncio.Semaphore
-    inflight: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mirror import spans
@@ -145,6 +146,21 @@ async def _closing(sink: Sink) -> AsyncIterator[Sink]:
     await sink.close()
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """One version of a file that the first stream and its helpers fetch together."""
+
+    head: Head
+    segments: Segments
+    helpers: set[asyncio.Task[None]]
+
+    def reach(self, stop: int | None, end: int) -> int | None:
+        """How far the first stream may go that has bytes up to ``end``: on, until a helper has the next piece."""
+        while stop is not None and end > stop and (further := self.segments.front(stop)) is not None:
+            stop = further
+        return stop
+
+
 class _One:
     """One file on its way. Each attempt takes up what the sink holds."""
 
@@ -173,7 +189,7 @@ class _One:
             if not await self._renew_url():
                 raise
             return await self.attempt()
-        except (Changed, TooLarge, NotMedia):
+        except (Changed, TooLarge):
             await self._sink.abort()
             raise
 
@@ -210,14 +226,18 @@ class _One:
         """One request from the first gap on, with helpers. True if it ended a body whose length nobody told."""
         helpers: set[asyncio.Task[None]] = set()
         try:
-            async with self._transfer.request(self._url, span, known) as body:
-                if span is None or body.start != span.start:
+            async with (
+                self._transfer.request(self._url, span, known) as body,
+                contextlib.aclosing(self._looked_at(body)) as chunks,
+            ):
+                first = await anext(chunks, b"")  # an error page costs nothing that is held
+                if not body.partial:
                     await self._begin(body.head)
                 head = self._sink.head or body.head
                 self._tell_size(head)
                 gaps = self._gaps() if head.length is not None else []
                 segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
-                await self._stream(body, head, segments, helpers)
+                await self._stream(body.start, first, chunks, _Shared(head, segments, helpers))
             await asyncio.gather(*helpers)
         finally:
             await _end(helpers)
@@ -246,30 +266,25 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, body: Body, head: Head, segments: Segments, helpers: set[asyncio.Task[None]]) -> None:
-        """Write a body from its start until its end, or until a helper has what comes next."""
-        at = body.start
-        stop = segments.front(at)
-        with self._transfer.batches(head.length) as roomy:
-            async with contextlib.aclosing(self._looked_at(body)) as chunks:
-                async for chunk in chunks:
-                    data = chunk
-                    while stop is not None and at + len(data) > stop:
-                        further = segments.front(stop)
-                        if further is None:
-                            data = chunk[: stop - at]
-                            break
-                        stop = further
-                    await self._sink.write(at, data)
-                    at += len(data)
-                    if len(data) < len(chunk):
-                        break
-                    self._check_size(at)
-                    if not roomy:
-                        await self._sink.flush()
-                    self._recruit(segments, head, helpers)
+    async def _stream(self, at: int, first: bytes, chunks: AsyncGenerator[bytes, None], shared: _Shared) -> None:
+        """Write a body from offset ``at`` until its end, or until a helper has what comes next."""
+        stop = shared.segments.front(at)
+        chunk: bytes | None = first
+        with self._transfer.batches(shared.head.length) as roomy:
+            while chunk is not None:
+                stop = shared.reach(stop, at + len(chunk))
+                data = chunk if stop is None else chunk[: stop - at]
+                await self._sink.write(at, data)
+                at += len(data)
+                if len(data) < len(chunk):
+                    break
+                self._check_size(at)
+                if not roomy:
+                    await self._sink.flush()
+                self._recruit(shared)
+                chunk = await anext(chunks, None)
         if stop is not None and at < stop:
-            raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
+            raise Truncated(f"the body ended at {at} of {shared.head.length} bytes: {shown(self._url)}")
 
     async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
         """The body's chunks, once its first bytes do not look like an error page."""
@@ -293,12 +308,13 @@ class _One:
         if why:
             raise NotMedia(f"{why}: {shown(self._url)}")
 
-    def _recruit(self, segments: Segments, head: Head, helpers: set[asyncio.Task[None]]) -> None:
+    def _recruit(self, shared: _Shared) -> None:
         """One more helper, if the host has an idle place that no other file waits for."""
-        at_work = sum(not helper.done() for helper in helpers)
+        segments = shared.segments
+        at_work = sum(not helper.done() for helper in shared.helpers)
         most = _MOST_HELPERS if self._ranges else 1
         if segments.shared and segments.left and at_work < most and self._transfer.level(self._url).idle:
-            helpers.add(asyncio.create_task(self._help(segments, head)))
+            shared.helpers.add(asyncio.create_task(self._help(segments, shared.head)))
 
     async def _help(self, segments: Segments, head: Head) -> None:
         """Fetch segments from the back. What fails is left to the first stream: a helper ends no attempt."""

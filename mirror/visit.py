@@ -7,6 +7,8 @@ import time
 from functools import partial
 from itertools import islice
 
+import msgspec
+
 from mirror import names
 from mirror.catalog import FileRecord, PromptRecord
 from mirror.errors import ApiError, ExitCode, Severity, StoreError, first_error
@@ -23,9 +25,12 @@ from mirror.manifests.document import decode, encode, entry, ordered
 from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptState, Receipt
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
-from mirror.run import Case, Result, Run
+from mirror.run import Case, Fetched, Result, Run
 from mirror.stores import Target
 from mirror.verdict import Findings, Verdict, conclude, unanswered
+
+_OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed"})
+"""Failures of a file that say nothing about the same file for another prompt."""
 
 
 class Visit:
@@ -164,8 +169,13 @@ class Visit:
         inflight = self._run.inflight
         while (other := inflight.get(asset.identity)) is not None:
             await asyncio.wait({other})
+            failed = other.result()
+            if failed is not None and failed[0] == asset.url and failed[1].error not in _OF_ONE_PLACE:
+                await self._failed(asset, msgspec.structs.replace(failed[1], role=asset.role))
+                return
             elsewhere = (await self._stored_elsewhere([asset.identity])).get(asset.identity)
         mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
+        ended: Fetched = None
         try:
             target = self._target(asset)
             receipt = await self._adopt(elsewhere, target) if elsewhere is not None else None
@@ -176,10 +186,11 @@ class Visit:
             if isinstance(outcome, Receipt):
                 await self._stored(asset, outcome, reused=reused)
             else:
+                ended = (asset.url, outcome)
                 await self._failed(asset, outcome)
         finally:
             del inflight[asset.identity]
-            mine.set_result(None)
+            mine.set_result(ended)
 
     def _target(self, asset: Asset) -> Target:
         lost = self._lost.get(asset.identity)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 
 import pytest
 
+from mirror.stores import Head, Target
+from mirror.stores.local import LocalStore
 from tests import media
 from tests.conftest import Archive
-from tests.faults import FOREVER, Fault, ignore_range
+from tests.faults import FOREVER, Fault, close_after, hold_after, html_page, ignore_range, status
 from tests.helpers import asked, done_prompt, large_prompt, mirrored, picture
 from tests.origin import Origin, answer, task
 
@@ -171,9 +174,53 @@ def test_an_answer_of_millions_of_objects_is_refused_before_it_is_read(archive: 
     assert ran.errors == ["BadAnswer"]
 
 
-@pytest.mark.parametrize("status", [520, 522, 599])
-def test_every_passing_fault_of_a_server_is_tried_again(archive: Archive, origin: Origin, status: int) -> None:
-    once = Fault("once", lambda file, request: replace(file.whole(), status=status, body=b"x"))
+def test_a_whole_body_never_completes_the_parts_of_another_version(archive: Archive, origin: Origin) -> None:
+    """The back of a file is held, its front is asked for, and the server has another version by now."""
+    url = large_prompt(origin, "p", FILM)
+    former = media.blob(len(FILM), seed=6)
+
+    async def hold_the_back() -> None:
+        store = LocalStore(archive.settings())
+        store.open()
+        sink = await store.sink(Target(identity=url, folder="p", names=("large.mp4",)))
+        await sink.begin(Head(length=len(former), etag='"former"'))
+        await sink.write(2 << 20, former[2 << 20 :])
+        await sink.close()
+        store.close()
+
+    asyncio.run(hold_the_back())
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/large.mp4"] == FILM
+    assert origin.media_requests[0].headers["range"] == "bytes=0-2097151"
+
+
+def test_an_error_page_does_not_cost_the_partial(archive: Archive, origin: Origin) -> None:
+    """A captive portal answers 200 to everything; when it is gone, the file goes on where it was."""
+    breaks = close_after(2 << 20, hold=True)
+    url = large_prompt(origin, "p", FILM, fault=[breaks, html_page()])
+    origin.release(url)
+    assert mirrored(archive, "p").errors == ["NotMedia"]
+    origin.clear()
+    assert mirrored(archive, "p").states == {"p": "complete"}
+    assert archive.files()["p/large.mp4"] == FILM
+    assert [request.headers["range"] for request in origin.media_requests] == ["bytes=2097152-"]
+
+
+def test_a_file_that_several_prompts_share_fails_once(archive: Archive, origin: Origin) -> None:
+    url, _ = picture(origin, "/dead.png", fault=hold_after(0))
+    gone = origin.add("/gone.png", b"x", fault=status(404, times=FOREVER))
+    for prompt_id in ("a", "b", "c"):
+        origin.prompt(prompt_id, answer(task(prompt_id, images=[(url, gone)])))
+    origin.release(url)
+    ran = mirrored(archive, "a", "b", "c")
+    assert set(ran.states.values()) == {"partial"}
+    assert ran.errors == ["Gone"] * 3
+    assert origin.count("/dead.png") == 1
+
+
+@pytest.mark.parametrize("number", [520, 522, 599])
+def test_every_passing_fault_of_a_server_is_tried_again(archive: Archive, origin: Origin, number: int) -> None:
+    once = Fault("once", lambda file, request: replace(file.whole(), status=number, body=b"x"))
     picture_url, body = picture(origin, "/a.png", fault=once)
     origin.prompt("p", answer(task("p", images=[(None, picture_url)])))
     assert mirrored(archive, "p").states == {"p": "complete"}
