@@ -186,10 +186,10 @@ class Mirror:
             transfer=self._transfer,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=asyncio.Semaphore(2 * self._transfer.cap),
+            slots=asyncio.Semaphore(2 * self._transfer.lanes.cap),
             inflight=self._inflight,
         )
-        workers = max(16, self._transfer.cap)
+        workers = max(16, self._transfer.lanes.cap)
         self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
         await self._pipeline.run(source)
         if self._pipeline.stopped_by_time:

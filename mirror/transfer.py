@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from mirror import spans
-from mirror.download import RECEIVE_MEMORY, Body, open_body
+from mirror.download import Body
 from mirror.errors import (
     Changed,
     MirrorError,
     NotMedia,
-    Refused,
     Severity,
     SourceError,
     TooLarge,
     Truncated,
-    Unavailable,
     UrlExpired,
 )
-from mirror.events import BytesReceived, FileSized, Observer
-from mirror.http import Http
-from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
+from mirror.events import FileSized, Observer
+from mirror.lanes import Lanes
 from mirror.media import HEAD, why_not_media
 from mirror.models import Asset, Failure, Outcome, PromptId, Receipt, Span
 from mirror.retry import Patience
@@ -40,28 +35,21 @@ from mirror.urls import shown
 FreshUrl = Callable[[], Awaitable[str | None]]
 """Asks the API again for the URL of one file; None where it names none any more."""
 
-_REQUEST_MEMORY = RECEIVE_MEMORY + (512 << 10)
-_BATCH_MEMORY = 2 << 20
-_RATE_WINDOW = 60.0
 _MOST_HELPERS = 7
 _SMALLEST_SEGMENT = 256 << 10
 
 
 class Transfer:
-    """Fetches files, many at once. Owns the media connections and what limits them."""
+    """Fetches files, many at once."""
 
     def __init__(self, settings: Settings, store: Store, observer: Observer) -> None:
         self.settings = settings.transfer
         self.observer = observer
-        self.cap = open_files_cap(max(256, settings.transfer.concurrency))
+        self.lanes = Lanes(settings, observer)
         self._store = store
-        self._http = Http(settings, observer, kind="media", unavailable=Unavailable, refused=Refused)
-        self._budget = ByteBudget(self.settings.memory)
-        self._levels = Levels(self.settings.concurrency, min(self.cap, self.settings.memory // _REQUEST_MEMORY))
-        self._rate = Rate(self.settings.limit_rate)
 
     async def close(self) -> None:
-        await self._http.close()
+        await self.lanes.close()
 
     async def fetch(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
         """Bring one file into the store: durable under its final name when this returns a Receipt.
@@ -80,58 +68,6 @@ class Transfer:
             return Failure(
                 error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
             )
-
-    @contextlib.asynccontextmanager
-    async def request(self, url: str, span: Span | None, known: Head | None) -> AsyncIterator[Body]:
-        """A request that waited for its place at the host and for its memory, both taken before a byte is read."""
-        level = self.level(url)
-        async with level.slot():
-            memory = await self._budget.take(_REQUEST_MEMORY)
-            try:
-                async with open_body(self._http, url, span, known) as body:
-                    yield body
-                level.finished()
-            except Unavailable:
-                level.overloaded()
-                raise
-            finally:
-                self._budget.give(memory)
-
-    @contextlib.contextmanager
-    def batches(self, length: int | None) -> Iterator[bool]:
-        """Memory for large batches, if there is any to spare; else False, and the caller writes small ones."""
-        memory = self._budget.try_take(min(_BATCH_MEMORY, length if length is not None else _BATCH_MEMORY))
-        try:
-            yield memory > 0 or length == 0
-        finally:
-            self._budget.give(memory)
-
-    def level(self, url: str) -> Level:
-        return self._levels.of(urlsplit(url).netloc)
-
-    async def chunks(self, body: Body, url: str) -> AsyncGenerator[bytes, None]:
-        """A body's bytes within the rate limit.
-
-        Raises:
-            Unavailable: they come slower than ``min_rate`` for a minute; our own pauses do not count.
-        """
-        waited, got, level = 0.0, 0, self.level(url)
-        async with contextlib.aclosing(body.chunks()) as chunks:
-            while True:
-                since = time.monotonic()
-                chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                waited += time.monotonic() - since
-                got += len(chunk)
-                level.moved(len(chunk))
-                self.observer(BytesReceived(bytes=len(chunk)))
-                if waited >= _RATE_WINDOW:
-                    if got < self.settings.min_rate * waited:
-                        raise Unavailable(f"slower than transfer.min_rate: {got / waited:.0f} B/s: {shown(url)}")
-                    waited, got = 0.0, 0
-                await self._rate.take(len(chunk))
-                yield chunk
 
 
 @contextlib.asynccontextmanager
@@ -165,7 +101,9 @@ class _One:
     """One file on its way. Each attempt takes up what the sink holds."""
 
     def __init__(self, transfer: Transfer, prompt_id: PromptId, asset: Asset, sink: Sink, fresh: FreshUrl) -> None:
-        self._transfer = transfer
+        self._settings = transfer.settings
+        self._observer = transfer.observer
+        self._lanes = transfer.lanes
         self._prompt_id = prompt_id
         self._asset = asset
         self._url = asset.url
@@ -227,7 +165,7 @@ class _One:
         helpers: set[asyncio.Task[None]] = set()
         try:
             async with (
-                self._transfer.request(self._url, span, known) as body,
+                self._lanes.request(self._url, span, known) as body,
                 contextlib.aclosing(self._looked_at(body)) as chunks,
             ):
                 first = await anext(chunks, b"")  # an error page costs nothing that is held
@@ -248,20 +186,20 @@ class _One:
         await self._sink.begin(head)
 
     def _check_size(self, size: int) -> None:
-        limit = self._transfer.settings.max_file_size
+        limit = self._settings.max_file_size
         if limit and size > limit:
             raise TooLarge(f"over {limit} bytes (transfer.max_file_size): {shown(self._url)}")
 
     def _tell_size(self, head: Head) -> None:
         if not self._told and head.length is not None:
             self._told = True
-            self._transfer.observer(
+            self._observer(
                 FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=self.progress())
             )
 
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
-        size, length = self._transfer.settings.segment_size, head.length or 1
+        size, length = self._settings.segment_size, head.length or 1
         size = max(size, _SMALLEST_SEGMENT) if size and self._ranges is not False else 0
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
@@ -270,7 +208,7 @@ class _One:
         """Write a body from offset ``at`` until its end, or until a helper has what comes next."""
         stop = shared.segments.front(at)
         chunk: bytes | None = first
-        with self._transfer.batches(shared.head.length) as roomy:
+        with self._lanes.batches(shared.head.length) as roomy:
             while chunk is not None:
                 stop = shared.reach(stop, at + len(chunk))
                 data = chunk if stop is None else chunk[: stop - at]
@@ -289,7 +227,7 @@ class _One:
     async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
         """The body's chunks, once its first bytes do not look like an error page."""
         head = b"" if body.start == 0 else None
-        async with contextlib.aclosing(self._transfer.chunks(body, self._url)) as chunks:
+        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
             async for chunk in chunks:
                 if head is None:
                     yield chunk
@@ -313,7 +251,7 @@ class _One:
         segments = shared.segments
         at_work = sum(not helper.done() for helper in shared.helpers)
         most = _MOST_HELPERS if self._ranges else 1
-        if segments.shared and segments.left and at_work < most and self._transfer.level(self._url).idle:
+        if segments.shared and segments.left and at_work < most and self._lanes.level(self._url).idle:
             shared.helpers.add(asyncio.create_task(self._help(segments, shared.head)))
 
     async def _help(self, segments: Segments, head: Head) -> None:
@@ -321,10 +259,10 @@ class _One:
         while (piece := segments.back()) is not None:
             at = piece.start
             try:
-                async with self._transfer.request(self._url, piece, head) as body:
+                async with self._lanes.request(self._url, piece, head) as body:
                     self._ranges = self._ranges is not False and body.start == at
                     if body.start == at:
-                        async with contextlib.aclosing(self._transfer.chunks(body, self._url)) as chunks:
+                        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
                             async for chunk in chunks:
                                 data = chunk[: piece.stop - at]
                                 await self._sink.write(at, data)

@@ -25,8 +25,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("rows, blocks, journals, counts", "catalog.rows sources.blocking stores.journal observers.redact observers.tally"),
     ("the service, one request, the record, the sources", "api catalog download verdict stores.recovery"),
     (
-        "sources to choose from, lines to read",
-        "sources.args sources.file sources.stdin observers.formats observers.progress",
+        "sources to choose from, lines to read, lanes to travel on",
+        "sources.args sources.file sources.stdin observers.formats observers.progress lanes",
     ),
     ("one file: fetched, and put where it stays", "adoption resolve transfer stores.partial observers.log"),
     ("the store, and what a run's parts share", "run stores.local"),
