@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from mirror.answers import read_task
 from mirror.catalog import FileRecord, PromptRecord
-from mirror.errors import StoreError
-from mirror.manifests.document import decode
+from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, PromptId, PromptState, TaskState
 from mirror.plan import plan
 
 
 def record_from(content: bytes, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
     """What a manifest's bytes say of its prompt; None where it cannot be read, or is another prompt's."""
-    try:
-        manifest = decode(content)
-    except StoreError:
+    manifest = decode_if_sound(content)
+    if manifest is None:
         return None
     if prompt_id is not None and manifest.prompt_id != prompt_id:
         return None

@@ -11,7 +11,8 @@ import binascii
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+
+import aiohttp
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
@@ -20,9 +21,6 @@ from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
 from mirror.urls import is_signed, shown
-
-if TYPE_CHECKING:
-    import aiohttp
 
 _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
 """``aws-chunked`` is how some tools uploaded an object; what S3 then sends is the object itself."""
@@ -49,15 +47,12 @@ class Body:
         Raises:
             Truncated: the body ended before its length, or its last chunk, was reached.
         """
-        # Imported where it is used: the command line's help must not pay for it.
-        from aiohttp import ClientPayloadError  # noqa: PLC0415
-
         got = 0
         try:
             async for chunk in self._response.content.iter_any():
                 got += len(chunk)
                 yield chunk
-        except ClientPayloadError:
+        except aiohttp.ClientPayloadError:
             raise Truncated(f"the body broke off after {self.start + got} bytes: {shown(self._url)}") from None
         expected = self._response.content_length
         if expected is not None and got < expected:

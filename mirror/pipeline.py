@@ -11,9 +11,9 @@ from mirror.adoption import record_from
 from mirror.agenda import Agenda
 from mirror.api import check_prompt_id
 from mirror.catalog import PromptRecord
-from mirror.errors import BadParameter, ExitCode, StoreError, first_error
+from mirror.errors import BadParameter, ExitCode, first_error
 from mirror.events import PromptFinished
-from mirror.manifests.document import decode
+from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, PromptId, PromptState
 from mirror.preview import preview
 from mirror.run import Case, Result, Run, refused
@@ -173,10 +173,7 @@ class Pipeline:
 
     async def _read_manifest(self, folder: str) -> Manifest | None:
         [content] = await self._run.store.read_manifests([folder])
-        try:
-            return decode(content) if content is not None else None
-        except StoreError:
-            return None
+        return decode_if_sound(content)
 
     # Visits ------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from mirror.events import (
     PromptStarted,
     PromptWaiting,
 )
-from mirror.manifests.document import decode, encode, entry, ordered
+from mirror.manifests.document import decode_if_sound, encode, entry, ordered
 from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptState, Receipt
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
@@ -87,10 +87,7 @@ class Visit:
 
     async def _read_prior(self) -> Manifest | None:
         [content] = await self._run.store.read_manifests([self._record.folder])
-        try:
-            manifest = decode(content) if content is not None else None
-        except StoreError:
-            return None
+        manifest = decode_if_sound(content)
         return manifest if manifest is not None and manifest.prompt_id == self._id else None
 
     # Transfers ---------------------------------------------------------------------------------

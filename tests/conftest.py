@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mirror import Manifest, Settings, load_settings
+from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
 
@@ -129,3 +130,17 @@ def by_id(manifests: list[Manifest]) -> dict[str, Manifest]:
     found = {manifest.prompt_id: manifest for manifest in manifests}
     assert len(found) == len(manifests), "a prompt came twice"
     return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[LocalStore]:
+    """A local store that is open."""
+    opened = LocalStore(load_settings(root=root, transfer_min_free_space=0))
+    opened.open()
+    yield opened
+    opened.close()

@@ -102,6 +102,16 @@ class Table:
             raise seen
         return seen
 
+    def check(self, row: Row) -> None:
+        """What the row's fault must come to; and, with the fault gone, what the next run makes of it."""
+        seen = self[row]
+        assert seen.end == row.end
+        assert row.matches(seen.asked, row.asked), seen.asked
+        assert seen.end_later.wrong == ()
+        assert seen.end_later.state == "complete"
+        assert row.matches(seen.asked_later, row.later if row.error else 0), seen.asked_later
+        assert seen.parts_later == []
+
     async def _run(self) -> None:
         room = asyncio.Semaphore(_AT_ONCE)
 

@@ -247,10 +247,4 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_fault(row: Row, table: Table) -> None:
-    seen = table[row]
-    assert seen.end == row.end
-    assert row.matches(seen.asked, row.asked), seen.asked
-    assert seen.end_later.wrong == ()
-    assert seen.end_later.state == "complete"
-    assert row.matches(seen.asked_later, row.later if row.error else 0), seen.asked_later
-    assert seen.parts_later == []
+    table.check(row)

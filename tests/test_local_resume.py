@@ -38,11 +38,6 @@ from tests.store_runs import (
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
 class TestTakenUpAgain:
     def test_by_the_next_run(self, root: Path) -> None:
         held_after(root, (0, 50_000), (50_000, 90_000), (120_000, 130_000))

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,6 @@ from tests.store_runs import (
     put,
     settings,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalStore]:
-    opened = LocalStore(settings(root))
-    opened.open()
-    yield opened
-    opened.close()
 
 
 class TestCommit:

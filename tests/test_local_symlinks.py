@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,19 +22,6 @@ from tests.store_runs import (
     part,
     settings,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalStore]:
-    opened = LocalStore(settings(root))
-    opened.open()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -115,6 +115,14 @@ def decode(content: bytes) -> Manifest:
     return manifest
 
 
+def decode_if_sound(content: bytes | None) -> Manifest | None:
+    """A manifest read back; None where there is none, or none that can be trusted."""
+    try:
+        return decode(content) if content is not None else None
+    except StoreUnavailable:
+        return None
+
+
 def same_content(one: Manifest, other: Manifest) -> bool:
     """True where two manifests say the same of the prompt, whenever they were written."""
     return msgspec.structs.replace(one, mirrored_at="") == msgspec.structs.replace(other, mirrored_at="")
