@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.settings import ApiSettings, Settings
+from mirror.settings import ApiSettings, S3Settings, Settings
 
 ENV_PREFIX = "MIRROR_"
 _RESERVED = {"MIRROR_CONFIG"}
 
 FLAG_KEYS: Mapping[str, tuple[str, str]] = {
     "root": ("archive", "root"),
+    "s3_endpoint": ("s3", "endpoint_url"),
     "concurrency": ("transfer", "concurrency"),
     "limit_rate": ("transfer", "limit_rate"),
     "log_format": ("log", "format"),
@@ -51,8 +52,8 @@ def load_settings(config: str | os.PathLike[str] | None = None, /, **flags: Any)
     """Resolve the settings as the command line does.
 
     ``config`` is a TOML file; without it ``MIRROR_CONFIG``, ``./mirror.toml`` and the user's config folder are looked
-    at. ``flags`` are named as on the command line (``root``, ``concurrency``, ``limit_rate``, ``log_format``) or
-    ``section_key`` (``api_token``); None means not given.
+    at. ``flags`` are named as on the command line (``root``, ``s3``, ``s3_endpoint``, ``s3_only``, ``concurrency``,
+    ``limit_rate``, ``log_format``) or ``section_key`` (``api_token``); None means not given.
 
     Raises:
         ConfigError: a file, key or value is wrong.
@@ -79,6 +80,7 @@ def load(
         sections.setdefault(section, {})[key] = _convert(section, key, value)
     built = {name: _SECTIONS[name](**given) for name, given in sections.items()}
     settings = _with_token(Settings(**built), values)
+    _check_s3(settings.s3, values)
     return Loaded(settings, path, tuple(warnings))
 
 
@@ -148,7 +150,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str],
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[tuple[str, str], _Value]:
     values = {}
-    for flag, raw in flags.items():
+    for flag, raw in _spelled_out(flags).items():
         if raw is None:
             continue
         section, key = FLAG_KEYS.get(flag) or _split(flag)
@@ -157,6 +159,17 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[tuple[str, str], _Value]:
         given = os.fspath(raw) if isinstance(raw, os.PathLike) else raw
         values[section, key] = _Value(given, f"--{flag.replace('_', '-')}", text=True, base=Path())
     return values
+
+
+def _spelled_out(flags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``s3="s3://bucket/prefix"`` as the two settings that it stands for."""
+    if flags.get("s3") is None:
+        return {flag: raw for flag, raw in flags.items() if flag != "s3"}
+    match = re.fullmatch(r"s3://([^/?#]+)(?:/([^?#]*))?", str(flags["s3"]))
+    if not match:
+        raise ConfigError(f"--s3: expected s3://bucket or s3://bucket/prefix, got {flags['s3']!r}")
+    rest = {flag: raw for flag, raw in flags.items() if flag != "s3"}
+    return {**rest, "s3_bucket": match[1], "s3_prefix": match[2] or ""}
 
 
 def _split(flag: str) -> tuple[str, str]:
@@ -177,6 +190,8 @@ def _convert(section: str, key: str, value: _Value) -> Any:
             raise ConfigError(f"{where}: {error}") from None
     if value.text and isinstance(raw, str) and get_args(kind)[:1] == (str,) and Ellipsis in get_args(kind):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if value.text and isinstance(raw, str) and get_origin(kind) is dict:
+        raw = _pairs(raw, where)
     try:
         converted = msgspec.convert(raw, kind, strict=not value.text)
     except msgspec.ValidationError as error:
@@ -197,6 +212,14 @@ def _convert(section: str, key: str, value: _Value) -> Any:
     return converted
 
 
+def _pairs(text: str, where: str) -> dict[str, str]:
+    """``"a=b, c=d"`` as a table, as it stands in an environment variable."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ConfigError(f"{where}: expected name=value, name=value, got {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 _LINE = r"[\x20-\x7e]*"
 _FORMS = {
     ("archive", "root"): (r"(?s).+", "a folder"),
@@ -204,6 +227,14 @@ _FORMS = {
     ("api", "auth_scheme"): (r"[A-Za-z0-9-]*", "one word such as Bearer, or nothing"),
     ("transfer", "user_agent"): (_LINE, "printable ASCII on one line"),
     ("transfer", "proxy"): (r"(https?://[^\s/?#]+/?)?", "http://host:port"),
+    ("s3", "bucket"): (r"([A-Za-z0-9][A-Za-z0-9._-]{1,254})?", "a bucket's name, without s3:// and without a path"),
+    ("s3", "prefix"): (r"(?s)[^\x00-\x1f\x7f]{0,700}", "a path in the bucket, at most 700 characters"),
+    ("s3", "endpoint_url"): (r"(https?://[^\s/?#@]+/?)?", "http:// or https:// and a host, without a path"),
+    ("s3", "region"): (r"[A-Za-z0-9-]*", "a region such as eu-central-1"),
+    ("s3", "role_arn"): (r"(arn:[\x21-\x7e]+)?", "arn:aws:iam::<account>:role/<name>"),
+    ("s3", "storage_class"): (r"[A-Z0-9_]*", "a storage class such as STANDARD_IA"),
+    ("s3", "kms_key_id"): (r"[\x21-\x7e]*", "the id, ARN or alias of a key"),
+    ("s3", "cache_control"): (_LINE, "printable ASCII on one line"),
 }
 
 _PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file")}
@@ -225,6 +256,26 @@ def _with_token(settings: Settings, values: Mapping[tuple[str, str], _Value]) ->
     if token and not re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)*", token):
         raise ConfigError(f"{origin}: [api] token: expected printable ASCII on one line, as an HTTP header can carry")
     return msgspec.structs.replace(settings, api=msgspec.structs.replace(api, token=token)) if token else settings
+
+
+def _check_s3(s3: S3Settings, values: Mapping[tuple[str, str], _Value]) -> None:
+    """What the keys of ``[s3]`` demand of each other."""
+
+    def origin(key: str) -> str:
+        return f"{values['s3', key].origin}: [s3] {key}"
+
+    if s3.only and not s3.bucket:
+        raise ConfigError(f"{origin('only')}: needs a bucket: give --s3 s3://bucket/prefix, or [s3] bucket")
+    if s3.kms_key_id and not s3.sse.startswith("aws:kms"):
+        raise ConfigError(f'{origin("kms_key_id")}: needs sse = "aws:kms" beside it')
+    if len(s3.tags) > 10:
+        raise ConfigError(f"{origin('tags')}: an object can carry 10 tags at most, got {len(s3.tags)}")
+    for host, source in s3.sources.items():
+        if not re.fullmatch(r"[a-z0-9.-]+(:\d+)?", host) or not re.fullmatch(r"[A-Za-z0-9._-]+(/.*)?", source):
+            raise ConfigError(
+                f'{origin("sources")}: expected "host" = "bucket" or "bucket/prefix", the host in lower case, '
+                f"got {host!r} = {source!r}"
+            )
 
 
 def require_api(api: ApiSettings) -> None:

@@ -71,6 +71,22 @@ class BytesReceived(Event, frozen=True, kw_only=True):
     bytes: int
 
 
+class BytesSent(Event, frozen=True, kw_only=True):
+    """Bytes of a body went to the bucket."""
+
+    bytes: int
+
+
+class FilePlaced(Event, frozen=True, kw_only=True):
+    """A file is in the bucket; ``via`` as in the manifest."""
+
+    prompt_id: str
+    url: str
+    key: str
+    bytes: int
+    via: str
+
+
 class FileStored(Event, frozen=True, kw_only=True):
     """A file is durable under its final name. ``reused`` if it was linked from another prompt of this run."""
 
@@ -87,7 +103,7 @@ class FileFailed(Event, frozen=True, kw_only=True):
 
 
 class RequestSent(Event, frozen=True, kw_only=True):
-    """An HTTP request went out; ``kind`` is ``api`` or ``media``."""
+    """An HTTP request went out; ``kind`` is ``api``, ``media`` or ``s3``."""
 
     kind: str
 

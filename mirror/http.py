@@ -12,7 +12,7 @@ import contextlib
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -87,6 +87,23 @@ class Http:
                 # A body that was read to its end has given its connection back already.
                 response.close()
 
+    @contextlib.asynccontextmanager
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterable[bytes] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to any request, redirects not followed. How long a body may take is the caller's to say.
+
+        Raises:
+            MirrorError: as :meth:`get`.
+        """
+        with self._translated(url):
+            self._check(url)
+            response = await self._send(url, headers, method=method, body=body)
+            try:
+                yield response
+            finally:
+                response.close()
+
     async def _follow(self, url: str, headers: Mapping[str, str], *, same_origin: bool) -> aiohttp.ClientResponse:
         start, seen = url, {url}
         while True:
@@ -114,7 +131,9 @@ class Http:
             raise self._refused(f"{shown(url)} redirects to what is no URL: {shown(location)}") from None
         return target
 
-    async def _send(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _send(
+        self, url: str, headers: Mapping[str, str], method: str = "GET", body: AsyncIterable[bytes] | None = None
+    ) -> aiohttp.ClientResponse:
         proxy = self._proxy_for(url)
         if proxy and self._guarded and names_private_place(urlsplit(url).hostname or ""):
             raise self._refused(f"{shown(url)} is not a public address")
@@ -126,9 +145,9 @@ class Http:
         self._observer(RequestSent(kind=self._kind))
         # aiohttp's own timeout starts anew with each byte: headers that trickle would hold a place for ever.
         patience = self._transfer.connect_timeout + self._transfer.stall_timeout
-        async with asyncio.timeout(patience or None):
-            return await session.get(
-                target, headers=headers, allow_redirects=False, proxy=URL(proxy) if proxy else None
+        async with asyncio.timeout(patience or None if body is None else None):
+            return await session.request(
+                method, target, headers=headers, data=body, allow_redirects=False, proxy=URL(proxy) if proxy else None
             )
 
     def _check(self, url: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, NewType
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 PromptId = NewType("PromptId", str)
 """The service's name for one request; a root prompt may have children with ids of their own."""
@@ -170,14 +170,33 @@ class Media(Struct, frozen=True, kw_only=True):
 
 
 class S3Object(Struct, frozen=True, kw_only=True):
-    """Where a file stands in the user's bucket; ``via`` is ``upload``, ``stream`` or ``copy``."""
+    """Where a file stands in the user's bucket; ``via`` is ``upload``, ``stream`` or ``copy``.
+
+    The checksums are the store's own, in base64; with ``-N`` at their end they are those of a multipart object of N
+    parts (the S3 reference, "Checking object integrity"). One that the store did not give is null; the one that is
+    not asked for by default is left out then.
+    """
 
     bucket: str
     key: str
     etag: str
     version_id: str | None = None
     checksum_sha256: str | None = None
+    checksum_crc64nvme: str | UnsetType = UNSET
     via: str
+
+
+class Placed(Struct, frozen=True, kw_only=True):
+    """Where a prompt's manifest stands in the user's bucket, and which one that is.
+
+    ``current`` is False where a later manifest stands on disk only.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None = None
+    current: bool = True
 
 
 class Receipt(Struct, frozen=True, kw_only=True):

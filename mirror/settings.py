@@ -89,6 +89,29 @@ class SecuritySettings(_Section, frozen=True, kw_only=True):
     allow_private_addresses: bool = False
 
 
+class S3Settings(_Section, frozen=True, kw_only=True):
+    """``[s3]``: the user's own bucket. Without ``bucket`` there is none."""
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint_url: str = ""
+    region: str = ""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    profile: str = ""
+    role_arn: str = ""
+    storage_class: str = ""
+    sse: Literal["", "AES256", "aws:kms", "aws:kms:dsse"] = ""
+    kms_key_id: str = ""
+    tags: dict[str, str] = {}
+    cache_control: str = ""
+    request_payer: bool = False
+    checksum: Literal["sha256", "crc64nvme", "when_required"] = "sha256"
+    conditional_writes: bool = True
+    only: bool = False
+    copy: Literal["auto", "never"] = "auto"
+    sources: dict[str, str] = {}
+
+
 class LogSettings(_Section, frozen=True, kw_only=True):
     """``[log]``: what stderr shows."""
 
@@ -103,6 +126,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     archive: ArchiveSettings = ArchiveSettings()
     transfer: TransferSettings = TransferSettings()
     security: SecuritySettings = SecuritySettings()
+    s3: S3Settings = S3Settings()
     log: LogSettings = LogSettings()
 
 

@@ -1,0 +1,151 @@
+"""Who we are to the store: credentials that are refreshed, and signatures made with them.
+
+boto3 finds the credentials (environment, profile, web identity, instance role; ``role_arn`` through STS) and keeps them
+fresh; botocore's SigV4 signer makes every signature, for aiohttp's requests and for boto3's own alike, so that a clock
+that is wrong and a token that has run out are mended in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import boto3
+import botocore.auth
+import botocore.credentials
+import botocore.exceptions
+from botocore.awsrequest import AWSRequest
+
+from mirror.errors import ConfigError, Denied, StoreUnavailable
+from mirror.settings import S3Settings
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+class Identity:
+    """Credentials and clock. Blocks where it says so: call it in a thread."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        self._credentials: Any = None
+        self._skew = timedelta()
+        self.session: Any = None
+
+    def load(self) -> None:
+        """Find the credentials from scratch: first of all, and again when the store says that they have run out.
+
+        Blocks.
+
+        Raises:
+            ConfigError: the profile does not exist, or cannot be read.
+            Denied: there are none.
+        """
+        profile = self._settings.profile or None
+        try:
+            self.session = boto3.Session(profile_name=profile, region_name=self._settings.region or None)
+            found = self.session.get_credentials()
+            if found is None:
+                raise Denied(
+                    "no credentials for the bucket were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                    "or [s3] profile, or run where a role gives some"
+                )
+            self._credentials = self._in_role(found) if self._settings.role_arn else found
+            self.refresh()
+        except (botocore.exceptions.ProfileNotFound, botocore.exceptions.ConfigParseError) as error:
+            raise ConfigError(f"[s3] profile: {error}") from None
+        except botocore.exceptions.PartialCredentialsError as error:
+            raise Denied(f"the credentials for the bucket are incomplete: {error}") from None
+
+    def _in_role(self, source: Any) -> Any:
+        fetcher = botocore.credentials.AssumeRoleCredentialFetcher(
+            client_creator=self.session._session.create_client,
+            source_credentials=source,
+            role_arn=self._settings.role_arn,
+            extra_args={"RoleSessionName": "mirror"},
+        )
+        return botocore.credentials.DeferredRefreshableCredentials(
+            method="assume-role", refresh_using=fetcher.fetch_credentials
+        )
+
+    @property
+    def is_stale(self) -> bool:
+        """True where the next signature would have to wait for fresh credentials: call :meth:`refresh` first."""
+        needed = getattr(self._credentials, "refresh_needed", None)
+        return bool(needed is not None and needed())
+
+    def refresh(self) -> None:
+        """Fetch fresh credentials where they are about to run out. Blocks.
+
+        Raises:
+            Denied: whoever gives them does not.
+            StoreUnavailable: whoever gives them cannot be reached.
+        """
+        try:
+            self._credentials.get_frozen_credentials()
+        except botocore.exceptions.ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            what = f"the role {self._settings.role_arn}" if self._settings.role_arn else "the credentials' role"
+            raise Denied(
+                f"{what} cannot be assumed ({code}): may these credentials call sts:AssumeRole on it?"
+            ) from None
+        except (botocore.exceptions.BotoCoreError, OSError) as error:
+            raise StoreUnavailable(f"no credentials could be fetched ({type(error).__name__})") from None
+
+    def heed_clock(self, date: str | None) -> bool:
+        """Take the store's clock for ours, from an answer's Date header; False where that says nothing new."""
+        try:
+            there = parsedate_to_datetime(date or "")
+        except (ValueError, TypeError, IndexError):
+            return False
+        before, self._skew = self._skew, there - datetime.now(UTC)
+        return abs(self._skew - before) > timedelta(seconds=60)
+
+    def sign(self, request: AWSRequest, region: str, payload: str) -> None:
+        """Add the headers that authorise a request; ``payload`` is the SHA-256 of its body in hex."""
+        frozen = self._credentials.get_frozen_credentials()
+        _Signer(frozen, region, payload, datetime.now(UTC) + self._skew).add_auth(request)
+
+    def headers(self, method: str, url: str, headers: Mapping[str, str], region: str, payload: str) -> dict[str, str]:
+        """The headers to send, signature included."""
+        request = AWSRequest(method=method, url=url, headers=dict(headers))
+        self.sign(request, region, payload)
+        return dict(request.headers.items())
+
+    def presigned(self, url: str, region: str, seconds: int) -> str:
+        """A URL that lets anybody GET this object for so long."""
+        request = AWSRequest(method="GET", url=url, headers={})
+        frozen = self._credentials.get_frozen_credentials()
+        _QuerySigner(frozen, region, seconds, datetime.now(UTC) + self._skew).add_auth(request)
+        return str(request.url)
+
+
+class _Signer(botocore.auth.S3SigV4Auth):
+    """botocore's signer, with a payload's digest that is known already, at a moment of our choice."""
+
+    def __init__(self, credentials: Any, region: str, payload: str, moment: datetime) -> None:
+        super().__init__(credentials, "s3", region)
+        self._payload = payload
+        self._moment = moment
+
+    def payload(self, request: AWSRequest) -> str:  # noqa: ARG002
+        return self._payload
+
+    def _modify_request_before_signing(self, request: AWSRequest) -> None:
+        request.context["timestamp"] = self._moment.strftime(_STAMP)
+        super()._modify_request_before_signing(request)  # type: ignore[misc]
+
+
+class _QuerySigner(botocore.auth.S3SigV4QueryAuth):
+    """The same for a signature that stands in a URL."""
+
+    def __init__(self, credentials: Any, region: str, seconds: int, moment: datetime) -> None:
+        super().__init__(credentials, "s3", region, expires=seconds)
+        self._moment = moment
+
+    def _modify_request_before_signing(self, request: AWSRequest) -> None:
+        request.context["timestamp"] = self._moment.strftime(_STAMP)
+        super()._modify_request_before_signing(request)  # type: ignore[misc]

@@ -1,0 +1,143 @@
+"""The hot calls: PutObject and UploadPart, and what is read back, over the same HTTP stack as the downloads.
+
+A body that is here whole is sent again from memory as long as the store is busy; what the store answers is compared
+with what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
+
+import aiohttp
+from msgspec import Struct
+
+from mirror.errors import ChecksumMismatch, Denied
+from mirror.events import BytesSent, Observer
+from mirror.http import Http
+from mirror.limits import Level, Levels
+from mirror.settings import Settings
+from mirror.stores.s3.checksums import Buffers, contradicts
+from mirror.stores.s3.control import Control
+from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
+from mirror.stores.s3.signing import EMPTY
+
+_PIECE = 64 << 10
+_LONGEST_ERROR = 64 << 10
+
+
+class Put(Struct, frozen=True, kw_only=True):
+    """A body on its way: its digest (hex), and the headers that go with it, those for checking among them."""
+
+    operation: str
+    key: str
+    query: str = ""
+    body: Buffers
+    size: int
+    sha256: str
+    headers: Mapping[str, str]
+
+
+class Wire:
+    """Signed requests to one bucket."""
+
+    def __init__(self, settings: Settings, control: Control, observer: Observer, cap: int) -> None:
+        self._settings = settings
+        self._control = control
+        self._observer = observer
+        self._http = Http(settings, observer, kind="s3", unavailable=Unreachable, refused=Denied)
+        self._levels = Levels(settings.transfer.concurrency, cap)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    @property
+    def _level(self) -> Level:
+        return self._levels.of(self._control.address.base)
+
+    async def put(self, what: Put) -> Mapping[str, str]:
+        """Send a body; the answer's headers, which do not contradict what was sent.
+
+        Raises:
+            PreconditionFailed, NoSuchUpload: as the store says.
+            ChecksumMismatch: the store has other bytes than were sent.
+            StoreError: it cannot take them.
+        """
+        return await self._control.patiently(self._where(what.key), partial(self._put, what))
+
+    async def _put(self, what: Put) -> Mapping[str, str]:
+        level = self._level
+        async with level.slot():
+            try:
+                answer = await self._put_once(what)
+            except Unreachable:
+                level.overloaded()
+                raise
+            level.moved(what.size)
+            level.finished()
+        wrong = contradicts(what.headers, answer)
+        if wrong:
+            raise ChecksumMismatch(f"{self._where(what.key)}: the store's {wrong} is not that of what was sent")
+        return answer
+
+    async def _put_once(self, what: Put) -> Mapping[str, str]:
+        identity = await self._control.fresh_identity()
+        url = self._control.address.url(what.key) + (f"?{what.query}" if what.query else "")
+        signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
+        signed["Content-Length"] = str(what.size)
+        stall = self._settings.transfer.stall_timeout or None
+        async with asyncio.timeout(stall) as timer:
+            body = self._pieces(what.body, timer, stall)
+            async with self._http.send("PUT", url, signed, body) as response:
+                if response.status == 200:
+                    return response.headers.copy()
+                raise await self._refusal(what.operation, what.key, response)
+
+    async def _pieces(self, body: Buffers, timer: asyncio.Timeout, stall: float | None) -> AsyncGenerator[bytes, None]:
+        """The body in pieces; each that the socket takes shows that the other side is alive."""
+        loop = asyncio.get_running_loop()
+        for buffer in body:
+            for start in range(0, len(buffer), _PIECE):
+                piece = buffer[start : start + _PIECE]
+                yield piece
+                self._observer(BytesSent(bytes=len(piece)))
+                if stall is not None and not timer.expired():
+                    timer.reschedule(loop.time() + stall)
+
+    @contextlib.asynccontextmanager
+    async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An object's answer (200 or 206), its body not yet read. Not tried again: the caller knows how far it got.
+
+        Raises:
+            NoSuchKey, PreconditionFailed: as the store says.
+            StoreError: it cannot be read.
+        """
+        identity = await self._control.fresh_identity()
+        url = self._control.address.url(key)
+        signed = identity.headers("GET", url, self._paying(headers or {}), self._control.region, EMPTY)
+        async with self._http.send("GET", url, signed) as response:
+            if response.status not in (200, 206):
+                raise await self._refusal("GetObject", key, response)
+            yield response
+
+    def _paying(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        return {**headers, "x-amz-request-payer": "requester"} if self._settings.s3.request_payer else headers
+
+    async def _refusal(self, operation: str, key: str, response: aiohttp.ClientResponse) -> Exception:
+        body = await response.content.read(_LONGEST_ERROR)
+        refusal = Refusal(
+            operation=operation,
+            code=code_in(body),
+            status=response.status,
+            where=self._where(key),
+            headers=dict(response.headers),
+        )
+        error = error_of(refusal, self._settings.s3)
+        if isinstance(error, WrongRegion) and error.region is None:
+            error.region = region_in(body)
+        return error
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self._control.bucket}/{key}"
