@@ -7,11 +7,12 @@ from mirror.catalog import FileRecord, PromptRecord
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, PromptId, PromptState, TaskState
 from mirror.plan import plan
+from mirror.stores import Document
 
 
-def record_from(content: bytes, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
-    """What a manifest's bytes say of its prompt; None where it cannot be read, or is another prompt's."""
-    manifest = decode_if_sound(content)
+def record_from(document: Document, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
+    """What a manifest says of its prompt; None where it cannot be read, or is another prompt's."""
+    manifest = decode_if_sound(document.content)
     if manifest is None:
         return None
     if prompt_id is not None and manifest.prompt_id != prompt_id:
@@ -27,6 +28,7 @@ def record_from(content: bytes, folder: str, prompt_id: PromptId | None = None) 
         folder=folder,
         state=manifest.state,
         unfinished=_is_unfinished(manifest, {*stored, *failed}),
+        placed=document.placed,
         files=(*stored.values(), *failed.values()),
     )
 

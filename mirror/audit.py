@@ -10,6 +10,7 @@ from msgspec import Struct
 from mirror.adoption import record_from
 from mirror.catalog import Catalog
 from mirror.models import PromptId
+from mirror.stores import Document
 from mirror.stores.local import LocalStore
 
 _PAGE = 500
@@ -63,7 +64,7 @@ async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:
     try:
         for folder in store.folders():
             content = store.read_manifest_now(folder)
-            record = record_from(content, folder) if content is not None else None
+            record = record_from(Document(content=content), folder) if content is not None else None
             if record is None:
                 unreadable.append(folder)
                 continue

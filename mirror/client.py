@@ -15,18 +15,19 @@ from types import TracebackType
 from mirror.api import Api
 from mirror.catalog import Catalog
 from mirror.config import require_api
+from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
+from mirror.limits import shared_out
 from mirror.models import Manifest
 from mirror.pipeline import Emit, Pipeline
+from mirror.places import open_places
 from mirror.run import Fetched, Result, Run
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
 from mirror.stores.disk import INTERNAL, translated
-from mirror.stores.local import LocalStore
 from mirror.times import now
-from mirror.transfer import Transfer
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
@@ -67,12 +68,13 @@ class Mirror:
 
     async def __aenter__(self) -> Mirror:
         require_api(self.settings.api)
-        self._store = LocalStore(self.settings)
         self._catalog: Catalog | None = None
         self._opening = asyncio.Lock()
         self._runs: set[asyncio.Task[None]] = set()
         self._api = Api(self.settings, self._observer)
-        self._transfer = Transfer(self.settings, self._store, self._observer)
+        memory = shared_out(self.settings.transfer.memory, bucket=bool(self.settings.s3.bucket))
+        self._places = open_places(self.settings, self._observer, memory)
+        self._delivery = Delivery(self.settings, self._places, memory, self._observer)
         return self
 
     async def __aexit__(
@@ -83,11 +85,11 @@ class Mirror:
             run.cancel()
         if self._runs:
             await asyncio.wait(self._runs)
-        for close in (self._api.close, self._transfer.close):
+        for close in (self._api.close, self._delivery.close):
             await close()
         if self._catalog is not None:
             await self._catalog.close()
-        self._store.close()
+        await self._places.close()
 
     async def fetch(
         self, ids: Iterable[str] | AsyncIterable[str], options: FetchOptions | None = None
@@ -155,6 +157,8 @@ class Mirror:
     async def _open_catalog(self, options: FetchOptions) -> AsyncIterator[Catalog]:
         """The catalog, opened and the root locked by the first who needs them; for a dry run, a copy of its own."""
         path = catalog_path(self.settings)
+        if self._places.bucket is not None:
+            await self._places.bucket.open()
         if options.dry_run:
             scratch = await asyncio.to_thread(Catalog.open, path, mode="scratch")
             try:
@@ -165,7 +169,7 @@ class Mirror:
         async with self._opening:
             if self._catalog is None:
                 durable = self.settings.archive.durability == "full"
-                await asyncio.to_thread(self._store.open)
+                await asyncio.to_thread(self._places.disk.open)
                 with translated(f"the folder of the catalog {path}"):
                     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
                 self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable)
@@ -175,21 +179,21 @@ class Mirror:
         self, source: Source, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
     ) -> None:
         run_id = secrets.token_hex(8)
-        self._observer(RunStarted(run_id=run_id, root=str(self._store.root), started_at=now()))
+        self._observer(RunStarted(run_id=run_id, root=self._places.shown, started_at=now()))
         token = self.settings.api.token
         run = Run(
             run_id=run_id,
             options=options,
             api=self._api,
-            store=self._store,
+            places=self._places,
             catalog=catalog,
-            transfer=self._transfer,
+            delivery=self._delivery,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=asyncio.Semaphore(2 * self._transfer.lanes.cap),
+            slots=asyncio.Semaphore(2 * self._delivery.cap),
             inflight=self._inflight,
         )
-        workers = max(16, self._transfer.lanes.cap)
+        workers = max(16, self._delivery.cap)
         self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
         await self._pipeline.run(source)
         if self._pipeline.stopped_by_time:

@@ -23,16 +23,19 @@ _RATE_WINDOW = 60.0
 
 
 class Lanes:
-    """What all transfers of a run share. ``cap`` is how many requests the limit on open files allows at once."""
+    """What all transfers of a kind share. ``cap`` is how many requests the limit on open files allows at once.
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
+    ``kind`` is ``media``, or ``s3`` for what comes back from the user's own bucket: that address is trusted.
+    """
+
+    def __init__(self, settings: Settings, observer: Observer, memory: int, kind: str = "media") -> None:
         transfer = settings.transfer
         self.cap = open_files_cap(max(256, transfer.concurrency))
         self._min_rate = transfer.min_rate
         self._observer = observer
-        self._http = Http(settings, observer, kind="media", unavailable=Unavailable, refused=Refused)
-        self._budget = ByteBudget(transfer.memory)
-        self._levels = Levels(transfer.concurrency, min(self.cap, transfer.memory // _REQUEST_MEMORY))
+        self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
+        self._budget = ByteBudget(memory)
+        self._levels = Levels(transfer.concurrency, min(self.cap, memory // _REQUEST_MEMORY))
         self._rate = Rate(transfer.limit_rate)
 
     async def close(self) -> None:

@@ -8,11 +8,25 @@ import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 _FILES_EACH = 6
 
 _REQUEST_WORTH = 100_000
 """What a finished request counts for, in bytes, when throughput is judged: small files are work too."""
+
+
+class Memory(NamedTuple):
+    """``transfer.memory``, shared out: each share is waited for by those alone who give it back without another."""
+
+    origin: int
+    bucket: int
+    restore: int
+
+
+def shared_out(memory: int, *, bucket: bool) -> Memory:
+    """How much of the budget is for what comes in, for parts on their way to the bucket, and for what comes back."""
+    return Memory(memory // 2, memory * 3 // 8, memory // 8) if bucket else Memory(memory, 0, 0)
 
 
 class ByteBudget:

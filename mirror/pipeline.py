@@ -18,7 +18,6 @@ from mirror.models import Manifest, PromptId, PromptState
 from mirror.preview import preview
 from mirror.run import Case, Result, Run, refused
 from mirror.sources import Source
-from mirror.stores import MANIFEST
 from mirror.visit import Visit
 
 Emit = Callable[[Result], Awaitable[None]]
@@ -117,13 +116,13 @@ class Pipeline:
         await self._emit(result)
 
     async def _known(self, ids: list[PromptId]) -> dict[PromptId, PromptRecord]:
-        """What the catalog says; where it says nothing, what a manifest on disk does."""
+        """What the catalog says; where it says nothing, what a manifest on disk or in the bucket does."""
         known = await self._run.catalog.records(ids)
         strange = [prompt_id for prompt_id in ids if prompt_id not in known]
         folders = [names.for_prompt(prompt_id)[0] for prompt_id in strange]
-        contents = await self._run.store.read_manifests(folders) if strange else []
-        for prompt_id, folder, content in zip(strange, folders, contents, strict=True):
-            record = record_from(content, folder, prompt_id) if content is not None else None
+        documents = await self._run.places.read_manifests(folders) if strange else []
+        for prompt_id, folder, document in zip(strange, folders, documents, strict=True):
+            record = record_from(document, folder, prompt_id) if document is not None else None
             if record is not None:
                 await self._run.catalog.save_prompt(record, "")
                 known[prompt_id] = record
@@ -134,13 +133,12 @@ class Pipeline:
         if self._run.options.refresh:
             return []
         done = [record for record in known.values() if self._is_done(record)]
-        stored = [[(file.path, file.bytes) for file in record.stored().values()] for record in done]
-        wanted = [(record.folder, [*files, (MANIFEST, -1)]) for record, files in zip(done, stored, strict=True)]
-        present = await self._run.store.present(wanted)
+        places = self._run.places
+        where = await places.look([record.wanted() for record in done])
         return [
             record.prompt_id
-            for record, files, here in zip(done, wanted, present, strict=True)
-            if here.issuperset(path for path, _ in files[1])
+            for record, here in zip(done, where, strict=True)
+            if places.has_manifest(here) and all(places.complete(here, file.path) for file in record.stored().values())
         ]
 
     def _is_done(self, record: PromptRecord) -> bool:
@@ -172,8 +170,8 @@ class Pipeline:
         await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest))
 
     async def _read_manifest(self, folder: str) -> Manifest | None:
-        [content] = await self._run.store.read_manifests([folder])
-        return decode_if_sound(content)
+        [document] = await self._run.places.read_manifests([folder])
+        return decode_if_sound(document.content) if document is not None else None
 
     # Visits ------------------------------------------------------------------------------------
 

@@ -31,8 +31,9 @@ async def preview(run: Run, prompt_id: PromptId) -> Result:
         _tell(run, result, (failure,), 0)
         return result
     stored = record.stored()
-    [present] = await run.store.present([(record.folder, [(file.path, file.bytes) for file in stored.values()])])
-    entries = {which: file for which, file in stored.items() if file.path in present}
+    places = run.places
+    [where] = await places.look([record.wanted()])
+    entries = {which: file for which, file in stored.items() if places.complete(where, file.path)}
     planned = plan(answer.task, {which: file.path for which, file in stored.items()})
     only = run.options.only
     missing = [asset for asset in planned.assets if asset.identity not in entries]

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 from mirror.api import Api
 from mirror.catalog import Catalog
+from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
 from mirror.manifests.document import without_answer
 from mirror.models import Asset, Failure, Manifest, PromptId, PromptState
+from mirror.places import Places
 from mirror.resolve import Resolver
 from mirror.settings import FetchOptions
-from mirror.stores import Store
-from mirror.transfer import Transfer
 
 FIRST_POLL = 2.0
 LONGEST_POLL = 60.0
@@ -33,9 +33,9 @@ class Run:
     run_id: str
     options: FetchOptions
     api: Api
-    store: Store
+    places: Places
     catalog: Catalog
-    transfer: Transfer
+    delivery: Delivery
     observer: Observer
     secrets: tuple[str, ...]
     slots: asyncio.Semaphore

@@ -42,24 +42,23 @@ _SMALLEST_SEGMENT = 256 << 10
 class Transfer:
     """Fetches files, many at once."""
 
-    def __init__(self, settings: Settings, store: Store, observer: Observer) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes, observer: Observer) -> None:
         self.settings = settings.transfer
         self.observer = observer
-        self.lanes = Lanes(settings, observer)
-        self._store = store
+        self.lanes = lanes
 
     async def close(self) -> None:
         await self.lanes.close()
 
-    async def fetch(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
-        """Bring one file into the store: durable under its final name when this returns a Receipt.
+    async def fetch(self, store: Store, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
+        """Bring one file into a store: durable under its final name when this returns a Receipt.
 
         Raises:
             MirrorError: a fatal one (the store cannot go on).
         """
         patience = Patience(self.settings.attempts, asset.identity, self.observer)
         try:
-            async with _closing(await self._store.sink(target)) as sink:
+            async with closing(await store.sink(target)) as sink:
                 one = _One(self, prompt_id, asset, sink, fresh)
                 return await patience.run(one.attempt, one.progress)
         except MirrorError as error:
@@ -71,7 +70,7 @@ class Transfer:
 
 
 @contextlib.asynccontextmanager
-async def _closing(sink: Sink) -> AsyncIterator[Sink]:
+async def closing(sink: Sink) -> AsyncIterator[Sink]:
     """Close a sink in every case; what goes wrong with that does not hide what went wrong before."""
     try:
         yield sink
@@ -200,7 +199,7 @@ class _One:
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
         size, length = self._settings.segment_size, head.length or 1
-        size = max(size, _SMALLEST_SEGMENT) if size and self._ranges is not False else 0
+        size = max(size, _SMALLEST_SEGMENT) if size and self._ranges is not False and self._sink.segmented else 0
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 

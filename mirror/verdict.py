@@ -16,8 +16,9 @@ from mirror.urls import redact
 class Findings(Struct, frozen=True, kw_only=True):
     """What a visit knows at its end.
 
-    ``entries`` are the files that are stored and there, ``lost`` those that were stored and are not; ``failures`` are
-    by file; ``child_failures`` what could not be asked; ``prior`` is the manifest on disk.
+    ``entries`` are the files that are stored and there, ``lost`` those that were stored and are not, ``absent`` those
+    that the bucket lacks, where one is configured; ``failures`` are by file; ``child_failures`` what could not be
+    asked; ``prior`` is the manifest that stands.
     """
 
     prompt_id: PromptId
@@ -25,6 +26,7 @@ class Findings(Struct, frozen=True, kw_only=True):
     planned: Plan
     entries: Mapping[str, ManifestFile]
     lost: Mapping[str, ManifestFile]
+    absent: frozenset[str] = frozenset()
     failures: Mapping[str, Failure]
     child_failures: tuple[Failure, ...]
     prior: Manifest | None
@@ -32,8 +34,12 @@ class Findings(Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> list[Asset]:
-        """Files that the answer names and the archive does not have."""
-        return [asset for asset in self.planned.assets if asset.identity not in self.entries]
+        """Files that the answer names and the archive does not have in every destination."""
+        return [
+            asset
+            for asset in self.planned.assets
+            if asset.identity not in self.entries or asset.identity in self.absent
+        ]
 
 
 class Verdict(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from mirror.catalog import FileRecord, PromptRecord
 from mirror.errors import ApiError, ExitCode, Severity, StoreError, first_error
 from mirror.events import (
     FileFailed,
+    FilePlaced,
     FilePlanned,
     FileStored,
     Noted,
@@ -22,14 +23,14 @@ from mirror.events import (
     PromptWaiting,
 )
 from mirror.manifests.document import decode_if_sound, encode, entry, ordered
-from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptState, Receipt
+from mirror.models import Asset, Failure, Manifest, ManifestFile, Outcome, Placed, PromptState, Receipt
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
 from mirror.run import Case, Fetched, Result, Run
-from mirror.stores import Target
+from mirror.stores import Store, Target, Wanted
 from mirror.verdict import Findings, Verdict, conclude, unanswered
 
-_OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed"})
+_OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed", "StoreUnavailable"})
 """Failures of a file that say nothing about the same file for another prompt."""
 
 
@@ -41,13 +42,37 @@ class Visit:
         self._case = case
         self._id = case.prompt_id
         self._resolver = case.resolver = case.resolver or Resolver(run.api, case.prompt_id)
-        self._entries: dict[str, ManifestFile] = {}
-        self._lost: dict[str, ManifestFile] = {}
+        self._places = run.places
+        self._known: dict[str, ManifestFile] = {}
+        self._on_disk: set[str] = set()
+        self._in_bucket: set[str] = set()
         self._failures = case.failures
         self._started: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
         self._bytes_before = 0
         self._prior: Manifest | None = None
+        self._placed: Placed | None = None
+        self._has_manifest = False
+
+    # What is where ------------------------------------------------------------------------------
+
+    @property
+    def _there(self) -> set[str]:
+        """What is where files go first: the manifest may name it."""
+        return self._on_disk if self._places.wants_disk else self._in_bucket
+
+    @property
+    def _entries(self) -> dict[str, ManifestFile]:
+        return {which: file for which, file in self._known.items() if which in self._there}
+
+    def _lacks_disk(self, which: str) -> bool:
+        return self._places.wants_disk and which not in self._on_disk
+
+    def _lacks_bucket(self, which: str) -> bool:
+        return self._places.wants_bucket and which not in self._in_bucket
+
+    def _is_whole(self, which: str) -> bool:
+        return not self._lacks_disk(which) and not self._lacks_bucket(which)
 
     async def run(self) -> Result | float:
         """The result, or after how many seconds the prompt is to be visited again.
@@ -73,21 +98,27 @@ class Visit:
             return await self._unanswered(error)
 
     async def _take_stock(self) -> None:
-        """Which of the files that were stored are still there, and what the manifest on disk says."""
-        if self._record.state is PromptState.UNRESOLVED and not self._record.files:
+        """Which of the files that were stored are still there, and what the manifest says that is."""
+        record = self._record
+        self._placed = record.placed
+        if record.state is PromptState.UNRESOLVED and not record.files:
             return  # never seen before, so nothing is there
-        stored = self._record.stored()
-        files = [(file.path, file.bytes) for file in stored.values()]
-        [present] = await self._run.store.present([(self._record.folder, files)])
-        self._entries = {which: file for which, file in stored.items() if file.path in present}
-        known = {file.identity: file.entry for file in self._record.files if file.entry is not None}
-        self._lost = {which: file for which, file in known.items() if which not in self._entries}
-        self._bytes_before = sum(file.bytes for file in self._entries.values())
+        self._known = {file.identity: file.entry for file in record.files if file.entry is not None}
+        stored = record.stored()
+        known = tuple(self._known.values())
+        [where] = await self._places.look([Wanted(folder=record.folder, files=known, manifest=record.placed)])
+        self._on_disk = {which for which, file in stored.items() if file.path in where.on_disk}
+        self._in_bucket = {which for which, file in self._known.items() if file.path in where.in_bucket}
+        self._bytes_before = sum(file.bytes for which, file in self._known.items() if self._is_whole(which))
+        self._has_manifest = self._places.has_manifest(where)
         self._prior = await self._read_prior()
 
     async def _read_prior(self) -> Manifest | None:
-        [content] = await self._run.store.read_manifests([self._record.folder])
-        manifest = decode_if_sound(content)
+        [document] = await self._places.read_manifests([self._record.folder])
+        if document is None:
+            return None
+        self._placed = document.placed or self._placed
+        manifest = decode_if_sound(document.content)
         return manifest if manifest is not None and manifest.prompt_id == self._id else None
 
     # Transfers ---------------------------------------------------------------------------------
@@ -130,21 +161,22 @@ class Visit:
             self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
 
     def _plan(self) -> Plan:
-        known = {**self._lost, **self._entries}
-        return plan(self._answer.task, {which: file.path for which, file in known.items()})
+        return plan(self._answer.task, {which: file.path for which, file in self._known.items()})
 
     def _wanted(self) -> list[Asset]:
         only = self._run.options.only
         return [
             asset
             for asset in self._plan().assets
-            if asset.identity not in self._entries and (only is None or asset.role == only)
+            if not self._is_whole(asset.identity) and (only is None or asset.role == only)
         ]
 
     async def _start_missing(self, group: asyncio.TaskGroup) -> None:
         tried = self._started | self._failures.keys()
         missing = [asset for asset in self._wanted() if asset.identity not in tried]
         for asset in missing:
+            if asset.identity in self._there:
+                continue  # it only goes on from here
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
         elsewhere = await self._stored_elsewhere([asset.identity for asset in missing])
         for asset in missing:
@@ -174,39 +206,95 @@ class Visit:
         mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
         ended: Fetched = None
         try:
-            target = self._target(asset)
-            receipt = await self._adopt(elsewhere, target) if elsewhere is not None else None
-            reused = receipt is not None
-            outcome = receipt or await self._run.transfer.fetch(
-                self._id, asset, target, partial(self._fresh_url, asset.identity)
-            )
-            if isinstance(outcome, Receipt):
-                await self._stored(asset, outcome, reused=reused)
-            else:
-                ended = (asset.url, outcome)
-                await self._failed(asset, outcome)
+            failure = await self._deliver(asset, elsewhere)
+            if failure is not None:
+                ended = (asset.url, failure)
+                await self._failed(asset, failure)
         finally:
             del inflight[asset.identity]
             mine.set_result(ended)
 
-    def _target(self, asset: Asset) -> Target:
-        lost = self._lost.get(asset.identity)
-        if lost is not None:
-            return Target(identity=asset.identity, folder=self._record.folder, names=(lost.path,), sha256=lost.sha256)
-        candidates = islice(names.candidates(asset.name, asset.identity), 4)
-        further = [name for name in candidates if name != asset.name]
-        return Target(identity=asset.identity, folder=self._record.folder, names=(asset.name, *further))
+    async def _deliver(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Failure | None:
+        """To the disk, then to the bucket, as far as it is not there yet; each is recorded when it is done."""
+        if self._lacks_disk(asset.identity):
+            outcome = await self._to_disk(asset, elsewhere)
+            if isinstance(outcome, Failure):
+                return outcome
+        if self._lacks_bucket(asset.identity):
+            outcome = await self._to_bucket(asset, elsewhere)
+            if isinstance(outcome, Failure):
+                return outcome
+        return None
 
-    async def _adopt(self, elsewhere: tuple[str, ManifestFile], target: Target) -> Receipt | None:
-        """A file that this run has fetched for another prompt."""
-        folder, known = elsewhere
-        if target.sha256 not in (None, known.sha256) or folder == target.folder:
+    async def _to_disk(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Outcome:
+        target, which = self._target(asset), asset.identity
+        receipt = await self._adopt(self._places.disk, elsewhere, target)
+        if receipt is not None:
+            outcome: Outcome = receipt
+        else:
+            known = self._known[which] if which in self._in_bucket else None
+            fresh = partial(self._fresh_url, which)
+            outcome = await self._run.delivery.to_disk(self._id, asset, target, fresh, known)
+        if isinstance(outcome, Receipt):
+            await self._record_file(asset, entry(asset, outcome), self._places.disk)
+            self._on_disk.add(which)
+            if outcome.s3 is None:
+                self._in_bucket.discard(which)
+            self._tell_stored(asset, outcome, reused=receipt is not None)
+        return outcome
+
+    async def _to_bucket(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Outcome:
+        bucket = self._places.bucket
+        assert bucket is not None
+        which = asset.identity
+        here = self._known[which] if which in self._on_disk else None
+        target = self._target_in_bucket(asset)
+        receipt = await self._adopt(bucket, elsewhere, target)
+        if receipt is not None:
+            outcome: Outcome = receipt
+        else:
+            fresh = partial(self._fresh_url, which)
+            outcome = await self._run.delivery.to_bucket(self._id, asset, target, fresh, here)
+        if isinstance(outcome, Receipt):
+            assert outcome.s3 is not None
+            facts = here if here is not None else entry(asset, outcome)
+            await self._record_file(asset, msgspec.structs.replace(facts, s3=outcome.s3), bucket)
+            self._in_bucket.add(which)
+            self._run.observer(
+                FilePlaced(prompt_id=self._id, url=which, key=outcome.s3.key, bytes=outcome.bytes, via=outcome.s3.via)
+            )
+            if not self._places.wants_disk:
+                self._tell_stored(asset, outcome, reused=receipt is not None)
+        return outcome
+
+    def _target(self, asset: Asset) -> Target:
+        """Where it goes on disk. What was mirrored before goes where it was, and no other bytes."""
+        known = self._known.get(asset.identity)
+        if known is None:
+            return self._target_for(asset, (asset.name, *self._further_names(asset)), None)
+        return self._target_for(asset, (known.path,), known.sha256)
+
+    def _target_in_bucket(self, asset: Asset) -> Target:
+        """The same path there, or one beside it where another object has that."""
+        known = self._known.get(asset.identity)
+        first = known.path if known is not None else asset.name
+        further = [name for name in self._further_names(asset) if name != first]
+        return self._target_for(asset, (first, *further), known.sha256 if known is not None else None)
+
+    def _further_names(self, asset: Asset) -> list[str]:
+        candidates = islice(names.candidates(asset.name, asset.identity), 4)
+        return [name for name in candidates if name != asset.name]
+
+    def _target_for(self, asset: Asset, names: tuple[str, ...], sha256: str | None) -> Target:
+        return Target(
+            identity=asset.identity, folder=self._record.folder, names=names, sha256=sha256, prompt_id=self._id
+        )
+
+    async def _adopt(self, store: Store, elsewhere: tuple[str, ManifestFile] | None, target: Target) -> Receipt | None:
+        """A file that this run has stored for another prompt."""
+        if elsewhere is None or target.sha256 not in (None, elsewhere[1].sha256) or elsewhere[0] == target.folder:
             return None
-        name = await self._run.store.adopt((folder, known.path), target)
-        if name is None:
-            return None
-        facts = {key: getattr(known, key) for key in Receipt.__struct_fields__}
-        return Receipt(**{**facts, "path": name})
+        return await store.adopt(elsewhere, target)
 
     async def _fresh_url(self, identity: str) -> str | None:
         try:
@@ -217,21 +305,23 @@ class Visit:
             return None
         return next((asset.url for asset in plan(answer.task).assets if asset.identity == identity), None)
 
-    async def _stored(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
-        file = entry(asset, receipt)
+    async def _record_file(self, asset: Asset, file: ManifestFile, store: Store) -> None:
+        """The row, then what the store kept to find the file again after a crash goes."""
         record = FileRecord(identity=asset.identity, role=asset.role, entry=file)
         await self._run.catalog.save_file(self._id, record, self._run.run_id)
-        await self._run.store.settle(asset.identity)
-        self._entries[asset.identity] = file
-        self._lost.pop(asset.identity, None)
+        await store.settle(asset.identity)
+        self._known[asset.identity] = file
+
+    def _tell_stored(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
         self._run.observer(
             FileStored(prompt_id=self._id, url=asset.identity, path=receipt.path, bytes=receipt.bytes, reused=reused)
         )
 
     async def _failed(self, asset: Asset, failure: Failure) -> None:
-        lost = self._lost.get(asset.identity)
-        record = FileRecord(identity=asset.identity, role=asset.role, entry=lost, failure=failure)
-        await self._run.catalog.save_file(self._id, record, self._run.run_id)
+        if asset.identity not in self._there:  # else its row stays: it is on disk, and only the bucket lacks it
+            lost = self._known.get(asset.identity)
+            record = FileRecord(identity=asset.identity, role=asset.role, entry=lost, failure=failure)
+            await self._run.catalog.save_file(self._id, record, self._run.run_id)
         self._failures[asset.identity] = failure
         self._run.observer(FileFailed(prompt_id=self._id, failure=failure))
 
@@ -244,15 +334,18 @@ class Visit:
             answer=self._answer,
             planned=self._plan(),
             entries=self._entries,
-            lost=self._lost,
+            lost={which: file for which, file in self._known.items() if which not in self._there},
+            absent=frozenset(which for which in self._known if self._lacks_bucket(which)),
             failures=self._failures,
             child_failures=tuple(self._resolver.failures),
             prior=self._prior,
             secrets=self._run.secrets,
         )
         verdict = conclude(found)
-        if verdict.write:
-            await self._run.store.write_manifest(self._record.folder, encode(verdict.manifest))
+        if verdict.write or not self._has_manifest:
+            content = encode(verdict.manifest)
+            self._placed = await self._places.write_manifest(self._record.folder, content, self._placed)
+            self._has_manifest = True
         if wait is not None and verdict.note is None:
             await self._save(verdict, self._changed_files(found), run_id="")
             self._run.observer(PromptWaiting(prompt_id=self._id, seconds=round(wait, 1)))
@@ -267,7 +360,7 @@ class Visit:
             if wait is not None:
                 self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
                 return wait
-        verdict = unanswered(self._id, error, self._prior, self._run.api.url, whole=not self._lost)
+        verdict = unanswered(self._id, error, self._prior, self._run.api.url, whole=self._known.keys() <= self._there)
         await self._save(verdict, (), run_id=self._run.run_id)
         return self._result(verdict)
 
@@ -277,7 +370,7 @@ class Visit:
         left_out = [
             FileRecord(identity=asset.identity, role=asset.role)
             for asset in found.missing
-            if asset.identity not in self._failures and asset.identity not in self._lost
+            if asset.identity not in self._failures and asset.identity not in self._known
         ]
         named_anew = [
             FileRecord(identity=file.url, role=file.role, entry=file)
@@ -296,6 +389,7 @@ class Visit:
             error=first.error if first else None,
             message=first.message if first else None,
             note=verdict.note,
+            placed=self._placed,
             files=files,
         )
         await self._run.catalog.save_prompt(record, run_id)

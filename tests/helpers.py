@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mirror import Event, FetchOptions, Manifest, Mirror
-from mirror.stores.journal import Claim, Journal
+from mirror.stores.journal import Claim, journal_of
 from tests import media
 from tests.conftest import Archive, by_id
 from tests.faults import Fault
@@ -98,7 +98,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 def journaled(archive: Archive) -> int:
     """How many bytes the journals of partial files claim."""
-    journals = (Journal(path) for path in (archive.root / ".mirror" / "parts").glob("*.journal"))
+    journals = (journal_of(path) for path in (archive.root / ".mirror" / "parts").glob("*.journal"))
     return sum(r.stop - r.start for journal in journals for r in journal.read() if isinstance(r, Claim))
 
 

@@ -19,7 +19,7 @@ from mirror import spans
 from mirror.catalog.schema import MIGRATIONS
 from mirror.manifests.document import decode
 from mirror.models import PromptState, Span
-from mirror.stores.journal import Claim, Journal, Started
+from mirror.stores.journal import Claim, journal_of, Started
 from tests import faults, media
 from tests.conftest import Archive
 from tests.faults import FOREVER, Fault
@@ -137,7 +137,7 @@ class Campaign:
         """What the next run has to take up: the prefix that each journal claims. Returns how many they are."""
         self.held = {}
         for path in (self.archive.root / ".mirror" / "parts").glob("*.journal"):
-            records = Journal(path).read()
+            records = journal_of(path).read()
             if records and isinstance(records[0], Started):
                 claims = [Span(record.start, record.stop) for record in records if isinstance(record, Claim)]
                 self.held[records[0].identity.removeprefix(self.origin.url)] = spans.prefix(claims)

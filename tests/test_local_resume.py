@@ -152,7 +152,7 @@ class TestDamage:
         self.check(root)
 
     def test_a_journal_of_another_version(self, root: Path) -> None:
-        written = Journal(journal(root))
+        written = journal_of(journal(root))
         first, *claims = written.read()
         assert isinstance(first, Started)
         written.rewrite([Started(version=2, identity=first.identity, head=first.head), *claims])
@@ -268,7 +268,7 @@ class TestBetweenTheNameAndTheCatalog:
         receipt = self.killed(root)
         (tmp_path / "film.mp4").write_bytes(BODY)
         (root / "p" / "film.mp4").unlink()
-        written = Journal(journal(root))
+        written = journal_of(journal(root))
         records = [record for record in written.read() if not isinstance(record, Committed)]
         elsewhere = Receipt(path="../../film.mp4", bytes=receipt.bytes, sha256=SHA256)
         written.rewrite([*records, Committed(folder="p", receipt=elsewhere)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
+from mirror.models import Failure, ManifestFile, Placed, PromptId, PromptState, Role
+from mirror.stores import Wanted
 
 
 class FileRecord(Struct, frozen=True, kw_only=True):
@@ -23,7 +24,8 @@ class PromptRecord(Struct, frozen=True, kw_only=True):
     """What is known of a prompt.
 
     ``unfinished`` says that more than its files is open: a task that has not ended, or an answer that could not be
-    read whole. ``run`` is the run that dealt with it last; times are Unix seconds.
+    read whole. ``run`` is the run that dealt with it last; ``placed`` is where its manifest stands in a bucket; times
+    are Unix seconds.
     """
 
     prompt_id: PromptId
@@ -36,8 +38,13 @@ class PromptRecord(Struct, frozen=True, kw_only=True):
     tries: int = 0
     last_tried: float | None = None
     run: str | None = None
+    placed: Placed | None = None
     files: tuple[FileRecord, ...] = ()
 
     def stored(self) -> dict[str, ManifestFile]:
         """The entries of the files that are stored, by identity."""
         return {file.identity: file.entry for file in self.files if file.entry is not None and file.failure is None}
+
+    def wanted(self) -> Wanted:
+        """What of it should be in a store."""
+        return Wanted(folder=self.folder, files=tuple(self.stored().values()), manifest=self.placed)

@@ -13,7 +13,7 @@ import msgspec
 
 from mirror import names
 from mirror.catalog.records import FileRecord, PromptRecord
-from mirror.models import Failure, ManifestFile, PromptId, PromptState, Role
+from mirror.models import Failure, ManifestFile, Placed, PromptId, PromptState, Role
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -37,7 +37,7 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             )
         )
     for row in connection.execute(
-        "SELECT prompt_id, folder, state, unfinished, error, message, note, tries, last_tried, run FROM prompts"
+        "SELECT prompt_id, folder, state, unfinished, error, message, note, tries, last_tried, run, placed FROM prompts"
         " WHERE prompt_id IN (SELECT value FROM json_each(?))",
         wanted,
     ):
@@ -52,6 +52,7 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             tries=row[7],
             last_tried=row[8],
             run=row[9],
+            placed=decode(row[10], Placed) if row[10] else None,
             files=tuple(files.get(row[0], ())),
         )
 
@@ -123,10 +124,10 @@ def save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileR
 def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) -> None:
     """Write a prompt's row and those of its files that the record has; other files stay as they are."""
     connection.execute(
-        "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, error, message, note, first_seen, run)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (prompt_id) DO UPDATE SET state = excluded.state,"
-        " unfinished = excluded.unfinished, error = excluded.error, message = excluded.message,"
-        " note = excluded.note, run = excluded.run",
+        "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, error, message, note, first_seen, run,"
+        " placed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (prompt_id) DO UPDATE SET"
+        " state = excluded.state, unfinished = excluded.unfinished, error = excluded.error,"
+        " message = excluded.message, note = excluded.note, run = excluded.run, placed = excluded.placed",
         (
             record.prompt_id,
             record.folder,
@@ -138,6 +139,7 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
             record.note,
             time.time(),
             run,
+            msgspec.json.encode(record.placed) if record.placed else None,
         ),
     )
     for file in record.files:

@@ -42,6 +42,7 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX files_identity ON files(identity) WHERE entry IS NOT NULL;
     """,
+    "ALTER TABLE prompts ADD COLUMN placed BLOB;",
 )
 """Scripts that bring a catalog from one version to the next; the file's ``user_version`` counts those that ran."""
 

@@ -37,6 +37,9 @@ from mirror.times import now
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="FILE|-", help="Read ids, one a line; - is stdin.")
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
+@click.option("--s3", metavar="s3://BUCKET/PREFIX", help="Put everything into this bucket, too.")
+@click.option("--s3-endpoint", metavar="URL", help="The store, if it is not AWS.")
+@click.option("--s3-only", is_flag=True, default=None, help="Straight into the bucket: no local copy.")
 @click.option("--only", type=click.Choice(["origin", "thumbnail"]), help="Fetch files of one kind only.")
 @click.option("--wait", type=DURATION, default=0.0, help="Keep polling tasks that are queued or running (30m, 2h).")
 @click.option("--max-time", type=DURATION, default=0.0, help="Stop cleanly after this time.")
@@ -60,7 +63,7 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
     if not ids and not inputs:
         raise click.UsageError("give promptIds, or -i FILE, or -i - for stdin")
     level = "error" if flags["quiet"] else "debug" if flags["verbose"] else None
-    keys = ("root", "concurrency", "limit_rate", "log_format")
+    keys = ("root", "s3", "s3_endpoint", "s3_only", "concurrency", "limit_rate", "log_format")
     settings = settings_for(ctx, {**{key: flags[key] for key in keys}, "log_level": level})
     require_api(settings.api)
     summary: Path | None = flags["summary"]

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from mirror.events import (
     Event,
     FileFailed,
+    FilePlaced,
     FileStored,
     Noted,
     PromptFinished,
@@ -94,7 +95,7 @@ class LogObserver:
         match event:
             case PromptStarted() | PromptWaiting() | PromptFinished():
                 self._prompt(event)
-            case FileStored() | FileFailed() | Retrying():
+            case FileStored() | FilePlaced() | FileFailed() | Retrying():
                 self._file(event)
             case RunStarted() | RunFinished() | Noted():
                 self._run(event)
@@ -142,8 +143,11 @@ class LogObserver:
         error = event.errors[0].error if event.errors else None
         self._say(level, text, prompt_id=event.prompt_id, error=error)
 
-    def _file(self, event: FileStored | FileFailed | Retrying) -> None:
+    def _file(self, event: FileStored | FilePlaced | FileFailed | Retrying) -> None:
         match event:
+            case FilePlaced():
+                text = f"in the bucket: {event.key}, {size(event.bytes)}, by {event.via}"
+                self._say(logging.DEBUG, text, prompt_id=event.prompt_id, url=event.url)
             case FileStored():
                 how = "linked" if event.reused else "stored"
                 text = f"{how} {event.path}, {size(event.bytes)}"

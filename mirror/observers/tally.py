@@ -9,8 +9,10 @@ from collections.abc import Callable
 from mirror.errors import ExitCode
 from mirror.events import (
     BytesReceived,
+    BytesSent,
     Event,
     FileFailed,
+    FilePlaced,
     FilePlanned,
     FileSized,
     FileStored,
@@ -55,6 +57,9 @@ class Tally:
         self.failed = 0
         """Failed files, and prompts that ended not ok for another reason. A pending prompt is no failure."""
         self.bytes_downloaded = 0
+        self.bytes_uploaded = 0
+        """Bytes of bodies that went to the bucket, manifests and attempts that failed among them."""
+        self.bytes_copied = 0
         self.bytes_reused = 0
         self.bytes_resumed = 0
         """The part of ``bytes_reused`` that comes from partial files."""
@@ -79,8 +84,8 @@ class Tally:
 
     def __call__(self, event: Event, /) -> None:
         match event:
-            case BytesReceived():
-                self.bytes_downloaded += event.bytes
+            case BytesReceived() | BytesSent() | FilePlaced():
+                self._moved(event)
             case RequestSent():
                 self.requests += 1
             case Retrying():
@@ -95,6 +100,15 @@ class Tally:
                 self._run, self._started = event, self._clock()
             case RunFinished():
                 self._end = event
+
+    def _moved(self, event: BytesReceived | BytesSent | FilePlaced) -> None:
+        match event:
+            case BytesReceived():
+                self.bytes_downloaded += event.bytes
+            case BytesSent():
+                self.bytes_uploaded += event.bytes
+            case FilePlaced(via="copy"):
+                self.bytes_copied += event.bytes
 
     def _file(self, event: FilePlanned | FileSized | FileStored | FileFailed, prompt: _Open) -> None:
         match event:
@@ -147,6 +161,8 @@ class Tally:
             files_failed=self.files_failed,
             bytes_downloaded=self.bytes_downloaded,
             bytes_reused=self.bytes_reused,
+            bytes_uploaded=self.bytes_uploaded,
+            bytes_copied=self.bytes_copied,
             requests=self.requests,
             retries=dict(self.retries.most_common()),
             fatal=end.fatal,

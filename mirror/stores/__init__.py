@@ -6,12 +6,12 @@ the work left is the plan minus those: that one idea carries resume, segments an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from mirror.models import Receipt, Span, Validator
+from mirror.models import ManifestFile, Placed, Receipt, Span, Validator
 
 MANIFEST = "manifest.json"
 
@@ -38,22 +38,40 @@ class Target(Struct, frozen=True, kw_only=True):
     """Where a file goes: a folder, the names it may take in order of preference, and the file's identity.
 
     ``sha256`` is set where the file was mirrored before: only those bytes are accepted, and a damaged file of that
-    name is replaced.
+    name on disk is replaced.
     """
 
     identity: str
     folder: str
     names: tuple[str, ...]
     sha256: str | None = None
+    prompt_id: str = ""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What of a prompt should be there: its folder, its files, and where its manifest was put last."""
+
+    folder: str
+    files: tuple[ManifestFile, ...] = ()
+    manifest: Placed | None = None
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """A manifest as it was read: its bytes, and where in a bucket it stands, if it does."""
+
+    content: bytes
+    placed: Placed | None = None
 
 
 class Sink(Protocol):
     """Takes one file in. Used by one task at a time, except :meth:`write`, which segments may share.
 
     ``head`` is what the partial held belongs to, None without one. ``committed`` is set where the file is complete
-    already: a kill came between its final name and its row in the catalog. Every method may raise StoreError.
+    already: a kill came between its final name and its row in the catalog. ``segmented`` says whether spans may come
+    in any order. Every method may raise StoreError.
     """
 
+    segmented: bool
     head: Head | None
     committed: Receipt | None
 
@@ -101,18 +119,21 @@ class Store(Protocol):
         """Tell that a committed file stands in the catalog: what was kept to find it again after a crash goes."""
         ...
 
-    async def present(self, folders: Sequence[tuple[str, Iterable[tuple[str, int]]]]) -> list[set[str]]:
-        """For each folder and its (path, bytes): the paths that are there as regular files of that size (-1: any)."""
+    async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
+        """Of each prompt the paths that are there, :data:`MANIFEST` among them if that is."""
         ...
 
-    async def adopt(self, source: tuple[str, str], target: Target) -> str | None:
-        """Make a finished file of one folder stand in another, too. Returns its name, None if it cannot be done."""
+    async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
+        """Make a finished file of one folder stand in another, too. None if it cannot be done."""
         ...
 
-    async def write_manifest(self, folder: str, content: bytes) -> None:
-        """Publish the manifest atomically and durably."""
+    async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:
+        """Publish the manifest atomically and durably. ``known`` is where the one before stands in a bucket.
+
+        Returns where in a bucket it stands; None where the store is none.
+        """
         ...
 
-    async def read_manifests(self, folders: Sequence[str]) -> list[bytes | None]:
-        """Each folder's manifest as bytes; None without one."""
+    async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
+        """Each folder's manifest; None without one."""
         ...

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -50,41 +52,50 @@ class Committed(Struct, frozen=True, kw_only=True, tag="committed"):
 
 Record = Started | Claim | Committed
 
-_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+R = TypeVar("R")
 
 
-class Journal:
-    """An append-only file of records. Not thread safe: one sink, one write at a time."""
+class Journal(Generic[R]):
+    """An append-only file of records of one kind. Not thread safe: one sink, one write at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, records: msgspec.json.Decoder[R]) -> None:
         self.path = path
+        self._records = records
         self._fd: int | None = None
 
-    def read(self) -> list[Record]:
+    def read(self) -> list[R]:
         """The records up to the first that is torn or damaged; empty without a usable journal."""
         try:
             content = self.path.read_bytes()
         except OSError:
             return []
-        records: list[Record] = []
+        records: list[R] = []
         for line in content.split(b"\n")[:-1]:
-            record = _decode(line)
+            record = self._decode(line)
             if record is None:
                 break
             records.append(record)
-        first = records[0] if records else None
-        return records if isinstance(first, Started) and first.version == VERSION else []
+        return records if records and getattr(records[0], "version", None) == VERSION else []
 
-    def rewrite(self, records: list[Record]) -> None:
+    def _decode(self, line: bytes) -> R | None:
+        checksum, _, text = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            return None
+        try:
+            return self._records.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def rewrite(self, records: Sequence[R]) -> None:
         """Start over with exactly these records; a kill leaves the old ones or the new."""
         self.close()
-        fresh = self.path.with_suffix(".journal.new")
+        fresh = self.path.with_suffix(f"{self.path.suffix}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(fresh, flags, 0o600)
         self.append(*records)
         fresh.replace(self.path)
 
-    def append(self, *records: Record) -> None:
+    def append(self, *records: R) -> None:
         """Add records in one write."""
         assert self._fd is not None
         data = b"".join(_encode(record) for record in records)
@@ -111,16 +122,14 @@ class Journal:
             self.path.unlink()
 
 
-def _encode(record: Record) -> bytes:
+def journal_of(path: Path) -> Journal[Record]:
+    """The journal of a partial file."""
+    return Journal(path, _decoder)
+
+
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def _encode(record: object) -> bytes:
     text = msgspec.json.encode(record)
     return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _decode(line: bytes) -> Record | None:
-    checksum, _, text = line.partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(text):
-        return None
-    try:
-        return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

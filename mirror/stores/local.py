@@ -13,17 +13,19 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mirror.errors import Denied, Locked, StoreError
+from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
+from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
-from mirror.stores import MANIFEST, Target
+from mirror.stores import MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGEST_MANIFEST = 256 << 20
+_BLOCK = 1 << 20
 
 
 class LocalStore:
@@ -31,7 +33,7 @@ class LocalStore:
 
     def __init__(self, settings: Settings) -> None:
         self.root = Path(settings.archive.root).absolute()
-        self._disk = Disk(
+        self.disk = Disk(
             self.root,
             durable=settings.archive.durability == "full",
             min_free=settings.transfer.min_free_space,
@@ -47,15 +49,15 @@ class LocalStore:
             Locked: another run holds the root.
             StoreError: the root cannot be made or written to.
         """
-        self._disk.prepare()
+        self.disk.prepare()
         if self._lock is None:
             self._take_lock()
-        with translated(f"{self._disk.parts}"):
-            self._left = {entry.name.partition(".")[0] for entry in os.scandir(self._disk.parts)}
+        with translated(f"{self.disk.parts}"):
+            self._left = {entry.name.partition(".")[0] for entry in os.scandir(self.disk.parts)}
 
     def close(self) -> None:
         """Let go of the threads and of the lock."""
-        self._disk.close()
+        self.disk.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -84,7 +86,7 @@ class LocalStore:
     async def sink(self, target: Target) -> PartialFile:
         key = _key(target.identity)
         sink = PartialFile(
-            self._disk,
+            self.disk,
             target,
             key,
             on_commit=lambda: self._unsettled.add(target.identity),
@@ -104,37 +106,47 @@ class LocalStore:
     async def settle(self, identity: str) -> None:
         if identity in self._unsettled:
             self._unsettled.discard(identity)
-            path = self._disk.parts / f"{_key(identity)}.journal"
+            path = self.disk.parts / f"{_key(identity)}.journal"
             with translated(f"{path}"):
-                await self._disk.run(path.unlink, missing_ok=True)
+                await self.disk.run(path.unlink, missing_ok=True)
 
-    async def present(self, folders: Sequence[tuple[str, Iterable[tuple[str, int]]]]) -> list[set[str]]:
+    async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
+        """What is there as regular files of the right size."""
+
         def look() -> list[set[str]]:
-            return [self._present_in(folder, files) for folder, files in folders]
+            return [
+                self._present_in(each.folder, [(file.path, file.bytes) for file in each.files] + [(MANIFEST, -1)])
+                for each in wanted
+            ]
 
-        return await self._disk.run(look)
+        return await self.disk.run(look)
 
     def _present_in(self, folder: str, files: Iterable[tuple[str, int]]) -> set[str]:
         try:
-            with self._disk.folder(folder) as fd:
+            with self.disk.folder(folder) as fd:
                 return {path for path, size in files if is_file(stat_file(path, fd), size)}
         except (OSError, StoreError):
             return set()
 
-    async def adopt(self, source: tuple[str, str], target: Target) -> str | None:
-        return await self._disk.run(self._link, source, target)
+    async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
+        folder, file = source
+        name = await self.disk.run(self._link, (folder, file.path), target)
+        if name is None:
+            return None
+        facts = {field: getattr(file, field) for field in Receipt.__struct_fields__}
+        return Receipt(**{**facts, "path": name, "s3": None})
 
     def _link(self, source: tuple[str, str], target: Target) -> str | None:
         with (
             contextlib.suppress(OSError),
-            self._disk.folder(source[0]) as there,
-            self._disk.folder(target.folder, create=True) as here,
+            self.disk.folder(source[0]) as there,
+            self.disk.folder(target.folder, create=True) as here,
         ):
             for name in target.names:
                 found = stat_file(name, here)
                 if found is None:
                     self._link_or_copy(source[1], there, name, here)
-                    self._disk.sync_folder(here)
+                    self.disk.sync_folder(here)
                     return name
                 if _same_file(source[1], there, name, here):
                     return name
@@ -144,46 +156,81 @@ class LocalStore:
         try:
             os.link(path, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
         except OSError:  # a file system without hard links, or with too many of this one
-            fresh = self._disk.parts / f"{_key(f'{here}/{name}')}.copy"
+            fresh = self.disk.parts / f"{_key(f'{here}/{name}')}.copy"
             with (
                 os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there), "rb") as source,
                 os.fdopen(os.open(fresh, _NEW_FILE, 0o644), "wb") as target,
             ):
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
-                self._disk.sync_file(target.fileno())
+                self.disk.sync_file(target.fileno())
             os.replace(fresh, name, dst_dir_fd=here)
 
-    async def write_manifest(self, folder: str, content: bytes) -> None:
+    async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:  # noqa: ARG002
         def write() -> None:
             with translated(f"{folder}/{MANIFEST}"):
                 self._write_manifest(folder, content)
 
-        await self._disk.run(write)
+        await self.disk.run(write)
+        return None
 
     def _write_manifest(self, folder: str, content: bytes) -> None:
-        fresh = self._disk.parts / f"{_key(folder)}.manifest"
+        fresh = self.disk.parts / f"{_key(folder)}.manifest"
         fd = os.open(fresh, _NEW_FILE, 0o644)
         try:
             view = memoryview(content)
             while view:
                 view = view[os.write(fd, view) :]
-            self._disk.sync_file(fd)
+            self.disk.sync_file(fd)
         finally:
             os.close(fd)
-        with self._disk.folder(folder, create=True) as there:
+        with self.disk.folder(folder, create=True) as there:
             os.replace(fresh, MANIFEST, dst_dir_fd=there)
-            self._disk.sync_folder(there)
+            self.disk.sync_folder(there)
 
-    async def read_manifests(self, folders: Sequence[str]) -> list[bytes | None]:
-        return await self._disk.run(lambda: [self.read_manifest_now(folder) for folder in folders])
+    async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
+        def read() -> list[Document | None]:
+            contents = map(self.read_manifest_now, folders)
+            return [Document(content=content) if content is not None else None for content in contents]
+
+        return await self.disk.run(read)
+
+    # For what goes from here to a bucket ----------------------------------------------------------
+
+    async def read(self, folder: str, path: str) -> AsyncGenerator[bytes, None]:
+        """A finished file in blocks.
+
+        Raises:
+            StoreUnavailable: it is gone, or cannot be read; an error of this file only.
+        """
+        fd = await self.disk.run(self._open, folder, path)
+        try:
+            at = 0
+            while block := await self.disk.run(self._read_block, fd, at, f"{folder}/{path}"):
+                yield block
+                at += len(block)
+        finally:
+            os.close(fd)
+
+    def _open(self, folder: str, path: str) -> int:
+        try:
+            with self.disk.folder(folder) as there:
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
+        except OSError as error:
+            raise _unreadable(f"{folder}/{path}", error) from None
+
+    def _read_block(self, fd: int, at: int, what: str) -> bytes:
+        try:
+            return os.pread(fd, _BLOCK, at)
+        except OSError as error:
+            raise _unreadable(what, error) from None
 
     # For commands that work on the archive as a whole ------------------------------------------
 
     def read_manifest_now(self, folder: str) -> bytes | None:
         """The manifest's bytes, None without one that can be read. Blocks."""
         try:
-            with self._disk.folder(folder) as fd:
+            with self.disk.folder(folder) as fd:
                 # Not blocking, in case it is a pipe: a file cannot block.
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 with os.fdopen(os.open(MANIFEST, flags, dir_fd=fd), "rb") as content:
@@ -207,7 +254,7 @@ class LocalStore:
         """
         with translated(f"{self.root / folder}"):
             try:
-                with self._disk.folder(folder) as fd:
+                with self.disk.folder(folder) as fd:
                     for path in (MANIFEST, *paths):
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(path, dir_fd=fd)
@@ -216,16 +263,20 @@ class LocalStore:
                 return []
             if not left:
                 (self.root / folder).rmdir()
-                self._disk.sync_folder(self.root)
+                self.disk.sync_folder(self.root)
             return left
 
     def free_space(self) -> int:
         """Bytes that may still be written."""
-        return self._disk.free_space()
+        return self.disk.free_space()
 
 
 def _key(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _unreadable(what: str, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"{what}: cannot be read: {error.strerror}", severity=Severity.ITEM)
 
 
 def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool:

@@ -30,7 +30,7 @@ from mirror.stores.disk import (
     uninterrupted,
     write_all,
 )
-from mirror.stores.journal import VERSION, Claim, Committed, Journal, Started
+from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.times import from_http
 
@@ -64,6 +64,8 @@ class _Run:
 class PartialFile:
     """A Sink on the local disk."""
 
+    segmented = True
+
     def __init__(
         self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None], on_left: Callable[[], None]
     ) -> None:
@@ -72,7 +74,7 @@ class PartialFile:
         self._disk = disk
         self._target = target
         self._path = disk.parts / f"{key}.part"
-        self._journal = Journal(disk.parts / f"{key}.journal")
+        self._journal = journal_of(disk.parts / f"{key}.journal")
         self._on_commit = on_commit
         self._on_left = on_left
         self._fd: int | None = None

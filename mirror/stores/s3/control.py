@@ -96,17 +96,19 @@ class Control:
             StoreError, SourceError: as :func:`mirror.stores.s3.errors.error_of` says; a temporary one after its
             attempts are used up is an item's StoreUnavailable.
         """
+        return await self.patiently(self._where(parameters), lambda: self.once(operation, **parameters))
+
+    async def once(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """The same, not tried again."""
         parameters.setdefault("Bucket", self.bucket)
         if self.settings.request_payer and operation not in ("HeadBucket", "ListMultipartUploads"):
             parameters["RequestPayer"] = "requester"
-        where = f"s3://{parameters['Bucket']}/{parameters.get('Key', '')}".rstrip("/")
+        await self.fresh_identity()
+        self._observer(RequestSent(kind="s3"))
+        return await self._threads.run(lambda: self._call(operation, self._where(parameters), parameters))
 
-        async def once() -> dict[str, Any]:
-            await self.fresh_identity()
-            self._observer(RequestSent(kind="s3"))
-            return await self._threads.run(lambda: self._call(operation, where, parameters))
-
-        return await self.patiently(where, once)
+    def _where(self, parameters: Mapping[str, Any]) -> str:
+        return f"s3://{parameters.get('Bucket', self.bucket)}/{parameters.get('Key', '')}".rstrip("/")
 
     async def patiently(self, what: str, once: Callable[[], Awaitable[T]]) -> T:
         """Call until it succeeds or fails for good. What can be mended (token, clock, region) is, once each."""

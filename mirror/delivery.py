@@ -1,0 +1,128 @@
+"""One file to every place that lacks it, by the way that is cheapest there.
+
+To the disk: from the bucket where that has it, else from its origin. To the bucket: by a copy inside the store, from
+the disk where it is there, else straight from its origin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+
+import msgspec
+
+from mirror.errors import Changed, ChecksumMismatch, MirrorError, Severity
+from mirror.events import Observer
+from mirror.lanes import Lanes
+from mirror.limits import Memory
+from mirror.models import Asset, Failure, ManifestFile, Outcome, PromptId, Receipt
+from mirror.places import Places
+from mirror.retry import Patience
+from mirror.settings import Settings
+from mirror.stores import Head, Sink, Target
+from mirror.transfer import FreshUrl, Transfer, closing
+
+_SMALL = 8 << 20
+"""A file on disk of this size is one request away from the bucket; a copy takes three."""
+
+
+class Delivery:
+    """What the visits of a run hand their files to."""
+
+    def __init__(self, settings: Settings, places: Places, memory: Memory, observer: Observer) -> None:
+        self._settings = settings
+        self._places = places
+        self._observer = observer
+        self._from_origin = Transfer(settings, Lanes(settings, observer, memory.origin), observer)
+        self._from_bucket = Transfer(settings, Lanes(settings, observer, memory.restore, kind="s3"), observer)
+
+    @property
+    def cap(self) -> int:
+        """How many requests may be under way at once."""
+        return self._from_origin.lanes.cap
+
+    async def close(self) -> None:
+        await self._from_origin.close()
+        await self._from_bucket.close()
+
+    async def to_disk(
+        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl, known: ManifestFile | None
+    ) -> Outcome:
+        """Store a file on disk. ``known`` is its entry where the bucket has it."""
+        if known is not None and known.s3 is not None and self._places.bucket is not None:
+            receipt = await self._restore(prompt_id, asset, target, known, known.s3.key)
+            if receipt is not None:
+                return receipt
+        return await self._from_origin.fetch(self._places.disk, prompt_id, asset, target, fresh)
+
+    async def _restore(
+        self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile, key: str
+    ) -> Receipt | None:
+        """What the bucket holds, as it was when it came there; None where it is not to be had from it."""
+        bucket = self._places.bucket
+        assert bucket is not None
+        signed = msgspec.structs.replace(asset, url=await bucket.url(key))
+        outcome = await self._from_bucket.fetch(self._places.disk, prompt_id, signed, target, partial(bucket.url, key))
+        if isinstance(outcome, Failure):
+            return None
+        return msgspec.structs.replace(
+            outcome,
+            content_type=known.content_type,
+            etag=known.etag,
+            last_modified=known.last_modified,
+            verified=known.verified,
+            s3=known.s3,
+        )
+
+    async def to_bucket(
+        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl, here: ManifestFile | None
+    ) -> Outcome:
+        """Put a file into the bucket. ``here`` is its entry where the disk has it; its digest is kept."""
+        bucket = self._places.bucket
+        assert bucket is not None
+        if here is None or here.bytes > _SMALL:
+            receipt = await bucket.copy(asset.url, target, here.etag if here is not None else None)
+            if receipt is not None:
+                return receipt
+        if here is None:
+            return await self._from_origin.fetch(bucket, prompt_id, asset, target, fresh)
+        return await self._upload(asset, target, here)
+
+    # From disk to bucket -----------------------------------------------------------------------
+
+    async def _upload(self, asset: Asset, target: Target, here: ManifestFile) -> Outcome:
+        bucket = self._places.bucket
+        assert bucket is not None
+        patience = Patience(self._settings.transfer.attempts, asset.identity, self._observer)
+        try:
+            async with closing(await bucket.sink(target, via="upload")) as sink:
+                return await patience.run(partial(self._pump, sink, target.folder, here))
+        except MirrorError as error:
+            if error.severity is Severity.FATAL:
+                raise
+            return Failure(
+                error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
+            )
+
+    async def _pump(self, sink: Sink, folder: str, here: ManifestFile) -> Receipt:
+        """The whole file, each time: a sink does not send twice what the bucket holds."""
+        if sink.committed is not None:
+            return sink.committed
+        head = Head(length=here.bytes, etag=here.etag, content_type=here.content_type)
+        try:
+            if sink.head != head:
+                await sink.begin(head)
+            at = 0
+            async with contextlib.aclosing(self._places.disk.read(folder, here.path)) as blocks:
+                async for block in blocks:
+                    await sink.write(at, block)
+                    at += len(block)
+            return await sink.commit()
+        except Changed:
+            await sink.abort()
+            raise
+        except ChecksumMismatch as error:
+            if error.severity is Severity.TRANSIENT:
+                raise
+            told = f"{folder}/{here.path} on disk is not what was mirrored: `mirror verify` tells more"
+            raise ChecksumMismatch(told, severity=Severity.ITEM) from None

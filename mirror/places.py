@@ -1,0 +1,97 @@
+"""The destinations of a run: the disk, the bucket, or both. A prompt is complete where it is complete in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from mirror.events import Observer
+from mirror.limits import Memory
+from mirror.models import Placed
+from mirror.settings import Settings
+from mirror.stores import MANIFEST, Document, Store, Wanted
+from mirror.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from mirror.stores.s3.store import S3Store
+
+
+class Where(Struct, frozen=True):
+    """Which paths of a prompt are where."""
+
+    on_disk: frozenset[str]
+    in_bucket: frozenset[str]
+
+
+class Places:
+    """``only_bucket``: nothing but the catalog and journals is kept on disk."""
+
+    def __init__(self, disk: LocalStore, bucket: S3Store | None, *, only_bucket: bool) -> None:
+        self.disk = disk
+        self.bucket = bucket
+        self.wants_disk = not only_bucket or bucket is None
+        self.wants_bucket = bucket is not None
+
+    async def look(self, wanted: Sequence[Wanted]) -> list[Where]:
+        """What is where. Files on disk are looked at; of the bucket the records tell."""
+        on_disk = await self.disk.present(wanted)
+        in_bucket = await self.bucket.present(wanted) if self.bucket is not None else [set[str]() for _ in wanted]
+        return [Where(frozenset(here), frozenset(there)) for here, there in zip(on_disk, in_bucket, strict=True)]
+
+    def holds(self, where: Where, path: str) -> bool:
+        """Whether the manifest may name this file: it is where files go first."""
+        return path in (where.on_disk if self.wants_disk else where.in_bucket)
+
+    def complete(self, where: Where, path: str) -> bool:
+        """Whether a file is in every destination."""
+        if self.wants_disk and path not in where.on_disk:
+            return False
+        return not self.wants_bucket or path in where.in_bucket
+
+    async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
+        """Each folder's manifest, from where files go first, else from the other place."""
+        stores: list[Store] = [self.disk, *([self.bucket] if self.bucket is not None else [])]
+        found: dict[str, Document | None] = dict.fromkeys(folders)
+        for store in stores if self.wants_disk else reversed(stores):
+            left = [folder for folder, document in found.items() if document is None]
+            found |= zip(left, await store.read_manifests(left), strict=True)
+        return [found[folder] for folder in folders]
+
+    async def write_manifest(self, folder: str, content: bytes, known: Placed | None) -> Placed | None:
+        """Publish a manifest everywhere, in the bucket last. Returns where in a bucket it stands.
+
+        Without a bucket, what one has of it from before is noted as outdated.
+        """
+        if self.wants_disk:
+            await self.disk.write_manifest(folder, content)
+        if self.bucket is not None:
+            return await self.bucket.write_manifest(folder, content, known)
+        return replace(known, current=False) if known is not None else None
+
+    def has_manifest(self, where: Where) -> bool:
+        return self.complete(where, MANIFEST)
+
+    @property
+    def shown(self) -> str:
+        """The destinations, for a log line."""
+        told = [str(self.disk.root)] if self.wants_disk else []
+        return " and ".join([*told, *([self.bucket.shown] if self.bucket is not None else [])])
+
+    async def close(self) -> None:
+        if self.bucket is not None:
+            await self.bucket.close()
+        self.disk.close()
+
+
+def open_places(settings: Settings, observer: Observer, memory: Memory) -> Places:
+    """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only."""
+    disk = LocalStore(settings)
+    if not settings.s3.bucket:
+        return Places(disk, None, only_bucket=False)
+    from mirror.stores.s3.store import S3Store  # noqa: PLC0415
+
+    bucket = S3Store(settings, disk.disk, observer, memory.bucket)
+    return Places(disk, bucket, only_bucket=settings.s3.only)

@@ -1,0 +1,270 @@
+"""One object at a time: how it is described when it is written, what stands there already, and whether that is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from msgspec import Struct
+
+from mirror.digests import Digests
+from mirror.errors import MirrorError, Severity, StoreUnavailable
+from mirror.models import S3Object
+from mirror.settings import Settings
+from mirror.stores.disk import Disk
+from mirror.stores.s3.checksums import Buffers, hex_of, proofs, same_etag
+from mirror.stores.s3.control import Control
+from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed, Unreachable
+from mirror.stores.s3.wire import Put, Wire
+
+_BLOCK = 1 << 20
+_LONGEST_SOURCE = 1500
+"""An object's user metadata may have 2 KB in all."""
+
+_HEADERS = {
+    "ContentType": "Content-Type",
+    "CacheControl": "Cache-Control",
+    "StorageClass": "x-amz-storage-class",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    "Tagging": "x-amz-tagging",
+}
+
+
+class Described(Struct, frozen=True, kw_only=True):
+    """What is said of a media object beside its bytes; ``sha256`` where it is known before the write."""
+
+    prompt_id: str
+    source: str
+    source_etag: str | None = None
+    content_type: str | None = None
+    sha256: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The user metadata: printable ASCII, as a header can carry it."""
+        source = quote(self.source, safe="".join(map(chr, range(0x21, 0x7F))))
+        told = {
+            "prompt-id": quote(self.prompt_id, safe="".join(map(chr, range(0x21, 0x7F)))),
+            "source-url": source if len(source) <= _LONGEST_SOURCE else "",
+            "source-etag": self.source_etag or "",
+            "sha256": self.sha256 or "",
+        }
+        return {name: value for name, value in told.items() if value}
+
+
+class Prints(Struct, frozen=True, kw_only=True):
+    """What we know of the bytes that should stand there: hex digest, and of a multipart object its own checksums."""
+
+    size: int
+    sha256: str | None = None
+    composite: str | None = None
+    etag: str | None = None
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """An object as the store describes it; the checksums in base64, those of multipart objects with ``-N``."""
+
+    size: int
+    etag: str
+    version_id: str | None = None
+    checksum_sha256: str | None = None
+    checksum_crc64nvme: str | None = None
+    content_type: str | None = None
+    metadata: Mapping[str, str] = {}
+
+    def as_object(self, bucket: str, key: str, via: str) -> S3Object:
+        told: dict[str, Any] = {"checksum_crc64nvme": self.checksum_crc64nvme} if self.checksum_crc64nvme else {}
+        return S3Object(
+            bucket=bucket,
+            key=key,
+            etag=self.etag,
+            version_id=self.version_id,
+            checksum_sha256=self.checksum_sha256,
+            via=via,
+            **told,
+        )
+
+
+class Objects:
+    """What every way into the bucket builds on."""
+
+    def __init__(self, settings: Settings, control: Control, wire: Wire, disk: Disk) -> None:
+        self.settings = settings.s3
+        self.control = control
+        self.wire = wire
+        self.disk = disk
+        self._attempts = settings.transfer.attempts
+        self._prefix = settings.s3.prefix.strip("/")
+
+    def key(self, *parts: str) -> str:
+        """The key of a path in the archive."""
+        return "/".join([self._prefix, *parts] if self._prefix else parts)
+
+    def parameters(self, described: Described) -> dict[str, Any]:
+        """A media object's description, as boto3 takes it."""
+        ours = self.settings
+        told = {
+            "ContentType": described.content_type,
+            "CacheControl": ours.cache_control,
+            "StorageClass": ours.storage_class,
+            "ServerSideEncryption": ours.sse,
+            "SSEKMSKeyId": ours.kms_key_id,
+            "Tagging": urlencode(ours.tags),
+        }
+        return {name: value for name, value in told.items() if value} | {"Metadata": described.metadata}
+
+    # Looking -----------------------------------------------------------------------------------
+
+    async def find(self, key: str, version_id: str | None = None) -> Found | None:
+        """The object at a key; None without one."""
+        more: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        if self.settings.checksum != "when_required":
+            more["ChecksumMode"] = "ENABLED"
+        try:
+            answer = await self.control.call("HeadObject", Key=key, **more)
+        except NoSuchKey:
+            return None
+        return Found(
+            size=answer["ContentLength"],
+            etag=answer.get("ETag", ""),
+            version_id=_version(answer.get("VersionId")),
+            checksum_sha256=answer.get("ChecksumSHA256"),
+            checksum_crc64nvme=answer.get("ChecksumCRC64NVME"),
+            content_type=answer.get("ContentType"),
+            metadata=answer.get("Metadata", {}),
+        )
+
+    async def same(self, key: str, found: Found, prints: Prints) -> bool:
+        """Whether an object has the bytes that these prints are of: by its checksums, else by reading it back."""
+        if found.size != prints.size:
+            return False
+        whole = hex_of(found.checksum_sha256)
+        if whole and prints.sha256:
+            return whole == prints.sha256
+        if found.checksum_sha256 and prints.composite and _layout(found.checksum_sha256) == _layout(prints.composite):
+            return found.checksum_sha256 == prints.composite
+        if prints.etag and same_etag(found.etag, prints.etag):
+            return True
+        if prints.sha256 is None:
+            return False
+        return (await self.read_back(key, found, Digests())).sha256 == prints.sha256
+
+    async def read_back(self, key: str, found: Found, digests: Digests) -> Digests:
+        """The digests of an object's bytes, read once; a connection that breaks is taken up where it broke.
+
+        Raises:
+            StoreError: it cannot be read, or changed meanwhile.
+        """
+        failures = 0
+        while digests.at < found.size:
+            before = digests.at
+            try:
+                async with contextlib.aclosing(self._batches(key, found.etag, before)) as batches:
+                    async for batch in batches:
+                        await self.disk.run(_update, digests, batch)
+            except (NoSuchKey, PreconditionFailed):
+                told = f"{self.where(key)}: it changed while it was read"
+                raise StoreUnavailable(told, severity=Severity.ITEM) from None
+            except MirrorError as error:
+                if error.severity is not Severity.TRANSIENT:
+                    raise
+            failures = failures + 1 if digests.at == before else 0
+            if failures >= self._attempts:
+                raise StoreUnavailable(f"{self.where(key)}: it cannot be read back", severity=Severity.ITEM)
+            if failures:
+                await asyncio.sleep(min(0.2 * 2**failures, 10))
+        return digests
+
+    async def _batches(self, key: str, etag: str, start: int) -> AsyncGenerator[list[bytes], None]:
+        headers = {"If-Match": etag} if etag else {}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        async with self.wire.get(key, headers) as response:
+            if start and response.status != 206:
+                raise StoreUnavailable(f"{self.where(key)}: the store serves no ranges", severity=Severity.ITEM)
+            batch, size = [], 0
+            try:
+                async for chunk in response.content.iter_any():
+                    batch.append(chunk)
+                    size += len(chunk)
+                    if size >= _BLOCK:
+                        yield batch
+                        batch, size = [], 0
+            except aiohttp.ClientPayloadError:
+                raise Unreachable(f"{self.where(key)}: the body broke off") from None
+            if batch:
+                yield batch
+
+    # Writing -----------------------------------------------------------------------------------
+
+    async def write(self, key: str, body: Buffers, prints: Prints, described: Described) -> Found | None:
+        """Write a whole object, unless one stands there: then that one if it has these very bytes, else None."""
+        if not self.settings.conditional_writes:
+            there = await self.find(key)
+            if there is not None:
+                return there if await self.same(key, there, prints) else None
+        assert prints.sha256 is not None
+        parameters = self.parameters(described)
+        headers = {_HEADERS[name]: value for name, value in parameters.items() if name in _HEADERS}
+        headers |= {f"x-amz-meta-{name}": value for name, value in parameters["Metadata"].items()}
+        try:
+            return await self.put(key, body, prints.size, prints.sha256, headers | self.condition)
+        except PreconditionFailed:
+            # It may be our own success, its answer lost.
+            there = await self.find(key)
+            if there is None:
+                raise StoreUnavailable(f"{self.where(key)}: it comes and goes", severity=Severity.ITEM) from None
+            return there if await self.same(key, there, prints) else None
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """Nothing is overwritten on a guess."""
+        return {"If-None-Match": "*"} if self.settings.conditional_writes else {}
+
+    async def put(self, key: str, body: Buffers, size: int, sha256: str, headers: Mapping[str, str]) -> Found:
+        """One PutObject with its checksum.
+
+        Raises:
+            PreconditionFailed: If-Match or If-None-Match did not hold.
+        """
+        proof = await self.proof(body, sha256)
+        told = await self.wire.put(
+            Put(operation="PutObject", key=key, body=body, size=size, sha256=sha256, headers={**headers, **proof})
+        )
+        sent = {name.removeprefix("x-amz-checksum-"): value for name, value in proof.items()}
+        return Found(
+            size=size,
+            etag=told.get("ETag", ""),
+            version_id=_version(told.get("x-amz-version-id")),
+            checksum_sha256=told.get("x-amz-checksum-sha256") and sent.get("sha256"),
+            checksum_crc64nvme=told.get("x-amz-checksum-crc64nvme") and sent.get("crc64nvme"),
+        )
+
+    async def proof(self, body: Buffers, sha256: str) -> dict[str, str]:
+        """The headers by which the store can check a body."""
+        if self.settings.checksum == "sha256":
+            return proofs("sha256", body, sha256)
+        return await self.disk.run(proofs, self.settings.checksum, body, sha256)
+
+    def where(self, key: str) -> str:
+        return f"s3://{self.settings.bucket}/{key}"
+
+
+def _update(digests: Digests, buffers: Buffers) -> None:
+    for buffer in buffers:
+        digests.update(buffer)
+
+
+def _version(told: str | None) -> str | None:
+    """``null`` is the version of an object that was written before versioning was switched on."""
+    return told if told and told != "null" else None
+
+
+def _layout(checksum: str) -> str:
+    """How many parts a composite checksum is of."""
+    return checksum.rpartition("-")[2]

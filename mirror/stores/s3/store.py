@@ -1,0 +1,231 @@
+"""A Store in a bucket: the same tree as on disk, under ``s3://<bucket>/<prefix>/``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from mirror.errors import Obstructed, Severity, StoreUnavailable
+from mirror.events import Observer
+from mirror.limits import ByteBudget, open_files_cap
+from mirror.manifests.document import decode_if_sound
+from mirror.models import ManifestFile, Placed, Receipt, S3Object
+from mirror.settings import Settings
+from mirror.stores import MANIFEST, Document, Target, Wanted
+from mirror.stores.disk import Disk
+from mirror.stores.s3.control import Control
+from mirror.stores.s3.copy import Copier
+from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed
+from mirror.stores.s3.multipart import Uploads
+from mirror.stores.s3.objects import Found, Objects
+from mirror.stores.s3.sink import ObjectSink
+from mirror.stores.s3.wire import Wire
+
+_LARGEST_MANIFEST = 256 << 20
+_MANIFESTS_AT_ONCE = 64
+_PRESIGNED = 3600
+
+
+class S3Store:
+    """A Store under ``[s3] bucket`` and ``prefix``. Journals of what is under way stand on ``disk``."""
+
+    def __init__(self, settings: Settings, disk: Disk, observer: Observer, memory: int) -> None:
+        self.settings = settings.s3
+        self._control = Control(settings, observer)
+        self._wire = Wire(settings, self._control, observer, open_files_cap())
+        self.objects = Objects(settings, self._control, self._wire, disk)
+        self.uploads = Uploads(self.objects)
+        self._copier = Copier(settings, self.objects, observer)
+        self._budget = ByteBudget(memory)
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self._unsettled: set[str] = set()
+
+    async def open(self) -> None:
+        """Find credentials, bucket and region. Does so once.
+
+        Raises:
+            ConfigError, StoreError: it cannot be worked with, and why.
+        """
+        async with self._opening:
+            if not self._is_open:
+                await self._control.open()
+                self._is_open = True
+
+    async def close(self) -> None:
+        await self._wire.close()
+        await self._copier.close()
+        self._control.close()
+
+    @property
+    def shown(self) -> str:
+        """The destination, for a log line."""
+        return self.objects.where(self.objects.key("")).rstrip("/")
+
+    def owns(self, where: S3Object | Placed | None) -> bool:
+        """Whether an object of a manifest or row stands in this destination."""
+        return where is not None and where.bucket == self.settings.bucket and where.key.startswith(self.objects.key(""))
+
+    # The Store protocol ------------------------------------------------------------------------
+
+    async def sink(self, target: Target, via: str = "stream") -> ObjectSink:
+        name = self._name(target.identity)
+        sink = ObjectSink(self.uploads, self._budget, target, name, via)
+        self._unsettled.add(target.identity)
+        try:
+            await sink.recover()
+        except BaseException:
+            await sink.close()
+            raise
+        return sink
+
+    async def settle(self, identity: str) -> None:
+        if identity in self._unsettled:
+            self._unsettled.discard(identity)
+            journal = self.uploads.journal(self._name(identity))
+            await self.uploads.hop(journal, journal.remove)
+
+    async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
+        """What the records say: a bucket loses nothing, and to ask would cost a request a file."""
+        return [self._present_in(each) for each in wanted]
+
+    def _present_in(self, wanted: Wanted) -> set[str]:
+        there = {file.path for file in wanted.files if self.owns(file.s3)}
+        manifest = wanted.manifest
+        return there | {MANIFEST} if manifest is not None and manifest.current and self.owns(manifest) else there
+
+    async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
+        _, file = source
+        if file.s3 is None or not self.owns(file.s3):
+            return None
+        receipt = await self._copier.again(file.s3.key, file.s3.etag, file.sha256, target)
+        if receipt is None:
+            return None
+        facts: dict[str, Any] = {name: getattr(file, name) for name in Receipt.__struct_fields__}
+        return Receipt(**{**facts, "path": receipt.path, "s3": receipt.s3})
+
+    async def copy(self, url: str, target: Target, etag: str | None = None) -> Receipt | None:
+        """A server-side copy of what a URL names; None where that is not possible or not allowed."""
+        return await self._copier.copy(url, target, etag)
+
+    async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:
+        key = self.objects.key(folder, MANIFEST)
+        etag = known.etag if known is not None and self.owns(known) else None
+        for _ in range(3):
+            found = await self._put_manifest(key, content, etag)
+            if found is not None:
+                return Placed(bucket=self.settings.bucket, key=key, etag=found.etag, version_id=found.version_id)
+            there = await self.objects.find(key)
+            if there is None:
+                etag = None
+                continue
+            before = await self._read(key)
+            if before == content:
+                return Placed(bucket=self.settings.bucket, key=key, etag=there.etag, version_id=there.version_id)
+            if not _is_ours(before, content):
+                raise Obstructed(f"{self.objects.where(key)}: it is no earlier state of this manifest: move it away")
+            etag = there.etag
+        raise StoreUnavailable(f"{self.objects.where(key)}: another run writes it too", severity=Severity.ITEM)
+
+    async def _put_manifest(self, key: str, content: bytes, etag: str | None) -> Found | None:
+        """None where the manifest that is there is not the one that we know of."""
+        headers = {"Content-Type": "application/json"}
+        if self.settings.sse:
+            headers["x-amz-server-side-encryption"] = self.settings.sse
+        if self.settings.kms_key_id:
+            headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.settings.kms_key_id
+        if self.settings.conditional_writes:
+            headers |= {"If-Match": etag} if etag else {"If-None-Match": "*"}
+        elif etag is None and await self.objects.find(key) is not None:
+            return None
+        sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            return await self.objects.put(key, [content], len(content), sha256, headers)
+        except (PreconditionFailed, NoSuchKey):
+            return None
+
+    async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
+        room = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
+
+        async def read(folder: str) -> Document | None:
+            async with room:
+                return await self._document(folder)
+
+        return list(await asyncio.gather(*(read(folder) for folder in folders)))
+
+    async def _document(self, folder: str) -> Document | None:
+        key = self.objects.key(folder, MANIFEST)
+        etag: list[str] = []
+        content = await self._read(key, etag)
+        if content is None:
+            return None
+        return Document(content=content, placed=Placed(bucket=self.settings.bucket, key=key, etag=etag[0]))
+
+    async def _read(self, key: str, etag: list[str] | None = None) -> bytes | None:
+        async def once() -> bytes | None:
+            async with self._wire.get(key) as response:
+                if (response.content_length or 0) > _LARGEST_MANIFEST:
+                    return None
+                if etag is not None:
+                    etag[:] = [response.headers.get("ETag", "")]
+                return await response.content.read()
+
+        try:
+            return await self._control.patiently(self.objects.where(key), once)
+        except NoSuchKey:
+            return None
+
+    # For what comes from here ------------------------------------------------------------------
+
+    async def url(self, key: str) -> str:
+        """A URL to fetch an object of ours by, signed, good for an hour."""
+        identity = await self._control.fresh_identity()
+        return identity.presigned(self._control.address.url(key), self._control.region, _PRESIGNED)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, in this order."""
+        for key in keys:
+            await self._control.call("DeleteObject", Key=key)
+
+    async def folders(self) -> AsyncIterator[str]:
+        """The names of all folders that could be a prompt's."""
+        prefix = self.objects.key("")
+        marker: dict[str, Any] = {}
+        while True:
+            answer = await self._control.call("ListObjectsV2", Prefix=prefix, Delimiter="/", **marker)
+            for told in answer.get("CommonPrefixes", []):
+                name = told["Prefix"].removeprefix(prefix).rstrip("/")
+                if not name.startswith("."):
+                    yield name
+            if not answer.get("IsTruncated"):
+                return
+            marker = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    async def cleanup(self) -> int:
+        """Abort the multipart uploads that the journals on disk name, and only those; returns how many."""
+        aborted = 0
+        for path in sorted(self.objects.disk.parts.glob("*.upload")):
+            journal = self.uploads.journal(path.stem)
+            meant, begun = await self.uploads.hop(journal, partial(self.uploads.read, journal))
+            if meant is not None and meant.bucket != self.settings.bucket:
+                continue  # another bucket's: named until that one is configured
+            if meant is not None:
+                aborted += await self.uploads.abort(meant, begun)
+            await self.uploads.hop(journal, journal.remove)
+        return aborted
+
+    def _name(self, identity: str) -> str:
+        """A journal's name: one file in one destination."""
+        where = "\n".join((identity, self.settings.endpoint_url, self.settings.bucket, self.objects.key("")))
+        return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _is_ours(before: bytes | None, content: bytes) -> bool:
+    """Whether a manifest is an earlier state of another: the same prompt's, and naming no file that is lost now."""
+    old, new = decode_if_sound(before), decode_if_sound(content)
+    if old is None or new is None or old.prompt_id != new.prompt_id:
+        return False
+    return {file.url for file in old.files} <= {file.url for file in new.files}
