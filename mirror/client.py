@@ -157,8 +157,6 @@ class Mirror:
     async def _open_catalog(self, options: FetchOptions) -> AsyncIterator[Catalog]:
         """The catalog, opened and the root locked by the first who needs them; for a dry run, a copy of its own."""
         path = catalog_path(self.settings)
-        if self._places.bucket is not None:
-            await self._places.bucket.open()
         if options.dry_run:
             scratch = await asyncio.to_thread(Catalog.open, path, mode="scratch")
             try:

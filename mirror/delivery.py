@@ -45,24 +45,19 @@ class Delivery:
         await self._from_origin.close()
         await self._from_bucket.close()
 
-    async def to_disk(
-        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl, known: ManifestFile | None
-    ) -> Outcome:
-        """Store a file on disk. ``known`` is its entry where the bucket has it."""
-        if known is not None and known.s3 is not None and self._places.bucket is not None:
-            receipt = await self._restore(prompt_id, asset, target, known, known.s3.key)
-            if receipt is not None:
-                return receipt
+    async def to_disk(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
+        """Store a file on disk, from its origin."""
         return await self._from_origin.fetch(self._places.disk, prompt_id, asset, target, fresh)
 
-    async def _restore(
-        self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile, key: str
-    ) -> Receipt | None:
-        """What the bucket holds, as it was when it came there; None where it is not to be had from it."""
-        bucket = self._places.bucket
+    async def restore(self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile) -> Receipt | None:
+        """Store a file on disk, from the bucket, as it was when it came there; None where that has it no more."""
+        bucket, s3 = self._places.bucket, known.s3
         assert bucket is not None
-        signed = msgspec.structs.replace(asset, url=await bucket.url(key))
-        outcome = await self._from_bucket.fetch(self._places.disk, prompt_id, signed, target, partial(bucket.url, key))
+        assert s3 is not None
+        signed = msgspec.structs.replace(asset, url=await bucket.url(s3.key))
+        outcome = await self._from_bucket.fetch(
+            self._places.disk, prompt_id, signed, target, partial(bucket.url, s3.key)
+        )
         if isinstance(outcome, Failure):
             return None
         return msgspec.structs.replace(
@@ -71,7 +66,6 @@ class Delivery:
             etag=known.etag,
             last_modified=known.last_modified,
             verified=known.verified,
-            s3=known.s3,
         )
 
     async def to_bucket(

@@ -51,8 +51,14 @@ class Places:
             return False
         return not self.wants_bucket or path in where.in_bucket
 
+    async def ready(self) -> None:
+        """The bucket is opened by the first who has work for it: a run with nothing to do asks nobody."""
+        if self.bucket is not None:
+            await self.bucket.open()
+
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         """Each folder's manifest, from where files go first, else from the other place."""
+        await self.ready()
         stores: list[Store] = [self.disk, *([self.bucket] if self.bucket is not None else [])]
         found: dict[str, Document | None] = dict.fromkeys(folders)
         for store in stores if self.wants_disk else reversed(stores):

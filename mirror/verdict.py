@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 from mirror.errors import ApiError, BadParameter, ExitCode, NoData, StoreError
 from mirror.manifests.document import compose, ordered, same_content, state_of, without_answer
 from mirror.models import Answer, Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.plan import Plan
+from mirror.times import now
 from mirror.urls import redact
 
 
@@ -75,6 +77,18 @@ def conclude(found: Findings) -> Verdict:
         code=_code(state, failed=bool(errors), left_out=bool(found.missing)),
         errors=errors or _upstream_failure(found, state),
         unfinished=state is PromptState.PENDING or bool(unread),
+        write=not same,
+    )
+
+
+def still_complete(prior: Manifest, known: Mapping[str, ManifestFile]) -> Verdict:
+    """The verdict on a complete prompt whose files went to another place: nobody needed to be asked."""
+    manifest = msgspec.structs.replace(prior, files=tuple(known[file.url] for file in prior.files))
+    same = manifest == prior
+    return Verdict(
+        state=prior.state,
+        manifest=prior if same else msgspec.structs.replace(manifest, mirrored_at=now()),
+        code=ExitCode.OK,
         write=not same,
     )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -28,7 +30,9 @@ from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
 from mirror.run import Case, Fetched, Result, Run
 from mirror.stores import Store, Target, Wanted
-from mirror.verdict import Findings, Verdict, conclude, unanswered
+from mirror.verdict import Findings, Verdict, conclude, still_complete, unanswered
+
+T = TypeVar("T")
 
 _OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed", "StoreUnavailable"})
 """Failures of a file that say nothing about the same file for another prompt."""
@@ -53,6 +57,7 @@ class Visit:
         self._prior: Manifest | None = None
         self._placed: Placed | None = None
         self._has_manifest = False
+        self._asked = False
 
     # What is where ------------------------------------------------------------------------------
 
@@ -81,15 +86,21 @@ class Visit:
             MirrorError: a fatal one.
         """
         self._run.observer(PromptStarted(prompt_id=self._id))
+        await self._places.ready()
         self._record = await self._run.catalog.claim(self._id)
         await self._take_stock()
+        await self._in_group(self._spread)
+        unasked = self._complete_unasked()
+        if unasked is not None:
+            return await self._conclude(unasked, (), None)
         try:
             self._answer = await self._resolver.ask()
         except ApiError as error:
             if error.severity is Severity.FATAL:
                 raise
             return await self._unanswered(error)
-        wait = await self._work()
+        self._asked = True
+        wait = await self._in_group(self._work)
         try:
             return await self._finish(wait)
         except StoreError as error:
@@ -123,21 +134,43 @@ class Visit:
 
     # Transfers ---------------------------------------------------------------------------------
 
-    async def _work(self) -> float | None:
+    async def _in_group(self, work: Callable[[asyncio.TaskGroup], Awaitable[T]]) -> T:
+        """Do something that starts transfers, and wait for them."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                return await work(group)
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+
+    async def _spread(self, group: asyncio.TaskGroup) -> None:
+        """What stands in one place goes to the others that lack it. The service need not be asked for that."""
+        for which, file in self._known.items():
+            if not self._is_whole(which) and (which in self._on_disk or which in self._in_bucket):
+                known = Asset(identity=which, url=which, role=file.role, name=file.path, named_by=file.named_by)
+                await self._run.slots.acquire()
+                self._start(group, known, None)
+
+    def _complete_unasked(self) -> Verdict | None:
+        """The verdict where the service has told all it will, and all of it is in every place now."""
+        record, prior = self._record, self._prior
+        is_told = not record.unfinished and record.state is PromptState.COMPLETE and not self._run.options.refresh
+        if not is_told or prior is None or not all(map(self._is_whole, self._known)):
+            return None
+        if {file.url for file in prior.files} != self._known.keys():
+            return None
+        return still_complete(prior, self._known)
+
+    async def _work(self, group: asyncio.TaskGroup) -> float | None:
         """Fetch what the answer names; while something is under way, go on polling.
 
         Returns the seconds to wait where only waiting is left.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._start_missing(group)
-                    wait = self._case.next_poll() if self._is_pending() else None
-                    if wait is None or not await self._busy_for(wait):
-                        return wait
-                    await self._ask_again()
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
+        while True:
+            await self._start_missing(group)
+            wait = self._case.next_poll() if self._is_pending() else None
+            if wait is None or not await self._busy_for(wait):
+                return wait
+            await self._ask_again()
 
     def _is_pending(self) -> bool:
         return not all(member.state.ended for member in self._answer.task.family())
@@ -185,10 +218,14 @@ class Visit:
             if waited:  # another prompt may have stored the file meanwhile
                 elsewhere |= await self._stored_elsewhere([asset.identity])
             self._started.add(asset.identity)
-            task = group.create_task(self._obtain(asset, elsewhere.get(asset.identity)))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-            task.add_done_callback(lambda _: self._run.slots.release())
+            self._start(group, asset, elsewhere.get(asset.identity))
+
+    def _start(self, group: asyncio.TaskGroup, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> None:
+        """Begin with one file, in the slot that the caller has taken for it."""
+        task = group.create_task(self._obtain(asset, elsewhere))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda _: self._run.slots.release())
 
     async def _stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
         return await self._run.catalog.stored_in(self._run.run_id, identities) if identities else {}
@@ -218,7 +255,7 @@ class Visit:
         """To the disk, then to the bucket, as far as it is not there yet; each is recorded when it is done."""
         if self._lacks_disk(asset.identity):
             outcome = await self._to_disk(asset, elsewhere)
-            if isinstance(outcome, Failure):
+            if not isinstance(outcome, Receipt):
                 return outcome
         if self._lacks_bucket(asset.identity):
             outcome = await self._to_bucket(asset, elsewhere)
@@ -226,21 +263,25 @@ class Visit:
                 return outcome
         return None
 
-    async def _to_disk(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Outcome:
+    async def _to_disk(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Outcome | None:
+        """None where it has to wait until the service is asked."""
         target, which = self._target(asset), asset.identity
-        receipt = await self._adopt(self._places.disk, elsewhere, target)
-        if receipt is not None:
-            outcome: Outcome = receipt
-        else:
-            known = self._known[which] if which in self._in_bucket else None
-            fresh = partial(self._fresh_url, which)
-            outcome = await self._run.delivery.to_disk(self._id, asset, target, fresh, known)
+        delivery = self._run.delivery
+        outcome: Outcome | None = await self._adopt(self._places.disk, elsewhere, target)
+        reused = outcome is not None
+        if which in self._in_bucket:
+            known = self._known[which]
+            outcome = outcome or await delivery.restore(self._id, asset, target, known)
+            if isinstance(outcome, Receipt):
+                outcome = msgspec.structs.replace(outcome, s3=known.s3)
+            else:
+                self._in_bucket.discard(which)  # the bucket has lost it
+        if outcome is None and self._asked:
+            outcome = await delivery.to_disk(self._id, asset, target, partial(self._fresh_url, which))
         if isinstance(outcome, Receipt):
             await self._record_file(asset, entry(asset, outcome), self._places.disk)
             self._on_disk.add(which)
-            if outcome.s3 is None:
-                self._in_bucket.discard(which)
-            self._tell_stored(asset, outcome, reused=receipt is not None)
+            self._tell_stored(asset, outcome, reused=reused)
         return outcome
 
     async def _to_bucket(self, asset: Asset, elsewhere: tuple[str, ManifestFile] | None) -> Outcome:
@@ -341,16 +382,18 @@ class Visit:
             prior=self._prior,
             secrets=self._run.secrets,
         )
-        verdict = conclude(found)
+        return await self._conclude(conclude(found), self._changed_files(found), wait)
+
+    async def _conclude(self, verdict: Verdict, files: tuple[FileRecord, ...], wait: float | None) -> Result | float:
         if verdict.write or not self._has_manifest:
             content = encode(verdict.manifest)
             self._placed = await self._places.write_manifest(self._record.folder, content, self._placed)
             self._has_manifest = True
         if wait is not None and verdict.note is None:
-            await self._save(verdict, self._changed_files(found), run_id="")
+            await self._save(verdict, files, run_id="")
             self._run.observer(PromptWaiting(prompt_id=self._id, seconds=round(wait, 1)))
             return wait
-        await self._save(verdict, self._changed_files(found), run_id=self._run.run_id)
+        await self._save(verdict, files, run_id=self._run.run_id)
         return self._result(verdict)
 
     async def _unanswered(self, error: ApiError | StoreError) -> Result | float:
