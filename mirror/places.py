@@ -66,14 +66,19 @@ class Places:
             found |= zip(left, await store.read_manifests(left), strict=True)
         return [found[folder] for folder in folders]
 
-    async def write_manifest(self, folder: str, content: bytes, known: Placed | None) -> Placed | None:
+    async def write_manifest(
+        self, folder: str, content: bytes, known: Placed | None, *, changed: bool
+    ) -> Placed | None:
         """Publish a manifest everywhere, in the bucket last. Returns where in a bucket it stands.
 
-        Without a bucket, what one has of it from before is noted as outdated.
+        One that has not ``changed`` goes only where it is missing. Without a bucket, what one has of it from before is
+        noted as outdated.
         """
         if self.wants_disk:
             await self.disk.write_manifest(folder, content)
         if self.bucket is not None:
+            if not changed and known is not None and known.current and self.bucket.owns(known):
+                return known
             return await self.bucket.write_manifest(folder, content, known)
         return replace(known, current=False) if known is not None else None
 

@@ -387,7 +387,9 @@ class Visit:
     async def _conclude(self, verdict: Verdict, files: tuple[FileRecord, ...], wait: float | None) -> Result | float:
         if verdict.write or not self._has_manifest:
             content = encode(verdict.manifest)
-            self._placed = await self._places.write_manifest(self._record.folder, content, self._placed)
+            self._placed = await self._places.write_manifest(
+                self._record.folder, content, self._placed, changed=verdict.write
+            )
             self._has_manifest = True
         if wait is not None and verdict.note is None:
             await self._save(verdict, files, run_id="")

@@ -30,7 +30,7 @@ from mirror.settings import Settings
 from mirror.stores import Head, Target
 from mirror.stores.s3.address import Located, address_of, locate
 from mirror.stores.s3.checksums import hex_of, same_etag
-from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed
+from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Described, Found, Objects, Prints
 from mirror.times import from_http
 
@@ -48,6 +48,7 @@ class Copier:
         # Only the store itself is asked, by an address that no answer names.
         self._http = Http(settings, observer, kind="s3", unavailable=Unavailable, refused=Refused)
         self._refused: set[str] = set()
+        self._conditional = True
 
     async def close(self) -> None:
         await self._http.close()
@@ -156,15 +157,23 @@ class Copier:
         objects = self._objects
         if await objects.find(key) is not None:
             return None
+        answer = await self._ask_for_copy(key, source, head, described)
+        found = await objects.find(key, answer.get("VersionId")) if answer is not None else None
+        made = (answer or {}).get("CopyObjectResult", {}).get("ETag")
+        return found if found is not None and (not made or same_etag(found.etag, made)) else None
+
+    async def _ask_for_copy(self, key: str, source: Located, head: Head, described: Described) -> dict[str, Any] | None:
+        """None where something stands there already: perhaps our own success, its answer lost."""
+        objects = self._objects
         parameters: dict[str, Any] = objects.parameters(described)
         if objects.settings.tags:
             parameters["TaggingDirective"] = "REPLACE"
         if objects.settings.checksum != "when_required":
             parameters["ChecksumAlgorithm"] = "SHA256"
-        if objects.settings.conditional_writes:
+        if objects.settings.conditional_writes and self._conditional:
             parameters["IfNoneMatch"] = "*"
         try:
-            answer = await objects.control.call(
+            return await objects.control.call(
                 "CopyObject",
                 Key=key,
                 CopySource={"Bucket": source.bucket, "Key": source.key},
@@ -172,13 +181,12 @@ class Copier:
                 MetadataDirective="REPLACE",
                 **parameters,
             )
-        except PreconditionFailed:  # perhaps our own success: whoever called looks
-            return None
-        made = answer.get("CopyObjectResult", {})
-        found = await objects.find(key, answer.get("VersionId"))
-        if found is None or (made.get("ETag") and not same_etag(found.etag, made["ETag"])):
-            return None
-        return found
+        except (PreconditionFailed, NotSupported):
+            if "IfNoneMatch" not in parameters or await objects.find(key) is not None:
+                return None
+            # Some stores take the condition for one on the source, or do not know it here.
+            self._conditional = False
+            return await self._ask_for_copy(key, source, head, described)
 
     def _check(self, found: Found, head: Head, target: Target) -> None:
         if found.size != head.length:

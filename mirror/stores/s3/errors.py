@@ -47,6 +47,10 @@ class NoSuchUpload(StoreError):
     """404: the multipart upload has been completed or aborted."""
 
 
+class NotSupported(StoreUnavailable):
+    """501: the store does not know what was asked of it. Where there is another way, that is taken."""
+
+
 class CredentialsExpired(StoreError):
     """The credentials have run out: fresh ones, and once more."""
 
@@ -120,7 +124,7 @@ _LASTING = (
     _row(
         "NotImplemented",
         (501,),
-        StoreUnavailable,
+        NotSupported,
         "leave out what it does not know: [s3] tags, storage_class or sse, or set checksum and conditional_writes "
         "(`mirror doctor` tries them)",
     ),

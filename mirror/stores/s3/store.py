@@ -18,7 +18,7 @@ from mirror.stores import MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import Disk
 from mirror.stores.s3.control import Control
 from mirror.stores.s3.copy import Copier
-from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed
+from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.multipart import Uploads
 from mirror.stores.s3.objects import Found, Objects
 from mirror.stores.s3.sink import ObjectSink
@@ -42,6 +42,7 @@ class S3Store:
         self._budget = ByteBudget(memory)
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._conditional = settings.s3.conditional_writes
         self._unsettled: set[str] = set()
 
     async def open(self) -> None:
@@ -137,15 +138,23 @@ class S3Store:
             headers["x-amz-server-side-encryption"] = self.settings.sse
         if self.settings.kms_key_id:
             headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.settings.kms_key_id
-        if self.settings.conditional_writes:
-            headers |= {"If-Match": etag} if etag else {"If-None-Match": "*"}
-        elif etag is None and await self.objects.find(key) is not None:
-            return None
+        condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
+        if not self._conditional:
+            # The next best thing: look, then write.
+            there = await self.objects.find(key)
+            if (there.etag if there is not None else None) != etag:
+                return None
+            condition = {}
         sha256 = hashlib.sha256(content).hexdigest()
         try:
-            return await self.objects.put(key, [content], len(content), sha256, headers)
+            return await self.objects.put(key, [content], len(content), sha256, headers | condition)
         except (PreconditionFailed, NoSuchKey):
             return None
+        except NotSupported:
+            if not condition:
+                raise
+            self._conditional = False  # some know If-None-Match and not If-Match
+            return await self._put_manifest(key, content, etag)
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         room = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
