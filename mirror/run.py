@@ -13,7 +13,7 @@ from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
 from mirror.manifests.document import without_answer
-from mirror.models import Asset, Failure, Manifest, PromptId, PromptState
+from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.places import Places
 from mirror.resolve import Resolver
 from mirror.settings import FetchOptions
@@ -40,6 +40,10 @@ class Run:
     secrets: tuple[str, ...]
     slots: asyncio.Semaphore
     inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
+
+    async def stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
+        """Which of these files this run has stored already: for each, a folder and the file's entry."""
+        return await self.catalog.stored_in(self.run_id, identities) if identities else {}
 
 
 @dataclass

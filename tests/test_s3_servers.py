@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import ssl
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError
 
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
@@ -75,7 +74,7 @@ def refused(function: Any, **arguments: Any) -> tuple[int, str]:
 
 @all_three
 def test_what_is_put_is_read_back_by_a_client_that_is_not_ours(bucket: Bucket) -> None:
-    objects = {"a/b.bin": BODY, "a/ü +%.txt": b"name", "top": b""}
+    objects = {"a/b.bin": BODY, "a": b"no folder", "a/ü +%*'\".txt": b"name", "top": b""}
     for key, body in objects.items():
         bucket.put(key, body)
     assert bucket.read() == objects
@@ -228,6 +227,7 @@ def test_cuts_an_answer(bucket: Bucket, proxy: FaultProxy, plain: Plain) -> None
         plain.ask("GET", "k")
     assert caught.value.partial == BODY[:1000]
     assert proxy.bytes_down == 1000
+    plain.connection.close()
     assert plain.ask("GET", "k") == (200, BODY)
 
 
@@ -291,10 +291,9 @@ def test_closing_ends_all_threads_at_once(bucket: Bucket) -> None:
     proxy = FaultProxy(bucket.server.endpoint)
     proxy.fault("GetObject", faults.hold())
     proxy.fault("GetObject", faults.slow(10))
-    plains = [Plain(bucket, proxy) for _ in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(plain.ask, "GET", "k") for plain in plains[:2]]
-        plains[2].ask("GET", "k") if proxy.unused == 0 else None
+    plains = [Plain(bucket, proxy) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(plain.ask, "GET", "k") for plain in plains]
         proxy.wait_for(lambda: proxy.unused == 0)
         began = time.monotonic()
         proxy.close()
@@ -328,7 +327,3 @@ def test_radosgw_serves_where_it_is_installed(radosgw: Server) -> None:
     bucket = Bucket.new(radosgw)
     bucket.put("k", BODY)
     assert bucket.read() == {"k": BODY}
-
-
-def test_the_environment_has_nothing_of_the_servers() -> None:
-    assert not [name for name in os.environ if name.startswith("MIRROR_S3_")]

@@ -57,17 +57,16 @@ class Exchange:
             self._proxy.end(seen)
             self._client.reset()
             return False
+        good = whole
         if fault.reply:
             self._reply(seen, fault.reply, whole)
         elif answer:
-            good = self._relay(seen, answer, fault, whole)
-            if whole:
-                return good
+            good = self._relay(seen, answer, fault, whole) and whole
         else:
             return False
         if not whole:
             self._linger()
-        return whole
+        return good
 
     # The request
 

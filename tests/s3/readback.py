@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def program() -> str:
     return found
 
 
-def s5cmd(server: Server, *arguments: str) -> str:
+def s5cmd(server: Server, *arguments: str, stdin: str = "") -> str:
     """What an s5cmd command prints.
 
     Raises:
@@ -40,18 +41,24 @@ def s5cmd(server: Server, *arguments: str) -> str:
     if server.ca_file:
         environ["SSL_CERT_FILE"] = str(server.ca_file)
     command = [program(), "--endpoint-url", server.endpoint, "--retry-count", "0", "--numworkers", "8", *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environ, input=stdin, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise RuntimeError(f"s5cmd {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def read_all(server: Server, bucket: str, prefix: str = "") -> dict[str, bytes]:
-    """Every object of which the key begins with `prefix`: key → content."""
-    if not server.client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]:
-        return {}  # s5cmd calls that an error
+    """Every object of which the key begins with `prefix`: key → content.
+
+    Which there are boto3 says: s5cmd's own listing leaves out what the server dates after the listing's start, and
+    Swift rounds its dates up to the next second. The keys may be any; no two share a file on the way.
+    """
+    pages = server.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
+    if not keys:
+        return {}
     with tempfile.TemporaryDirectory() as folder:
-        s5cmd(server, "cp", f"s3://{bucket}/{prefix}*", f"{folder}/")
-        start = prefix[: prefix.rfind("/") + 1]  # s5cmd leaves off the folders that the pattern names
-        files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
-        return {start + str(path.relative_to(folder)): path.read_bytes() for path in files}
+        files = {key: Path(folder) / str(number) for number, key in enumerate(keys)}
+        copies = (f"cp --raw {shlex.quote(f's3://{bucket}/{key}')} {file}" for key, file in files.items())
+        s5cmd(server, "run", stdin="\n".join(copies))
+        return {key: file.read_bytes() for key, file in files.items()}

@@ -18,10 +18,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import boto3.session  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
+import boto3.session
+from botocore.config import Config
 
 from tests.s3.tls import certificate
 
@@ -52,7 +52,7 @@ class Server:
             s3 = {"addressing_style": "path", **config.pop("s3", {})}
             session = boto3.session.Session(self.access_key, self.secret_key, region_name=self.region)
             self._clients[name] = session.client(
-                service,
+                cast("Any", service),  # the stubs have an overload a service
                 endpoint_url=self.endpoint,
                 verify=str(self.ca_file) if self.ca_file else None,
                 config=Config(**{**settings, "s3": s3, **config}),
@@ -91,9 +91,11 @@ def swift(folder: Path, *, tls: bool = False, min_part: int = 5 << 20) -> Iterat
     arguments = ["--dir", str(folder / "node"), "--min-part", str(min_part)]
     if files:
         arguments += ["--cert", str(files.cert_file), "--key", str(files.key_file)]
-    with _running([sys.executable, "-m", "tests.s3.swift", *arguments], folder) as told:
-        with contextlib.closing(Server("swift", **told, ca_file=files.ca_file if files else None)) as server:
-            yield server
+    with (
+        _running([sys.executable, "-m", "tests.s3.swift", *arguments], folder) as told,
+        contextlib.closing(Server("swift", **told, ca_file=files.ca_file if files else None)) as server,
+    ):
+        yield server
 
 
 @contextlib.contextmanager
@@ -104,7 +106,8 @@ def ministack(folder: Path, *, tls: bool = False) -> Iterator[Server]:
     if files:
         arguments += ["--cert", str(files.cert_file), "--key", str(files.key_file)]
     with _running([sys.executable, "-m", "tests.s3.ministack", *arguments], folder) as told:
-        root = Server("ministack", access_key="test", secret_key="test", ca_file=files and files.ca_file, **told)
+        root = Server("ministack", access_key="test", secret_key="test", **told)
+        root = replace(root, ca_file=files.ca_file if files else None)
         with contextlib.closing(root), contextlib.closing(root.user(_EVERYTHING)) as server:
             yield server
 
@@ -114,9 +117,11 @@ def ceph(folder: Path) -> Iterator[Server]:
     """Ceph's radosgw, where it is installed: an older dialect that knows no checksum but MD5."""
     script = str(Path(__file__).with_name("radosgw.sh"))
     ports = [str(port) for port in _free_ports(2)]
-    with _running(["bash", script, str(folder / "node"), *ports], folder, patience=60) as told:
-        with contextlib.closing(Server("ceph", **told)) as server:
-            yield server
+    with (
+        _running(["bash", script, str(folder / "node"), *ports], folder, patience=60) as told,
+        contextlib.closing(Server("ceph", **told)) as server,
+    ):
+        yield server
 
 
 def ceph_is_here() -> bool:
@@ -133,7 +138,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], folder: Path, *, patience: float = 30) -> Iterator[dict[str, str]]:
+def _running(command: Sequence[str], folder: Path, *, patience: float = 30) -> Iterator[dict[str, Any]]:
     """Runs a server until the block ends; what it tells in its first line.
 
     Raises:

@@ -95,7 +95,7 @@ def _configure(node: Node, ports: dict[str, int]) -> None:
     """Writes all that Swift reads: its configuration and its rings."""
     for folder in (node.configuration, node.folder / "disks" / "d1", node.folder / "recon"):
         folder.mkdir(parents=True, exist_ok=True)
-    limits = {"max_meta_value_length": 2048, "max_header_size": 16384}
+    limits: dict[str, object] = {"max_meta_value_length": 2048, "max_header_size": 16384}
     (node.configuration / "swift.conf").write_text(
         _section("swift-hash", {"swift_hash_path_prefix": "one", "swift_hash_path_suffix": "node"})
         + _section("swift-constraints", limits)

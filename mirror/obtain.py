@@ -1,0 +1,172 @@
+"""One prompt's files, each to every place that lacks it, and into the catalog when it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import islice
+
+import msgspec
+
+from mirror import names
+from mirror.catalog import FileRecord
+from mirror.events import FileFailed, FilePlaced, FileStored
+from mirror.manifests.document import entry
+from mirror.models import Asset, Failure, ManifestFile, Outcome, PromptId, Receipt
+from mirror.run import Fetched, Run
+from mirror.stock import Stock
+from mirror.stores import Store, Target
+
+_OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed", "StoreUnavailable"})
+"""Failures of a file that say nothing about the same file for another prompt."""
+
+Elsewhere = tuple[str, ManifestFile]
+"""A folder, and the entry of a file that this run has stored there for another prompt."""
+
+
+class Obtain:
+    """``fresh_url`` asks the service for a file's URL again; until ``asked`` is set, no origin is gone to."""
+
+    def __init__(
+        self,
+        run: Run,
+        prompt_id: PromptId,
+        folder: str,
+        stock: Stock,
+        failures: dict[str, Failure],
+        fresh_url: Callable[[str], Awaitable[str | None]],
+    ) -> None:
+        self._run = run
+        self._places = run.places
+        self._id = prompt_id
+        self._folder = folder
+        self._stock = stock
+        self._fresh_url = fresh_url
+        self.failures = failures
+        self.asked = False
+
+    async def obtain(self, asset: Asset, elsewhere: Elsewhere | None) -> None:
+        """Store one file and record it; the same file for several prompts is fetched by one of them."""
+        inflight = self._run.inflight
+        while (other := inflight.get(asset.identity)) is not None:
+            await asyncio.wait({other})
+            failed = other.result()
+            if failed is not None and failed[0] == asset.url and failed[1].error not in _OF_ONE_PLACE:
+                await self._failed(asset, msgspec.structs.replace(failed[1], role=asset.role))
+                return
+            elsewhere = (await self._run.stored_elsewhere([asset.identity])).get(asset.identity)
+        mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
+        ended: Fetched = None
+        try:
+            failure = await self._deliver(asset, elsewhere)
+            if failure is not None:
+                ended = (asset.url, failure)
+                await self._failed(asset, failure)
+        finally:
+            del inflight[asset.identity]
+            mine.set_result(ended)
+
+    async def _deliver(self, asset: Asset, elsewhere: Elsewhere | None) -> Failure | None:
+        """To the disk, then to the bucket, as far as it is not there yet; each is recorded when it is done."""
+        if self._stock.lacks_disk(asset.identity):
+            outcome = await self._to_disk(asset, elsewhere)
+            if not isinstance(outcome, Receipt):
+                return outcome
+        if self._stock.lacks_bucket(asset.identity):
+            outcome = await self._to_bucket(asset, elsewhere)
+            if isinstance(outcome, Failure):
+                return outcome
+        return None
+
+    async def _to_disk(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome | None:
+        """None where it has to wait until the service is asked."""
+        target, which = self._target(asset), asset.identity
+        delivery = self._run.delivery
+        outcome: Outcome | None = await self._adopt(self._places.disk, elsewhere, target)
+        reused = outcome is not None
+        if which in self._stock.in_bucket:
+            known = self._stock.known[which]
+            outcome = outcome or await delivery.restore(self._id, asset, target, known)
+            if isinstance(outcome, Receipt):
+                outcome = msgspec.structs.replace(outcome, s3=known.s3)
+            else:
+                self._stock.in_bucket.discard(which)  # the bucket has lost it
+        if outcome is None and self.asked:
+            outcome = await delivery.to_disk(self._id, asset, target, partial(self._fresh_url, which))
+        if isinstance(outcome, Receipt):
+            await self._record_file(asset, entry(asset, outcome), self._places.disk)
+            self._stock.on_disk.add(which)
+            self._tell_stored(asset, outcome, reused=reused)
+        return outcome
+
+    async def _to_bucket(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome:
+        bucket = self._places.bucket
+        assert bucket is not None
+        which = asset.identity
+        here = self._stock.known[which] if which in self._stock.on_disk else None
+        target = self._target_in_bucket(asset)
+        receipt = await self._adopt(bucket, elsewhere, target)
+        if receipt is not None:
+            outcome: Outcome = receipt
+        else:
+            fresh = partial(self._fresh_url, which)
+            outcome = await self._run.delivery.to_bucket(self._id, asset, target, fresh, here)
+        if isinstance(outcome, Receipt):
+            assert outcome.s3 is not None
+            facts = here if here is not None else entry(asset, outcome)
+            await self._record_file(asset, msgspec.structs.replace(facts, s3=outcome.s3), bucket)
+            self._stock.in_bucket.add(which)
+            self._run.observer(
+                FilePlaced(prompt_id=self._id, url=which, key=outcome.s3.key, bytes=outcome.bytes, via=outcome.s3.via)
+            )
+            if not self._places.wants_disk:
+                self._tell_stored(asset, outcome, reused=receipt is not None)
+        return outcome
+
+    def _target(self, asset: Asset) -> Target:
+        """Where it goes on disk. What was mirrored before goes where it was, and no other bytes."""
+        known = self._stock.known.get(asset.identity)
+        if known is None:
+            return self._target_for(asset, (asset.name, *self._further_names(asset)), None)
+        return self._target_for(asset, (known.path,), known.sha256)
+
+    def _target_in_bucket(self, asset: Asset) -> Target:
+        """The same path there, or one beside it where another object has that."""
+        known = self._stock.known.get(asset.identity)
+        first = known.path if known is not None else asset.name
+        further = [name for name in self._further_names(asset) if name != first]
+        return self._target_for(asset, (first, *further), known.sha256 if known is not None else None)
+
+    def _further_names(self, asset: Asset) -> list[str]:
+        candidates = islice(names.candidates(asset.name, asset.identity), 4)
+        return [name for name in candidates if name != asset.name]
+
+    def _target_for(self, asset: Asset, names: tuple[str, ...], sha256: str | None) -> Target:
+        return Target(identity=asset.identity, folder=self._folder, names=names, sha256=sha256, prompt_id=self._id)
+
+    async def _adopt(self, store: Store, elsewhere: Elsewhere | None, target: Target) -> Receipt | None:
+        """A file that this run has stored for another prompt."""
+        if elsewhere is None or target.sha256 not in (None, elsewhere[1].sha256) or elsewhere[0] == target.folder:
+            return None
+        return await store.adopt(elsewhere, target)
+
+    async def _record_file(self, asset: Asset, file: ManifestFile, store: Store) -> None:
+        """The row, then what the store kept to find the file again after a crash goes."""
+        record = FileRecord(identity=asset.identity, role=asset.role, entry=file)
+        await self._run.catalog.save_file(self._id, record, self._run.run_id)
+        await store.settle(asset.identity)
+        self._stock.known[asset.identity] = file
+
+    def _tell_stored(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
+        self._run.observer(
+            FileStored(prompt_id=self._id, url=asset.identity, path=receipt.path, bytes=receipt.bytes, reused=reused)
+        )
+
+    async def _failed(self, asset: Asset, failure: Failure) -> None:
+        if asset.identity not in self._stock.there:  # else its row stays: it is on disk, and only the bucket lacks it
+            lost = self._stock.known.get(asset.identity)
+            record = FileRecord(identity=asset.identity, role=asset.role, entry=lost, failure=failure)
+            await self._run.catalog.save_file(self._id, record, self._run.run_id)
+        self.failures[asset.identity] = failure
+        self._run.observer(FileFailed(prompt_id=self._id, failure=failure))

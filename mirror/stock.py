@@ -1,0 +1,83 @@
+"""What is known of a prompt's files, and which of them is where."""
+
+from __future__ import annotations
+
+from mirror.catalog import PromptRecord
+from mirror.manifests.document import decode_if_sound
+from mirror.models import Manifest, ManifestFile, Placed, PromptState
+from mirror.places import Places
+from mirror.stores import Wanted
+
+
+class Stock:
+    """Of one prompt: ``known`` are the files that were stored, by identity, ``on_disk`` and ``in_bucket`` those that
+    are there; ``prior`` is the manifest that stands, ``placed`` where in a bucket one does.
+    """
+
+    def __init__(self, places: Places, record: PromptRecord) -> None:
+        self._places = places
+        self._record = record
+        self.known: dict[str, ManifestFile] = {}
+        self.on_disk: set[str] = set()
+        self.in_bucket: set[str] = set()
+        self.prior: Manifest | None = None
+        self.placed: Placed | None = record.placed
+        self.has_manifest = False
+        self.bytes_before = 0
+
+    async def take(self) -> None:
+        """Look."""
+        record = self._record
+        if record.state is PromptState.UNRESOLVED and not record.files:
+            return  # never seen before, so nothing is there
+        self.known = {file.identity: file.entry for file in record.files if file.entry is not None}
+        stored = record.stored()
+        wanted = Wanted(folder=record.folder, files=tuple(self.known.values()), manifest=record.placed)
+        [where] = await self._places.look([wanted])
+        self.on_disk = {which for which, file in stored.items() if file.path in where.on_disk}
+        self.in_bucket = {which for which, file in self.known.items() if file.path in where.in_bucket}
+        self.bytes_before = sum(file.bytes for which, file in self.known.items() if self.is_whole(which))
+        self.has_manifest = self._places.has_manifest(where)
+        self.prior = await self._read_prior()
+
+    async def _read_prior(self) -> Manifest | None:
+        [document] = await self._places.read_manifests([self._record.folder])
+        if document is None:
+            return None
+        self.placed = document.placed or self.placed
+        manifest = decode_if_sound(document.content)
+        return manifest if manifest is not None and manifest.prompt_id == self._record.prompt_id else None
+
+    @property
+    def there(self) -> set[str]:
+        """What is where files go first: the manifest may name it."""
+        return self.on_disk if self._places.wants_disk else self.in_bucket
+
+    @property
+    def entries(self) -> dict[str, ManifestFile]:
+        """The files that the manifest names."""
+        return {which: file for which, file in self.known.items() if which in self.there}
+
+    @property
+    def lost(self) -> dict[str, ManifestFile]:
+        """Those that were stored once, and are not there."""
+        return {which: file for which, file in self.known.items() if which not in self.there}
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Those that a bucket lacks which should have them."""
+        return frozenset(which for which in self.known if self.lacks_bucket(which))
+
+    def lacks_disk(self, which: str) -> bool:
+        return self._places.wants_disk and which not in self.on_disk
+
+    def lacks_bucket(self, which: str) -> bool:
+        return self._places.wants_bucket and which not in self.in_bucket
+
+    def is_whole(self, which: str) -> bool:
+        """Whether a file is in every destination."""
+        return not self.lacks_disk(which) and not self.lacks_bucket(which)
+
+    @property
+    def is_all_whole(self) -> bool:
+        return all(map(self.is_whole, self.known))
