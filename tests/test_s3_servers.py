@@ -281,7 +281,7 @@ def test_edits_the_headers_of_an_answer(bucket: Bucket, proxy: FaultProxy, plain
 @both
 def test_an_early_refusal_arrives_although_the_body_is_still_on_its_way(bucket: Bucket, proxy: FaultProxy) -> None:
     client = bucket.server.at(proxy.endpoint).client()
-    arguments = {"Bucket": f"{bucket.name}-none", "Key": "k", "Body": bytes(30_000_000)}
+    arguments = {"Bucket": f"{bucket.name}-none", "Key": "k", "Body": bytes(12_000_000)}
     assert refused(client.put_object, **arguments) == (404, "NoSuchBucket")
 
 
