@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from mirror.adoption import record_from
-from mirror.catalog import Catalog
+from mirror.catalog import Catalog, PromptRecord
 from mirror.models import PromptId
+from mirror.places import Places
 from mirror.stores import Document
 from mirror.stores.local import LocalStore
 
-_PAGE = 500
+if TYPE_CHECKING:
+    from mirror.stores.s3.store import S3Store
 
 
 class Forgotten(Struct, frozen=True, kw_only=True):
@@ -31,8 +34,8 @@ class Rebuilt(Struct, frozen=True, kw_only=True):
     unreadable: tuple[str, ...] = ()
 
 
-async def forget(catalog: Catalog, store: LocalStore, prompt_id: PromptId, *, delete: bool) -> Forgotten:
-    """Remove a prompt from the catalog; with ``delete`` its manifest and files first.
+async def forget(catalog: Catalog, places: Places, prompt_id: PromptId, *, delete: bool) -> Forgotten:
+    """Remove a prompt from the catalog; with ``delete`` its manifest and files first, from every place.
 
     The manifest goes before its files, and the row last: whenever this is interrupted, nothing claims what is gone.
     """
@@ -42,9 +45,18 @@ async def forget(catalog: Catalog, store: LocalStore, prompt_id: PromptId, *, de
     left: list[str] = []
     if delete:
         paths = [file.entry.path for file in record.files if file.entry is not None]
-        left = store.delete(record.folder, paths)
+        left = places.disk.delete(record.folder, paths)
+        await _delete_from_bucket(places.bucket, record)
     await catalog.forget(prompt_id)
     return Forgotten(prompt_id=prompt_id, known=True, left=tuple(left))
+
+
+async def _delete_from_bucket(bucket: S3Store | None, record: PromptRecord) -> None:
+    if bucket is None:
+        return
+    await bucket.open()
+    placed = [record.placed, *(file.entry.s3 for file in record.files if file.entry is not None)]
+    await bucket.delete([where.key for where in placed if where is not None and bucket.owns(where)])
 
 
 async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:

@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from mirror.config import load, parse_duration, parse_size
-from mirror.errors import ExitCode, StoreUnavailable
+from mirror.errors import ConfigError, ExitCode, StoreUnavailable
 from mirror.models import PromptId
 from mirror.observers.log import configure
 from mirror.settings import Settings
@@ -50,6 +50,25 @@ def settings_for(ctx: click.Context, flags: Mapping[str, Any] | None = None) -> 
     for warning in loaded.warnings:
         logging.getLogger("mirror").warning(warning)
     return loaded.settings
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def s3_flags(command: C) -> C:
+    """The flags that name a bucket, for commands that work on one; ``--s3`` is theirs."""
+    command = click.option("--s3-endpoint", metavar="URL", help="The store, if it is not AWS.")(command)
+    return click.option("--bucket", "s3", metavar="s3://BUCKET/PREFIX", help="The bucket (else [s3] bucket).")(command)
+
+
+def require_bucket(settings: Settings) -> None:
+    """Check that a bucket is configured.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not settings.s3.bucket:
+        raise ConfigError("no bucket is configured: give [s3] bucket, MIRROR_S3_BUCKET or --bucket s3://bucket/prefix")
 
 
 def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped: Callable[[ExitCode], None]) -> int:

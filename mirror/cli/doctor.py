@@ -15,7 +15,7 @@ import msgspec
 
 from mirror.api import Api
 from mirror.catalog import Catalog
-from mirror.cli.common import settings_for
+from mirror.cli.common import require_bucket, s3_flags, settings_for
 from mirror.client import catalog_path
 from mirror.config import load, require_api
 from mirror.errors import (
@@ -29,11 +29,13 @@ from mirror.errors import (
     StoreUnavailable,
     worst,
 )
-from mirror.limits import open_files_cap
+from mirror.limits import open_files_cap, shared_out
 from mirror.models import PromptId
 from mirror.observers.text import size
+from mirror.places import open_places
 from mirror.settings import Settings
 from mirror.stores.local import LocalStore
+from mirror.stores.s3.policy import smallest
 
 
 class Finding(NamedTuple):
@@ -47,17 +49,21 @@ class Finding(NamedTuple):
 
 @click.command()
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
+@click.option("--policy", is_flag=True, help="Print the smallest IAM policy for the bucket, and nothing else.")
+@s3_flags
 @click.pass_context
-def doctor(ctx: click.Context, root: str | None) -> int:
-    """Check configuration, token, disk and API, and say what to fix."""
+def doctor(ctx: click.Context, /, root: str | None, policy: bool, **s3: str) -> int:
+    """Check configuration, token, disk, API and bucket, and say what to fix."""
     try:
-        settings = settings_for(ctx, {"root": root})
+        settings = settings_for(ctx, {"root": root, **s3})
+        if policy:
+            return _print_policy(settings)
         path = load(ctx.obj).path
         findings = [Finding("config", str(path) if path else "no file; environment and defaults")]
     except ConfigError as error:
         _show(Finding("config", str(error), ExitCode.USAGE))
         return ExitCode.USAGE
-    for check in (_check_disk, _check_limits, _check_token, _check_api):
+    for check in (_check_disk, _check_limits, _check_bucket, _check_token, _check_api):
         findings.extend(_guarded(check, settings))
         if check is _check_token and findings[-1].code:
             break  # without these nothing can be asked
@@ -142,6 +148,33 @@ def _check_limits(settings: Settings) -> Iterator[Finding]:
             "limits", f"only {cap} transfers at once: raise the limit on open files (ulimit -n)", warning=True
         )
     yield Finding("limits", f"up to {cap} transfers at once, {size(settings.transfer.memory)} for buffers")
+
+
+def _print_policy(settings: Settings) -> int:
+    require_bucket(settings)
+    click.echo(msgspec.json.format(msgspec.json.encode(smallest(settings.s3)), indent=2))
+    return ExitCode.OK
+
+
+def _check_bucket(settings: Settings) -> Iterator[Finding]:
+    if settings.s3.bucket:
+        yield from asyncio.run(_try_bucket(settings))
+
+
+async def _try_bucket(settings: Settings) -> list[Finding]:
+    from mirror.stores.s3.probe import Probe  # noqa: PLC0415
+
+    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
+    assert places.bucket is not None
+    try:
+        await places.ready()
+        findings = [Finding("bucket", f"{places.bucket.shown} is there, in {places.bucket.region}")]
+        async for tried in Probe(places.bucket.objects).run():
+            code = tried.error.exit_code if tried.error is not None else ExitCode.OK
+            findings.append(Finding(tried.subject, tried.message, code, tried.warning))
+    finally:
+        await places.close()
+    return findings
 
 
 def _check_api(settings: Settings) -> Iterator[Finding]:

@@ -11,16 +11,19 @@ from mirror.catalog import Catalog
 from mirror.cli.common import prompt_ids, settings_for
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
+from mirror.limits import shared_out
 from mirror.models import PromptId
 from mirror.observers.text import one_line
+from mirror.places import open_places
 from mirror.settings import Settings
-from mirror.stores.local import LocalStore
 
 
 @click.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
-@click.option("--delete", is_flag=True, help="Delete its manifest and files, too. This cannot be undone.")
+@click.option(
+    "--delete", is_flag=True, help="Delete manifest and files, too, wherever they are. This cannot be undone."
+)
 @click.pass_context
 def forget(ctx: click.Context, ids: tuple[str, ...], root: str | None, delete: bool) -> int:
     """Remove prompts from the catalog; a later fetch starts from what is on disk then."""
@@ -31,14 +34,14 @@ def forget(ctx: click.Context, ids: tuple[str, ...], root: str | None, delete: b
 
 
 async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool) -> int:
-    store = LocalStore(settings)
-    store.open()
+    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
     code = ExitCode.OK
     try:
+        places.disk.open()
         catalog = Catalog.open(catalog_path(settings))
         try:
             for prompt_id in ids:
-                done = await audit.forget(catalog, store, prompt_id, delete=delete)
+                done = await audit.forget(catalog, places, prompt_id, delete=delete)
                 shown = one_line(prompt_id)
                 if not done.known:
                     code = ExitCode.INCOMPLETE
@@ -50,5 +53,5 @@ async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool) -> i
         finally:
             await catalog.close()
     finally:
-        store.close()
+        await places.close()
     return code

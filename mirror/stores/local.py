@@ -217,7 +217,7 @@ class LocalStore:
             with self.disk.folder(folder) as there:
                 return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
         except OSError as error:
-            raise _unreadable(f"{folder}/{path}", error) from None
+            raise _unreadable(f"{folder}/{path}", error) from error
 
     def _read_block(self, fd: int, at: int, what: str) -> bytes:
         try:

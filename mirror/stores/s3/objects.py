@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from msgspec import Struct
 
 from mirror.digests import Digests
-from mirror.errors import MirrorError, Severity, StoreUnavailable
+from mirror.errors import MirrorError, Severity, StoreError, StoreUnavailable
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
@@ -138,6 +139,21 @@ class Objects:
             content_type=answer.get("ContentType"),
             metadata=answer.get("Metadata", {}),
         )
+
+    async def with_attributes(self, key: str, found: Found) -> Found:
+        """The same with the checksums of GetObjectAttributes, where the store knows that and HEAD told none."""
+        try:
+            answer = await self.control.call("GetObjectAttributes", Key=key, ObjectAttributes=["Checksum"])
+        except StoreError:
+            return found
+        told = answer.get("Checksum", {})
+        return msgspec.structs.replace(
+            found, checksum_sha256=told.get("ChecksumSHA256"), checksum_crc64nvme=told.get("ChecksumCRC64NVME")
+        )
+
+    def is_of(self, found: Found, sha256: str | None) -> bool:
+        """Whether the store itself says that an object has this digest (hex)."""
+        return sha256 is not None and hex_of(found.checksum_sha256) == sha256
 
     async def same(self, key: str, found: Found, prints: Prints) -> bool:
         """Whether an object has the bytes that these prints are of: by its checksums, else by reading it back."""

@@ -66,6 +66,11 @@ class S3Store:
         """The destination, for a log line."""
         return self.objects.where(self.objects.key("")).rstrip("/")
 
+    @property
+    def region(self) -> str:
+        """Where the bucket is, as far as it is known."""
+        return self._control.region
+
     def owns(self, where: S3Object | Placed | None) -> bool:
         """Whether an object of a manifest or row stands in this destination."""
         return where is not None and where.bucket == self.settings.bucket and where.key.startswith(self.objects.key(""))
