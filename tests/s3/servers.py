@@ -7,6 +7,7 @@ the process that opened it dies, however it dies.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,13 @@ from tests.s3.tls import certificate
 
 _PROJECT = Path(__file__).parents[2]
 _EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+_making_a_client = threading.Lock()
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for all: it keeps the models of the services, of which the reading takes longer than all else."""
+    return boto3.session.Session()
 
 
 @dataclass(frozen=True)
@@ -47,17 +56,23 @@ class Server:
         The same arguments get the same client again; it is closed with the server.
         """
         name = repr((service, self.endpoint, self.access_key, self.secret_key, sorted(config.items(), key=str)))
-        if name not in self._clients:
-            settings = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20, "proxies": {}}
-            s3 = {"addressing_style": "path", **config.pop("s3", {})}
-            session = boto3.session.Session(self.access_key, self.secret_key, region_name=self.region)
-            self._clients[name] = session.client(
-                cast("Any", service),  # the stubs have an overload a service
-                endpoint_url=self.endpoint,
-                verify=str(self.ca_file) if self.ca_file else None,
-                config=Config(**{**settings, "s3": s3, **config}),
-            )
-        return self._clients[name]
+        with _making_a_client:
+            if name not in self._clients:
+                self._clients[name] = self._new_client(service, config)
+            return self._clients[name]
+
+    def _new_client(self, service: str, config: dict[str, Any]) -> Any:
+        settings = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20, "proxies": {}}
+        s3 = {"addressing_style": "path", **config.get("s3", {})}
+        return _session().client(
+            cast("Any", service),  # the stubs have an overload a service
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            verify=str(self.ca_file) if self.ca_file else None,
+            config=Config(**{**settings, **config, "s3": s3}),
+        )
 
     def new_bucket(self) -> str:
         """The name of a bucket made just now, that nobody else uses."""
