@@ -19,13 +19,19 @@ from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
 
+pytest_plugins = ["tests.s3.fixtures"]
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting, configuration file or proxy of the person who runs the tests."""
+    """No setting, configuration file, proxy or AWS credentials of the person who runs the tests."""
     for name in list(os.environ):
-        if name.startswith("MIRROR_") or name.lower().endswith("_proxy"):
+        if name.startswith(("MIRROR_", "AWS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     monkeypatch.chdir(tmp_path)
 
 

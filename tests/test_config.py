@@ -354,6 +354,8 @@ def test_the_example_sets_every_key_to_its_default(tmp_path: Path) -> None:
     for name, section in sections.items():
         for field in msgspec.structs.fields(section):
             found, expected = getattr(getattr(loaded, name), field.name), field.default
+            if field.default is msgspec.NODEFAULT:
+                expected = field.default_factory()
             if (name, field.name) == ("archive", "root"):
                 expected = str(tmp_path / expected)
             assert found == expected, f"[{name}] {field.name}"

@@ -19,7 +19,7 @@ from mirror import spans
 from mirror.catalog.schema import MIGRATIONS
 from mirror.manifests.document import decode
 from mirror.models import PromptState, Span
-from mirror.stores.journal import Claim, journal_of, Started
+from mirror.stores.journal import Claim, Started, journal_of
 from tests import faults, media
 from tests.conftest import Archive
 from tests.faults import FOREVER, Fault

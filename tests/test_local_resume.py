@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mirror.models import Receipt
 from mirror.stores import Head, Target
-from mirror.stores.journal import Committed, Journal, Started
+from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
 from tests.store_runs import (
     BODY,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mirror.errors import ChecksumMismatch, Denied, Full, Locked, StoreError, TooLarge
-from mirror.models import Receipt
-from mirror.stores import Head, Sink, Target
+from mirror.models import ManifestFile, Receipt, Role
+from mirror.stores import Head, Sink, Target, Wanted
 from mirror.stores.local import LocalStore
 from tests.store_runs import (
     AGAIN,
@@ -191,15 +191,17 @@ class TestStore:
         (root / "p" / "a").write_bytes(b"12")
         (root / "p" / "link").symlink_to("a")
         (root / "linked").symlink_to("p")
-        asked = [("a", 2), ("a", 3), ("b", 0), ("folder", -1), ("link", -1)]
-        found = asyncio.run(store.present([("p", asked), ("none", asked), ("linked", asked), ("p", [("a", -1)])]))
-        assert found == [{"a"}, set(), set(), {"a"}]
+        (root / "p" / "manifest.json").write_bytes(b"{}")
+        asked = tuple(stored(name, size) for name, size in [("a", 2), ("b", 0), ("folder", 4096), ("link", 2)])
+        folders = [Wanted(folder=name, files=asked) for name in ("p", "none", "linked")]
+        found = asyncio.run(store.present([*folders, Wanted(folder="p", files=(stored("a", 3),))]))
+        assert found == [{"a", "manifest.json"}, set(), set(), {"manifest.json"}]
 
     def test_manifests_come_back_as_written(self, root: Path, store: LocalStore) -> None:
         async def act() -> list[bytes | None]:
             await store.write_manifest("p", b'{"old": 1}')
             await store.write_manifest("p", b"{}")
-            return await store.read_manifests(["p", "none"])
+            return [found.content if found else None for found in await store.read_manifests(["p", "none"])]
 
         assert asyncio.run(act()) == [b"{}", None]
         assert parts(root) == []
@@ -227,10 +229,10 @@ class TestStore:
         (root / "p").mkdir()
         (root / "p" / "film.mp4").write_bytes(BODY)
         target = Target(identity=TARGET.identity, folder="q", names=TARGET.names)
-        assert asyncio.run(store.adopt(("p", "film.mp4"), target)) == "film.mp4"
+        assert adopted(store, target) == "film.mp4"
         assert (root / "q" / "film.mp4").read_bytes() == BODY
         assert (root / "q" / "film.mp4").samefile(root / "p" / "film.mp4") == links
-        assert asyncio.run(store.adopt(("p", "film.mp4"), target)) == "film.mp4"
+        assert adopted(store, target) == "film.mp4"
         assert [path.name for path in (root / "q").iterdir()] == ["film.mp4"]
         assert parts(root) == []
 
@@ -239,14 +241,27 @@ class TestStore:
             (root / folder).mkdir()
             (root / folder / "film.mp4").write_bytes(content)
         target = Target(identity=TARGET.identity, folder="q", names=TARGET.names)
-        assert asyncio.run(store.adopt(("p", "film.mp4"), target)) == "film-1.mp4"
+        assert adopted(store, target) == "film-1.mp4"
         assert (root / "q" / "film.mp4").read_bytes() == b"another film"
         assert (root / "q" / "film-1.mp4").read_bytes() == BODY
 
     def test_adopt_of_what_is_not_there(self, root: Path, store: LocalStore) -> None:
         target = Target(identity=TARGET.identity, folder="q", names=TARGET.names)
-        assert asyncio.run(store.adopt(("p", "film.mp4"), target)) is None
+        assert adopted(store, target) is None
         assert not (root / "q" / "film.mp4").exists()
+
+
+def stored(path: str, size: int) -> ManifestFile:
+    return ManifestFile(path=path, role=Role.ORIGIN, url=TARGET.identity, bytes=size, sha256=SHA256)
+
+
+def adopted(store: LocalStore, target: Target) -> str | None:
+    """The name that a file of prompt p gets."""
+    receipt = asyncio.run(store.adopt(("p", stored("film.mp4", len(BODY))), target))
+    if receipt is None:
+        return None
+    assert (receipt.bytes, receipt.sha256, receipt.s3) == (len(BODY), SHA256, None)
+    return receipt.path
 
 
 def _without_links(*_: Any, **__: Any) -> None:

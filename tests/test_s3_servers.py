@@ -25,7 +25,6 @@ from tests.s3.proxy import FaultProxy
 from tests.s3.seen import Seen
 from tests.s3.servers import Server
 
-pytest_plugins = ["tests.s3.fixtures"]
 
 BODY = bytes(range(256)) * 400
 
