@@ -18,7 +18,6 @@ from mirror import Manifest, Settings, load_settings
 from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
-
 pytest_plugins = ["tests.s3.fixtures"]
 
 

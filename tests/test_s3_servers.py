@@ -25,7 +25,6 @@ from tests.s3.proxy import FaultProxy
 from tests.s3.seen import Seen
 from tests.s3.servers import Server
 
-
 BODY = bytes(range(256)) * 400
 
 both = pytest.mark.parametrize("bucket", ["swift", "ministack"], indirect=True)
