@@ -73,7 +73,7 @@ class Mirror:
         self._runs: set[asyncio.Task[None]] = set()
         self._api = Api(self.settings, self._observer)
         memory = shared_out(self.settings.transfer.memory, bucket=bool(self.settings.s3.bucket))
-        self._places = open_places(self.settings, self._observer, memory)
+        self._places = open_places(self.settings, self._observer)
         self._delivery = Delivery(self.settings, self._places, memory, self._observer)
         return self
 

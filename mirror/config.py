@@ -157,7 +157,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[tuple[str, str], _Value]:
         if key not in _KEYS.get(section, {}):
             raise ConfigError(f"unknown setting {flag}; expected a flag of fetch, or section_key such as api_token")
         given = os.fspath(raw) if isinstance(raw, os.PathLike) else raw
-        values[section, key] = _Value(given, f"--{flag.replace('_', '-')}", text=True, base=Path())
+        shown = "s3" if flag in ("s3_bucket", "s3_prefix") and flags.get("s3") else flag.replace("_", "-")
+        values[section, key] = _Value(given, f"--{shown}", text=True, base=Path())
     return values
 
 

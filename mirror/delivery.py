@@ -14,12 +14,13 @@ import msgspec
 from mirror.errors import Changed, ChecksumMismatch, MirrorError, Severity
 from mirror.events import Observer
 from mirror.lanes import Lanes
-from mirror.limits import Memory
+from mirror.limits import ByteBudget, Memory
 from mirror.models import Asset, Failure, ManifestFile, Outcome, PromptId, Receipt
 from mirror.places import Places
 from mirror.retry import Patience
 from mirror.settings import Settings
 from mirror.stores import Head, Sink, Target
+from mirror.stores.local import BLOCK
 from mirror.transfer import FreshUrl, Transfer, closing
 
 _SMALL = 8 << 20
@@ -33,8 +34,10 @@ class Delivery:
         self._settings = settings
         self._places = places
         self._observer = observer
-        self._from_origin = Transfer(settings, Lanes(settings, observer, memory.origin), observer)
-        self._from_bucket = Transfer(settings, Lanes(settings, observer, memory.restore, kind="s3"), observer)
+        incoming = ByteBudget(memory.incoming)
+        self._from_origin = Transfer(settings, Lanes(settings, observer, incoming), observer)
+        self._from_bucket = Transfer(settings, Lanes(settings, observer, incoming, kind="s3"), observer)
+        self._blocks = ByteBudget(memory.blocks)
 
     @property
     def cap(self) -> int:
@@ -89,7 +92,10 @@ class Delivery:
         assert bucket is not None
         patience = Patience(self._settings.transfer.attempts, asset.identity, self._observer)
         try:
-            async with closing(await bucket.sink(target, via="upload")) as sink:
+            async with (
+                self._blocks.taken(min(here.bytes, BLOCK)),
+                closing(await bucket.sink(target, via="upload")) as sink,
+            ):
                 return await patience.run(partial(self._pump, sink, target.folder, here))
         except MirrorError as error:
             if error.severity is Severity.FATAL:

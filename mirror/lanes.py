@@ -28,14 +28,14 @@ class Lanes:
     ``kind`` is ``media``, or ``s3`` for what comes back from the user's own bucket: that address is trusted.
     """
 
-    def __init__(self, settings: Settings, observer: Observer, memory: int, kind: str = "media") -> None:
+    def __init__(self, settings: Settings, observer: Observer, budget: ByteBudget, kind: str = "media") -> None:
         transfer = settings.transfer
         self.cap = open_files_cap(max(256, transfer.concurrency))
         self._min_rate = transfer.min_rate
         self._observer = observer
         self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
-        self._budget = ByteBudget(memory)
-        self._levels = Levels(transfer.concurrency, min(self.cap, memory // _REQUEST_MEMORY))
+        self._budget = budget
+        self._levels = Levels(transfer.concurrency, min(self.cap, budget.size // _REQUEST_MEMORY))
         self._rate = Rate(transfer.limit_rate)
 
     async def close(self) -> None:
@@ -46,16 +46,13 @@ class Lanes:
         """A request that waited for its place at the host and for its memory, both taken before a byte is read."""
         level = self.level(url)
         async with level.slot():
-            memory = await self._budget.take(_REQUEST_MEMORY)
             try:
-                async with open_body(self._http, url, span, known) as body:
+                async with self._budget.taken(_REQUEST_MEMORY), open_body(self._http, url, span, known) as body:
                     yield body
                 level.finished()
             except Unavailable:
                 level.overloaded()
                 raise
-            finally:
-                self._budget.give(memory)
 
     @contextlib.contextmanager
     def batches(self, length: int | None) -> Iterator[bool]:

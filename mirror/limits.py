@@ -17,29 +17,29 @@ _REQUEST_WORTH = 100_000
 
 
 class Memory(NamedTuple):
-    """``transfer.memory``, shared out: each share is waited for by those alone who give it back without another."""
+    """``transfer.memory``, shared out: who holds of one share may wait for the next one, and never the other way."""
 
-    origin: int
-    bucket: int
-    restore: int
+    blocks: int
+    incoming: int
+    outgoing: int
 
 
 def shared_out(memory: int, *, bucket: bool) -> Memory:
-    """How much of the budget is for what comes in, for parts on their way to the bucket, and for what comes back."""
-    return Memory(memory // 2, memory * 3 // 8, memory // 8) if bucket else Memory(memory, 0, 0)
+    """How much is for blocks read from disk, for bodies that come in, and for parts on their way to the bucket."""
+    return Memory(memory // 8, memory // 2, memory * 3 // 8) if bucket else Memory(0, memory, 0)
 
 
 class ByteBudget:
     """A bound on all buffers together. Taken before a body is read; first come, first served."""
 
     def __init__(self, size: int) -> None:
-        self._size = max(1, size)
-        self._free = self._size
+        self.size = max(1, size)
+        self._free = self.size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, amount: int) -> int:
         """Wait until ``amount`` bytes are free, and take them. An amount over the whole budget takes it all."""
-        amount = min(amount, self._size)
+        amount = min(amount, self.size)
         if not self._waiting and amount <= self._free:
             self._free -= amount
             return amount
@@ -57,6 +57,15 @@ class ByteBudget:
                 self._wake()
             raise
         return amount
+
+    @contextlib.asynccontextmanager
+    async def taken(self, amount: int) -> AsyncIterator[None]:
+        """Hold ``amount`` bytes for a while."""
+        held = await self.take(amount)
+        try:
+            yield
+        finally:
+            self.give(held)
 
     def try_take(self, amount: int) -> int:
         """``amount`` if it is free at once, else 0."""

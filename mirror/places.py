@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mirror.events import Observer
-from mirror.limits import Memory
+from mirror.events import Event, Observer
+from mirror.limits import shared_out
 from mirror.models import Placed
 from mirror.settings import Settings
 from mirror.stores import MANIFEST, Document, Store, Wanted
@@ -97,12 +97,17 @@ class Places:
         self.disk.close()
 
 
-def open_places(settings: Settings, observer: Observer, memory: Memory) -> Places:
+def _unobserved(_: Event, /) -> None:
+    """Nobody watches."""
+
+
+def open_places(settings: Settings, observer: Observer = _unobserved) -> Places:
     """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only."""
     disk = LocalStore(settings)
     if not settings.s3.bucket:
         return Places(disk, None, only_bucket=False)
     from mirror.stores.s3.store import S3Store  # noqa: PLC0415
 
-    bucket = S3Store(settings, disk.disk, observer, memory.bucket)
+    memory = shared_out(settings.transfer.memory, bucket=True)
+    bucket = S3Store(settings, disk.disk, observer, memory.outgoing)
     return Places(disk, bucket, only_bucket=settings.s3.only)

@@ -8,7 +8,6 @@ import click
 
 from mirror.cli.common import require_bucket, s3_flags, settings_for
 from mirror.errors import ExitCode
-from mirror.limits import shared_out
 from mirror.observers.text import counted
 from mirror.places import open_places
 from mirror.settings import Settings
@@ -29,7 +28,7 @@ def cleanup(ctx: click.Context, /, root: str | None, **s3: str) -> int:
 
 
 async def _cleanup(settings: Settings) -> int:
-    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
+    places = open_places(settings)
     assert places.bucket is not None
     try:
         await asyncio.to_thread(places.disk.open)

@@ -29,7 +29,7 @@ from mirror.errors import (
     StoreUnavailable,
     worst,
 )
-from mirror.limits import open_files_cap, shared_out
+from mirror.limits import open_files_cap
 from mirror.models import PromptId
 from mirror.observers.text import size
 from mirror.places import open_places
@@ -164,7 +164,7 @@ def _check_bucket(settings: Settings) -> Iterator[Finding]:
 async def _try_bucket(settings: Settings) -> list[Finding]:
     from mirror.stores.s3.probe import Probe  # noqa: PLC0415
 
-    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
+    places = open_places(settings)
     assert places.bucket is not None
     try:
         await places.ready()

@@ -11,7 +11,6 @@ from mirror.catalog import Catalog
 from mirror.cli.common import prompt_ids, settings_for
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
-from mirror.limits import shared_out
 from mirror.models import PromptId
 from mirror.observers.text import one_line
 from mirror.places import open_places
@@ -34,7 +33,7 @@ def forget(ctx: click.Context, ids: tuple[str, ...], root: str | None, delete: b
 
 
 async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool) -> int:
-    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
+    places = open_places(settings)
     code = ExitCode.OK
     try:
         places.disk.open()

@@ -11,7 +11,6 @@ from mirror.catalog import Catalog
 from mirror.cli.common import prompt_ids, require_bucket, s3_flags, settings_for, write_stdout
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
-from mirror.limits import shared_out
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size
 from mirror.places import open_places
@@ -45,7 +44,7 @@ def verify(ctx: click.Context, /, ids: tuple[str, ...], root: str | None, s3_onl
 
 async def _verify(settings: Settings, ids: list[PromptId], *, bucket: bool, deep: bool) -> int:
     catalog = await asyncio.to_thread(Catalog.open, catalog_path(settings), mode="read")
-    places = open_places(settings, lambda _: None, shared_out(settings.transfer.memory, bucket=True))
+    places = open_places(settings)
     told = _Told()
     try:
         checking = Verify(places, catalog, deep=deep)

@@ -25,7 +25,8 @@ from mirror.stores.partial import PartialFile
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGEST_MANIFEST = 256 << 20
-_BLOCK = 1 << 20
+BLOCK = 1 << 20
+"""Bytes that are read at once of a finished file."""
 
 
 class LocalStore:
@@ -221,7 +222,7 @@ class LocalStore:
 
     def _read_block(self, fd: int, at: int, what: str) -> bytes:
         try:
-            return os.pread(fd, _BLOCK, at)
+            return os.pread(fd, BLOCK, at)
         except OSError as error:
             raise _unreadable(what, error) from None
 

@@ -405,6 +405,7 @@ class ObjectSink:
 
     def _release(self, part: _Part) -> None:
         memory, part.memory = part.memory, 0
+        part.buffers.clear()
         self._budget.give(memory)
 
     # Small words -------------------------------------------------------------------------------
