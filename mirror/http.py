@@ -89,7 +89,7 @@ class Http:
 
     @contextlib.asynccontextmanager
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterable[bytes] | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: AsyncIterable[memoryview] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to any request, redirects not followed. How long a body may take is the caller's to say.
 
@@ -132,7 +132,7 @@ class Http:
         return target
 
     async def _send(
-        self, url: str, headers: Mapping[str, str], method: str = "GET", body: AsyncIterable[bytes] | None = None
+        self, url: str, headers: Mapping[str, str], method: str = "GET", body: AsyncIterable[memoryview] | None = None
     ) -> aiohttp.ClientResponse:
         proxy = self._proxy_for(url)
         if proxy and self._guarded and names_private_place(urlsplit(url).hostname or ""):

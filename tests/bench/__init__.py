@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m tests.bench [SCENARIO…] [--quick]`. They measure and print; nothing here is asserted in a test."""
+"""Benchmarks: `python -m tests.bench [SCENARIO…] [--quick]`. They measure and print; no test asserts a time."""

@@ -80,6 +80,23 @@ class Uploads:
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._disk = objects.disk
+        self._there: set[str] = set()
+
+    async def scan(self) -> None:
+        """See which journals earlier runs left: nobody needs to look for one that is not there."""
+        self._there = await self._disk.run(lambda: {path.stem for path in self._disk.parts.glob("*.upload")})
+
+    def has(self, name: str) -> bool:
+        return name in self._there
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._there)
+
+    async def remove(self, journal: Journal[Record]) -> None:
+        """The upload that a journal names is no more, or stands in the catalog."""
+        self._there.discard(journal.path.stem)
+        await self.hop(journal, journal.remove)
 
     def journal(self, name: str) -> Journal[Record]:
         return Journal(self._disk.parts / f"{name}.upload", _decoder)
@@ -104,6 +121,8 @@ class Uploads:
         """Begin an upload: the intention durable first, then its id."""
         size = part_size(head.length)
         meant = Meant(version=VERSION, identity=identity, bucket=self.objects.settings.bucket, key=key, at=now())
+
+        self._there.add(journal.path.stem)
 
         def intend() -> None:
             journal.rewrite([meant])
@@ -278,7 +297,7 @@ class Multipart:
     async def abort(self) -> None:
         """Drop the parts, then the journal. What the store refuses stays named in the journal."""
         await self._uploads.abort(self._meant, self._begun)
-        await self._uploads.hop(self._journal, self._journal.remove)
+        await self._uploads.remove(self._journal)
 
     async def _gone(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:

@@ -29,6 +29,9 @@ T = TypeVar("T")
 SINGLE = 8 * MIB
 """A body of at most this size is one PUT."""
 
+_TINY = 64 << 10
+"""Hashed sooner than a thread could be told to."""
+
 
 class Shadow:
     """Stands in for an upload where an object of that size is there already: parts are hashed and not sent."""
@@ -109,7 +112,7 @@ class ObjectSink:
             if self.committed is not None:
                 return
         await self._uploads.abort(meant, begun)
-        await self._hop(self._journal.remove)
+        await self._uploads.remove(self._journal)
 
     def _reopen(self, *records: object) -> None:
         self._journal.rewrite(list(records))  # type: ignore[arg-type]
@@ -225,7 +228,7 @@ class ObjectSink:
     async def _fly(self, part: _Part) -> None:
         try:
             way = self._way or await self._choose_way()
-            digests, sha256 = await self._hop(partial(_hashed, self._digests, part))
+            digests, sha256 = await self._hash(part)
             number, checksum = part.start // way.part_size + 1, base64_of(sha256)
             if isinstance(way, Shadow):
                 way.note(number, part.size, checksum)
@@ -270,7 +273,7 @@ class ObjectSink:
     async def _commit_small(self) -> Receipt:
         assert self.head is not None
         part = self._part or _Part(0, 0)
-        digests, _ = await self._hop(partial(_hashed, self._digests, part))
+        digests, _ = await self._hash(part)
         self._check_length(part.size)
         await self._check_or_drop(digests)
         self._digests = digests
@@ -421,6 +424,10 @@ class ObjectSink:
             content_type=head.content_type,
             sha256=self._target.sha256,
         )
+
+    async def _hash(self, part: _Part) -> tuple[Digests, str]:
+        call = partial(_hashed, self._digests, part)
+        return call() if part.size <= _TINY else await self._hop(call)
 
     async def _hop(self, call: Callable[[], T]) -> T:
         return await self._objects.disk.run(call)

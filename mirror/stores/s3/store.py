@@ -43,7 +43,6 @@ class S3Store:
         self._opening = asyncio.Lock()
         self._is_open = False
         self._conditional = settings.s3.conditional_writes
-        self._unsettled: set[str] = set()
 
     async def open(self) -> None:
         """Find credentials, bucket and region. Does so once.
@@ -54,6 +53,7 @@ class S3Store:
         async with self._opening:
             if not self._is_open:
                 await self._control.open()
+                await self.uploads.scan()
                 self._is_open = True
 
     async def close(self) -> None:
@@ -80,19 +80,18 @@ class S3Store:
     async def sink(self, target: Target, via: str = "stream") -> ObjectSink:
         name = self._name(target.identity)
         sink = ObjectSink(self.uploads, self._budget, target, name, via)
-        self._unsettled.add(target.identity)
         try:
-            await sink.recover()
+            if self.uploads.has(name):
+                await sink.recover()
         except BaseException:
             await sink.close()
             raise
         return sink
 
     async def settle(self, identity: str) -> None:
-        if identity in self._unsettled:
-            self._unsettled.discard(identity)
-            journal = self.uploads.journal(self._name(identity))
-            await self.uploads.hop(journal, journal.remove)
+        name = self._name(identity)
+        if self.uploads.has(name):
+            await self.uploads.remove(self.uploads.journal(name))
 
     async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
         """What the records say: a bucket loses nothing, and to ask would cost a request a file."""
@@ -221,14 +220,14 @@ class S3Store:
     async def cleanup(self) -> int:
         """Abort the multipart uploads that the journals on disk name, and only those; returns how many."""
         aborted = 0
-        for path in sorted(self.objects.disk.parts.glob("*.upload")):
-            journal = self.uploads.journal(path.stem)
+        for name in self.uploads.names:
+            journal = self.uploads.journal(name)
             meant, begun = await self.uploads.hop(journal, partial(self.uploads.read, journal))
             if meant is not None and meant.bucket != self.settings.bucket:
                 continue  # another bucket's: named until that one is configured
             if meant is not None:
                 aborted += await self.uploads.abort(meant, begun)
-            await self.uploads.hop(journal, journal.remove)
+            await self.uploads.remove(journal)
         return aborted
 
     def _name(self, identity: str) -> str:
