@@ -100,7 +100,8 @@ class Wire:
     ) -> AsyncGenerator[memoryview, None]:
         """The body in pieces; each that the socket takes shows that the other side is alive."""
         loop = asyncio.get_running_loop()
-        for buffer in map(memoryview, body):
+        for each in body:
+            buffer = memoryview(each)
             for start in range(0, len(buffer), _PIECE):
                 piece = buffer[start : start + _PIECE]
                 yield piece  # not copied
