@@ -29,3 +29,11 @@ def test_it_wants_a_folder_of_its_own(archive: Archive, tmp_path: Path) -> None:
     done = archive.run("demo", "--root", str(tmp_path))
     assert done.code == 2
     assert "is not empty" in done.err
+
+
+def test_with_a_bucket_it_is_verified_from_there(archive: Archive, tmp_path: Path) -> None:
+    done = archive.run("demo", "--s3", "--root", str(tmp_path / "shown"))
+    assert done.code == 0, done.out + done.err
+    assert "11 files, 1.8 MiB, nothing wrong" in done.out
+    assert "16 objects read back with boto3, the same as on disk" in done.out
+    assert "16 files, 1.8 MiB, nothing wrong" in done.err

@@ -55,7 +55,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("one prompt; all manifests", "audit preview verify visit"),
     ("all prompts", "pipeline"),
     ("the public API", "client"),
-    ("a service to show it with", "demo.origin"),
+    ("a service and a bucket to show it with", "demo.origin demo.bucket demo.swift"),
     ("the demo's script", "demo.show"),
     ("the command line", "cli"),
     ("what commands share", "cli.common"),
@@ -74,7 +74,7 @@ PUBLIC = [
 
 LIBRARIES = {
     "aiohttp": {"mirror.http", "mirror.download", "mirror.demo.origin", "mirror.stores.s3"},
-    "boto3": {"mirror.stores.s3"},
+    "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
     "sqlite3": {"mirror.catalog"},

@@ -127,16 +127,16 @@ def test_a_user_may_do_what_the_policy_says_and_no_more(ministack: Server) -> No
     assert refused(reader.delete_object, Bucket=bucket.name, Key="k") == (403, "AccessDenied")
 
 
-@pytest.mark.parametrize("module", ["swift", "ministack"])
+@pytest.mark.parametrize("module", ["mirror.demo.swift", "tests.s3.ministack"])
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_server_dies_with_who_started_it(tmp_path: Path, module: str) -> None:
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", f"tests.s3.{module}", "--dir", str(tmp_path / "node")]
+    command = [sys.executable, "-m", module, "--dir", str(tmp_path / "node")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as server:
         assert server.stdout
         assert server.stdout.readline()
         serving = [server.pid, *children(server.pid)]
-        assert len(serving) == {"swift": 3, "ministack": 1}[module]
+        assert len(serving) == {"mirror.demo.swift": 3, "tests.s3.ministack": 1}[module]
         server.send_signal(signal.SIGKILL)
     gone = time.monotonic() + 5
     while alive := [pid for pid in serving if is_running(pid)]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mirror.demo.origin import DemoOrigin, Served
 from mirror.errors import ExitCode
@@ -16,17 +17,21 @@ from mirror.manifests.document import decode
 from mirror.models import Manifest, PromptState
 from mirror.observers.text import counted, size
 
+if TYPE_CHECKING:
+    from mirror.demo.bucket import DemoBucket
+
 _THROTTLE = 200_000
 _KILL_AFTER = 270_000
 _EXPECTED = ("complete", "complete", "complete", "failed", "complete")
 
 
 class Demo:
-    """One showing. ``say`` takes a line for the person who watches."""
+    """One showing, with a bucket or without. ``say`` takes a line for the person who watches."""
 
-    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None], bucket: DemoBucket | None = None) -> None:
         self._root = root
         self._say = say
+        self._bucket = bucket
         self._wrong: list[str] = []
 
     async def run(self) -> ExitCode:
@@ -40,6 +45,7 @@ class Demo:
             await self._resume()
             await self._repeat()
             self._verify()
+            await self._verify_bucket()
         self._say(f"\nThe files are in {self._root}")
         for wrong in self._wrong:
             self._say(f"WRONG: {wrong}")
@@ -109,6 +115,24 @@ class Demo:
                     self._say(f"     the service's reason: {manifest.task['reason']}")
         self._say(f"\n   {counted(files, 'file')}, {size(total)}, {len(self._wrong) or 'nothing'} wrong")
 
+    async def _verify_bucket(self) -> None:
+        """By the bucket's own word and by reading it back, with our command line and without it."""
+        if self._bucket is None:
+            return
+        where = f"s3://{self._bucket.environ['MIRROR_S3_BUCKET']}/archive in OpenStack Swift"
+        self._say(f"\n5. mirror verify --s3 --deep of {where}\n")
+        process = await self._start("--s3", "--deep", command="verify", ids=(), quiet=False)
+        code = await asyncio.wait_for(process.wait(), 30)
+        self._expect(code == ExitCode.OK, f"exit code {code}, not 0")
+        objects = await asyncio.to_thread(self._bucket.objects)
+        on_disk = {
+            f"archive/{path.relative_to(self._root)}": path.read_bytes()
+            for path in self._root.glob("*/*")
+            if path.parent.name != ".mirror"
+        }
+        self._expect(objects == on_disk, "the bucket has other objects than the disk has files")
+        self._say(f"   {counted(len(objects), 'object')} read back with boto3, the same as on disk")
+
     def _expect(self, holds: bool, otherwise: str) -> None:
         if not holds:
             self._wrong.append(otherwise)
@@ -122,7 +146,7 @@ class Demo:
             yield decode(path.read_bytes())
 
     async def _start(
-        self, *flags: str, ids: Sequence[str] | None = None, quiet: bool = True
+        self, *flags: str, command: str = "fetch", ids: Sequence[str] | None = None, quiet: bool = True
     ) -> asyncio.subprocess.Process:
         """The command line, in a process of its own, with no setting but ours."""
         settings = {
@@ -135,11 +159,13 @@ class Demo:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("MIRROR_") and not name.lower().endswith("_proxy")
+            if not name.startswith(("MIRROR_", "AWS_")) and not name.lower().endswith("_proxy")
         }
+        if self._bucket is not None:
+            settings |= self._bucket.environ
         named = ids if ids is not None else [prompt.prompt_id for prompt in self._origin.prompts]
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mirror", "--config", os.devnull, "fetch", *flags, *named),
+            *(sys.executable, "-m", "mirror", "--config", os.devnull, command, *flags, *named),
             env={**inherited, **settings},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -107,7 +107,7 @@ def swift(folder: Path, *, tls: bool = False, min_part: int = 5 << 20) -> Iterat
     if files:
         arguments += ["--cert", str(files.cert_file), "--key", str(files.key_file)]
     with (
-        _running([sys.executable, "-m", "tests.s3.swift", *arguments], folder) as told,
+        _running([sys.executable, "-m", "mirror.demo.swift", *arguments], folder) as told,
         contextlib.closing(Server("swift", **told, ca_file=files.ca_file if files else None)) as server,
     ):
         yield server

@@ -1,4 +1,4 @@
-"""OpenStack Swift with its S3 API as one command: `python -m tests.s3.swift --dir FOLDER`.
+"""OpenStack Swift with its S3 API as one command: `python -m mirror.demo.swift --dir FOLDER`.
 
 It needs the `swift` package and nothing else: no root, no memcached, no configuration on the machine. The folder must
 be on a file system with user xattrs. Once all its servers are up it prints one line of JSON (endpoint, access_key,
@@ -43,7 +43,7 @@ class Node:
     folder: Path
     port: int = 0
     access_key: str = "test:tester"
-    secret_key: str = "testing"
+    secret_key: str = "testing"  # noqa: S105  it guards nothing
     region: str = "us-east-1"
     min_part: int = 5 << 20
     certificate: Path | None = None
@@ -230,7 +230,8 @@ def run(node: Node) -> None:
         if not os.read(pipes[2], 1):
             raise RuntimeError("Swift did not come up")
     keys = {"access_key": node.access_key, "secret_key": node.secret_key, "region": node.region}
-    print(json.dumps({"endpoint": endpoint, **keys}), flush=True)
+    sys.stdout.write(json.dumps({"endpoint": endpoint, **keys}) + "\n")
+    sys.stdout.flush()
     while sys.stdin.buffer.read(1 << 10):
         pass
 
