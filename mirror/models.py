@@ -189,9 +189,11 @@ class S3Object(Struct, frozen=True, kw_only=True):
 class Placed(Struct, frozen=True, kw_only=True):
     """Where a prompt's manifest stands in the user's bucket, and which one that is.
 
-    ``current`` is False where a later manifest stands on disk only.
+    ``endpoint`` is the store, "" for AWS: two stores may have a bucket of one name. ``current`` is False where a later
+    manifest stands on disk only.
     """
 
+    endpoint: str
     bucket: str
     key: str
     etag: str

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
-from mirror.errors import ConfigError
+from mirror.digests import Crc64Nvme
 
 Policy = Literal["sha256", "crc64nvme", "when_required"]
 Buffers = Sequence[bytes]
@@ -34,41 +33,6 @@ def hex_of(checksum: str | None) -> str | None:
         return None
 
 
-class Crc64Nvme:
-    """A running CRC-64/NVME. Needs the extra ``crt``: in pure Python it would be the slowest step of all.
-
-    Raises:
-        ConfigError: the extra is not installed.
-    """
-
-    def __init__(self) -> None:
-        self._update = _crc64nvme()
-        self._value = 0
-
-    def update(self, data: bytes) -> None:
-        self._value = self._update(data, self._value)
-
-    def base64(self) -> str:
-        return base64.b64encode(self._value.to_bytes(8, "big")).decode()
-
-    def copy(self) -> Crc64Nvme:
-        twin = Crc64Nvme()
-        twin._value = self._value
-        return twin
-
-
-def _crc64nvme() -> Callable[[bytes, int], int]:
-    try:
-        module: Any = importlib.import_module("awscrt.checksums")
-    except ImportError:
-        raise ConfigError(
-            '[s3] checksum = "crc64nvme" needs the package awscrt: pip install "prompt-mirror[crt]", '
-            'or set checksum = "sha256"'
-        ) from None
-    found: Callable[[bytes, int], int] = module.crc64nvme
-    return found
-
-
 def proofs(policy: Policy, body: Buffers, sha256: str) -> dict[str, str]:
     """The headers that let the store check a body, by our policy. ``sha256`` is the body's, in hex."""
     if policy == "sha256":
@@ -77,7 +41,7 @@ def proofs(policy: Policy, body: Buffers, sha256: str) -> dict[str, str]:
         crc = Crc64Nvme()
         for buffer in body:
             crc.update(buffer)
-        return {f"{PREFIX}crc64nvme": crc.base64()}
+        return {f"{PREFIX}crc64nvme": base64_of(crc.hexdigest())}
     md5 = hashlib.md5(usedforsecurity=False)
     for buffer in body:
         md5.update(buffer)

@@ -7,11 +7,14 @@ have run out and a clock that is wrong are mended on the way.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import botocore
 import botocore.exceptions
+import botocore.httpsession
 from botocore.config import Config
 
 from mirror import __version__
@@ -49,6 +52,7 @@ class Control:
         self.identity = Identity(settings.s3)
         self.region = settings.s3.region
         self._client: Any = None
+        self._authorities: IO[bytes] | None = None
 
     async def open(self) -> None:
         """Find the credentials, the bucket and its region.
@@ -74,6 +78,8 @@ class Control:
 
     def close(self) -> None:
         self._threads.close()
+        if self._authorities is not None:
+            self._authorities.close()
 
     @property
     def address(self) -> Address:
@@ -160,12 +166,24 @@ class Control:
                 "s3",
                 region_name=self.region,
                 endpoint_url=self.settings.endpoint_url or None,
-                verify=transfer.ca_file or None,
+                verify=self._bundle(),
                 config=config,
             )
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise StoreUnavailable(f"[s3] does not make a client: {error}") from None
         self._client.meta.events.register("before-sign.s3", self._sign)
+
+    def _bundle(self) -> str | None:
+        """The authorities to trust: ``ca_file`` beside the usual ones, not in their place."""
+        ca_file = self._transfer.ca_file
+        if not ca_file:
+            return None
+        if self._authorities is None:
+            self._authorities = tempfile.NamedTemporaryFile(prefix="mirror-ca-", suffix=".pem")  # noqa: SIM115
+            for source in (botocore.httpsession.where(), ca_file):
+                self._authorities.write(Path(source).read_bytes() + b"\n")
+            self._authorities.flush()
+        return self._authorities.name
 
     def _sign(self, request: Any, **_: Any) -> None:
         body = request.body or b""

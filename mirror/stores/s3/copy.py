@@ -33,6 +33,7 @@ from mirror.stores.s3.checksums import hex_of, same_etag
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Described, Found, Objects, Prints
 from mirror.times import from_http
+from mirror.urls import identity
 
 MOST = 5 << 30
 """CopyObject takes no larger source (the S3 reference)."""
@@ -72,8 +73,10 @@ class Copier:
             return None
 
     def _located(self, url: str) -> Located | None:
+        """The object that a URL names. A query may ask for another version than the one that would be copied."""
+        parts = urlsplit(identity(url))
         allowed = self._settings.security.allow_hosts
-        if self._settings.s3.copy == "never" or (allowed and (urlsplit(url).hostname or "") not in allowed):
+        if self._settings.s3.copy == "never" or parts.query or (allowed and (parts.hostname or "") not in allowed):
             return None
         source = locate(url, self._settings.s3)
         return source if source is not None and source.bucket not in self._refused else None

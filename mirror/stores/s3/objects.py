@@ -59,10 +59,14 @@ class Described(Struct, frozen=True, kw_only=True):
 
 
 class Prints(Struct, frozen=True, kw_only=True):
-    """What we know of the bytes that should stand there: hex digest, and of a multipart object its own checksums."""
+    """What we know of the bytes that should stand there: their SHA-256 in hex, the rest as S3's headers have it.
+
+    ``composite`` and ``etag`` are those of a multipart object.
+    """
 
     size: int
     sha256: str | None = None
+    crc64nvme: str | None = None
     composite: str | None = None
     etag: str | None = None
 
@@ -75,6 +79,7 @@ class Found(Struct, frozen=True, kw_only=True):
     version_id: str | None = None
     checksum_sha256: str | None = None
     checksum_crc64nvme: str | None = None
+    is_composite: bool = False
     content_type: str | None = None
     metadata: Mapping[str, str] = {}
 
@@ -89,6 +94,28 @@ class Found(Struct, frozen=True, kw_only=True):
             via=via,
             **told,
         )
+
+
+def compared(found: Found, prints: Prints) -> bool | None:
+    """Whether the store's own word says that an object is what we think; None where the two have nothing in common.
+
+    An ETag that differs says nothing: not all of them are digests of the bytes.
+    """
+    if found.size != prints.size:
+        return False
+    whole = hex_of(found.checksum_sha256)
+    pairs = [
+        (whole, prints.sha256),
+        (None if found.is_composite else found.checksum_crc64nvme, prints.crc64nvme),
+        (
+            found.checksum_sha256 if _layout(found.checksum_sha256) == _layout(prints.composite) else None,
+            prints.composite,
+        ),
+    ]
+    for theirs, ours in pairs:
+        if theirs and ours:
+            return theirs == ours
+    return True if prints.etag and same_etag(found.etag, prints.etag) else None
 
 
 class Objects:
@@ -136,6 +163,7 @@ class Objects:
             version_id=_version(answer.get("VersionId")),
             checksum_sha256=answer.get("ChecksumSHA256"),
             checksum_crc64nvme=answer.get("ChecksumCRC64NVME"),
+            is_composite=answer.get("ChecksumType") == "COMPOSITE",
             content_type=answer.get("ContentType"),
             metadata=answer.get("Metadata", {}),
         )
@@ -157,18 +185,10 @@ class Objects:
 
     async def same(self, key: str, found: Found, prints: Prints) -> bool:
         """Whether an object has the bytes that these prints are of: by its checksums, else by reading it back."""
-        if found.size != prints.size:
-            return False
-        whole = hex_of(found.checksum_sha256)
-        if whole and prints.sha256:
-            return whole == prints.sha256
-        if found.checksum_sha256 and prints.composite and _layout(found.checksum_sha256) == _layout(prints.composite):
-            return found.checksum_sha256 == prints.composite
-        if prints.etag and same_etag(found.etag, prints.etag):
-            return True
-        if prints.sha256 is None:
-            return False
-        return (await self.read_back(key, found, Digests())).sha256 == prints.sha256
+        told = compared(found, prints)
+        if told is None and prints.sha256 is not None:
+            return (await self.read_back(key, found, Digests())).sha256 == prints.sha256
+        return bool(told)
 
     async def read_back(self, key: str, found: Found, digests: Digests) -> Digests:
         """The digests of an object's bytes, read once; a connection that breaks is taken up where it broke.
@@ -281,6 +301,6 @@ def _version(told: str | None) -> str | None:
     return told if told and told != "null" else None
 
 
-def _layout(checksum: str) -> str:
+def _layout(checksum: str | None) -> str:
     """How many parts a composite checksum is of."""
-    return checksum.rpartition("-")[2]
+    return (checksum or "").rpartition("-")[2]

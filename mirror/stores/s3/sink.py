@@ -21,7 +21,7 @@ from mirror.stores import Head, Target
 from mirror.stores.s3.checksums import base64_of, composite
 from mirror.stores.s3.errors import NoSuchUpload, PreconditionFailed
 from mirror.stores.s3.multipart import MIB, MOST_PARTS, Multipart, Uploads, part_size
-from mirror.stores.s3.objects import Described, Found, Prints
+from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.times import from_http
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class ObjectSink:
             way = await self._uploads.take_up(self._journal, meant, begun)
             if way is not None:
                 self.head, self._way = begun.head, way
-                self._digests = Digests(begun.head.checks)
+                self._digests = self._new_digests(begun.head)
                 await self._hop(lambda: self._reopen(meant, begun))
                 return
             self.committed = await self._find_completed(meant.key, begun.head)
@@ -153,7 +153,7 @@ class ObjectSink:
     async def begin(self, head: Head) -> None:
         await self.abort()
         self.head = head
-        self._digests = Digests(head.checks)
+        self._digests = self._new_digests(head)
         if (head.length or 0) > MOST_PARTS * 5 * 1024 * MIB:
             raise TooLarge(f"{head.length} bytes are more than an object can have")
 
@@ -277,7 +277,7 @@ class ObjectSink:
         self._check_length(part.size)
         await self._check_or_drop(digests)
         self._digests = digests
-        prints = Prints(size=part.size, sha256=digests.sha256)
+        prints = self._prints(part.size)
         while self._names:
             key = self._key(self._names[0])
             found = await self._objects.write(key, part.buffers, prints, self._described(self.head))
@@ -295,36 +295,49 @@ class ObjectSink:
             await self._check_or_drop(self._digests)
         if isinstance(way, Shadow):
             return await self._adopt(way)
-        with contextlib.suppress(NoSuchUpload, PreconditionFailed):  # perhaps our own success: look
+        try:
             await way.complete()
+            made = True
+        except (NoSuchUpload, PreconditionFailed):  # perhaps our own success: look
+            made = False
         found = await self._objects.find(way.key)
-        sha256 = self._digests.sha256 if self._digests.at == way.size else None
-        prints = Prints(size=way.size, sha256=sha256, composite=way.composite, etag=way.etag)
+        prints = self._prints(way.size, composite=way.composite, etag=way.etag)
         if found is None:
             raise Changed(f"{self._objects.where(way.key)}: its multipart upload was ended by somebody: it starts over")
-        if not await self._objects.same(way.key, found, prints):
+        if not made and not await self._objects.same(way.key, found, prints):
             return self._give_way(way.key)
-        if sha256 is None:
-            await self._read_back(way, found)
+        if prints.sha256 is None or (made and not compared(found, prints)):
+            await self._read_back(way, found, prints.sha256)
         return self._receipt(way.key, found)
 
     async def _adopt(self, shadow: Shadow) -> Receipt:
-        prints = Prints(size=shadow.size, sha256=self._digests.sha256, composite=shadow.composite)
+        prints = self._prints(shadow.size, composite=shadow.composite)
         if not await self._objects.same(shadow.key, shadow.found, prints):
             return self._give_way(shadow.key)
         return self._receipt(shadow.key, shadow.found)
+
+    def _prints(self, size: int, composite: str | None = None, etag: str | None = None) -> Prints:
+        """What we know of the object: its digests only where all of its bytes came by here."""
+        if self._digests.at != size:
+            return Prints(size=size, composite=composite, etag=etag)
+        crc = base64_of(self._digests.hex("crc64nvme")) if self._takes_crc else None
+        return Prints(size=size, sha256=self._digests.sha256, crc64nvme=crc, composite=composite, etag=etag)
 
     def _give_way(self, key: str) -> Receipt:
         """Another object stands there: once more, under the next name."""
         self._names.pop(0)
         raise Changed(f"{self._objects.where(key)}: another object stands there: it goes beside it")
 
-    async def _read_back(self, way: Multipart, found: Found) -> None:
-        """The digest of an upload that several processes made: hash states cannot be saved."""
+    async def _read_back(self, way: Multipart, found: Found, sha256: str | None) -> None:
+        """Read an object of ours once: for its digest, where several processes sent it (hash states cannot be saved),
+        or for certainty, where the store's own word about it is not what we expect.
+        """
         assert self.head is not None
         digests = await self._objects.read_back(way.key, found, Digests(self.head.checks))
         try:
             self._check(digests, self.head)
+            if digests.at != way.size or sha256 not in (None, digests.sha256):
+                raise ChecksumMismatch(f"{self._objects.where(way.key)}: other bytes are there than were sent")
         except ChecksumMismatch:
             # It was published unproven, by us, a moment ago: it goes again.
             version = {"VersionId": found.version_id} if found.version_id else {}
@@ -424,6 +437,13 @@ class ObjectSink:
             content_type=head.content_type,
             sha256=self._target.sha256,
         )
+
+    @property
+    def _takes_crc(self) -> bool:
+        return self._objects.settings.checksum == "crc64nvme"
+
+    def _new_digests(self, head: Head) -> Digests:
+        return Digests([*head.checks, *(["crc64nvme"] if self._takes_crc else [])])
 
     async def _hash(self, part: _Part) -> tuple[Digests, str]:
         call = partial(_hashed, self._digests, part)

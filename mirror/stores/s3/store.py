@@ -73,7 +73,18 @@ class S3Store:
 
     def owns(self, where: S3Object | Placed | None) -> bool:
         """Whether an object of a manifest or row stands in this destination."""
-        return where is not None and where.bucket == self.settings.bucket and where.key.startswith(self.objects.key(""))
+        if where is None or (isinstance(where, Placed) and where.endpoint != self.settings.endpoint_url):
+            return False
+        return where.bucket == self.settings.bucket and where.key.startswith(self.objects.key(""))
+
+    def _placed(self, key: str, etag: str, version_id: str | None = None) -> Placed:
+        return Placed(
+            endpoint=self.settings.endpoint_url,
+            bucket=self.settings.bucket,
+            key=key,
+            etag=etag,
+            version_id=version_id,
+        )
 
     # The Store protocol ------------------------------------------------------------------------
 
@@ -98,8 +109,10 @@ class S3Store:
         return [self._present_in(each) for each in wanted]
 
     def _present_in(self, wanted: Wanted) -> set[str]:
-        there = {file.path for file in wanted.files if self.owns(file.s3)}
         manifest = wanted.manifest
+        if manifest is not None and manifest.endpoint != self.settings.endpoint_url:
+            return set()  # a bucket of this name, in another store
+        there = {file.path for file in wanted.files if self.owns(file.s3)}
         return there | {MANIFEST} if manifest is not None and manifest.current and self.owns(manifest) else there
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
@@ -122,14 +135,14 @@ class S3Store:
         for _ in range(3):
             found = await self._put_manifest(key, content, etag)
             if found is not None:
-                return Placed(bucket=self.settings.bucket, key=key, etag=found.etag, version_id=found.version_id)
+                return self._placed(key, found.etag, found.version_id)
             there = await self.objects.find(key)
             if there is None:
                 etag = None
                 continue
             before = await self._read(key)
             if before == content:
-                return Placed(bucket=self.settings.bucket, key=key, etag=there.etag, version_id=there.version_id)
+                return self._placed(key, there.etag, there.version_id)
             if not _is_ours(before, content):
                 raise Obstructed(f"{self.objects.where(key)}: it is no earlier state of this manifest: move it away")
             etag = there.etag
@@ -175,7 +188,7 @@ class S3Store:
         content = await self._read(key, etag)
         if content is None:
             return None
-        return Document(content=content, placed=Placed(bucket=self.settings.bucket, key=key, etag=etag[0]))
+        return Document(content=content, placed=self._placed(key, etag[0]))
 
     async def _read(self, key: str, etag: list[str] | None = None) -> bytes | None:
         async def once() -> bytes | None:

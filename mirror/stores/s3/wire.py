@@ -88,12 +88,15 @@ class Wire:
         signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
         signed["Content-Length"] = str(what.size)
         stall = self._settings.transfer.stall_timeout or None
-        async with asyncio.timeout(stall) as timer:
-            body = self._pieces(what.body, timer, stall)
-            async with self._http.send("PUT", url, signed, body) as response:
-                if response.status == 200:
-                    return response.headers.copy()
-                raise await self._refusal(what.operation, what.key, response)
+        try:
+            async with asyncio.timeout(stall) as timer:
+                body = self._pieces(what.body, timer, stall)
+                async with self._http.send("PUT", url, signed, body) as response:
+                    if response.status == 200:
+                        return response.headers.copy()
+                    raise await self._refusal(what.operation, what.key, response)
+        except TimeoutError:
+            raise Unreachable(f"{self._where(what.key)}: the store took no byte for {stall:g} s") from None
 
     async def _pieces(
         self, body: Buffers, timer: asyncio.Timeout, stall: float | None
