@@ -194,7 +194,7 @@ def test_no_secret_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> N
 def told_in_run(ground: Ground, wrong: dict[str, int], *options: str) -> list[str]:
     """All that a run says while these requests are answered so, each once."""
     for request, status in wrong.items():
-        ground.proxy.fault(named(*request.split()), faults.answer(status, "SlowDown", headers={"Retry-After": "0"}))
+        ground.proxy.fault(named(*request.split()), faults.answer(status, "SlowDown"))
     done = ground.archive.run("fetch", "p", "--json", *options)
     assert (done.code, ground.proxy.unused) == (0, 0)
     assert '"retries": {}' not in json.dumps(done.summary)

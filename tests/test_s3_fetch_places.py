@@ -1,0 +1,214 @@
+"""A destination that is added later, one that has lost something, and one in which something else stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests import media
+from tests.conftest import Archive
+from tests.helpers import done_prompt, large_prompt, mirrored, sha256
+from tests.origin import answer
+from tests.s3.bucket import Bucket
+from tests.s3.proxy import FaultProxy
+from tests.s3_runs_e2e import LARGE, Ground, small_and_large, told_by_store
+
+one = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
+
+
+@pytest.fixture
+def ground(archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Ground:
+    return Ground.prepared(archive, bucket, proxy, monkeypatch)
+
+
+# A bucket that comes later
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["as before", "the service denies it now"])
+def test_a_bucket_that_comes_later_gets_what_is_on_disk_and_nobody_else_is_asked(ground: Ground, denied: bool) -> None:
+    bodies = small_and_large(ground.origin)
+    assert mirrored(ground.archive, "p", "q", s3_bucket="").code == 0
+    assert ground.bucket.keys() == []
+    if denied:
+        for prompt_id in ("p", "q"):
+            ground.origin.prompt(prompt_id, answer(None, 900, "no data"))
+    ground.forget()
+    ran = mirrored(ground.archive, "p", "q")
+    assert (ran.code, ran.states) == (0, {"p": "complete", "q": "complete"})
+    assert ground.origin.requests == []
+    assert ground.media() == bodies
+    for prompt_id in ("p", "q"):
+        assert ground.manifest(prompt_id) == ground.archive.manifest(prompt_id)
+        for file in ground.manifest(prompt_id)["files"]:
+            assert (file["s3"]["via"], file["s3"]["etag"]) == ("upload", told_by_store(ground.bucket, file)["etag"])
+
+
+@one
+def test_what_is_complete_everywhere_is_told_from_disk(ground: Ground) -> None:
+    """The manifests that the run hands out are read there, so the bucket need not even be opened."""
+    small_and_large(ground.origin)
+    before = mirrored(ground.archive, "p", "q")
+    ground.forget()
+    again = mirrored(ground.archive, "p", "q")
+    assert (again.code, again.manifests) == (0, before.manifests)
+    assert ground.asked == (0, 0, 0)
+
+
+@one
+def test_another_bucket_gets_all_of_it_again_and_the_first_one_keeps_it(ground: Ground) -> None:
+    bodies = small_and_large(ground.origin)
+    assert mirrored(ground.archive, "p", "q").code == 0
+    other = Bucket.new(ground.bucket.server)
+    ground.forget()
+    assert mirrored(ground.archive, "p", "q", s3_bucket=other.name, s3_prefix="more/").code == 0
+    assert ground.origin.requests == []
+    assert ground.media() == bodies
+    objects = other.read()
+    assert {path: objects[f"more/{path}"] for path in bodies} == bodies
+    assert ground.archive.manifest("q")["files"][0]["s3"]["bucket"] == other.name
+
+
+def test_a_file_that_changed_on_disk_does_not_become_an_object(ground: Ground) -> None:
+    """Its bytes are not those that the manifest would vouch for."""
+    bodies = small_and_large(ground.origin)
+    assert mirrored(ground.archive, "p", "q", s3_bucket="").code == 0
+    for path in ("p/a.png", "q/large.mp4"):
+        other = media.blob(len(bodies[path]), seed=3)
+        (ground.archive.root / path).write_bytes(other)
+    ran = mirrored(ground.archive, "p", "q")
+    assert (ran.code, ran.errors) == (3, ["ChecksumMismatch", "ChecksumMismatch"])
+    assert ground.media() == {"p/b.png": bodies["p/b.png"]}
+    assert ground.bucket.uploads() == []
+
+
+# A disk that comes later
+
+
+@pytest.mark.parametrize("new_machine", [False, True], ids=["the same root", "an empty root"])
+def test_a_disk_that_comes_later_is_filled_from_the_bucket(ground: Ground, new_machine: bool) -> None:
+    bodies = small_and_large(ground.origin)
+    assert mirrored(ground.archive, "p", "q", s3_only=True).code == 0
+    assert ground.archive.files() == {}
+    for prompt_id in ("p", "q"):
+        ground.origin.prompt(prompt_id, answer(None, 900, "no data"))
+    objects = ground.bucket.read()
+    archive = ground.elsewhere() if new_machine else ground.archive
+    ground.forget()
+
+    ran = mirrored(archive, "p", "q")
+    assert (ran.code, ran.states) == (0, {"p": "complete", "q": "complete"})
+    assert (ground.origin.requests, ground.written()) == ([], [])
+    assert archive.files() == objects
+    assert objects == objects | bodies
+
+
+WRONG: dict[str, Callable[[Bucket, str, bytes], object]] = {
+    "other bytes": lambda bucket, key, body: bucket.put(key, media.blob(len(body), seed=5)),
+    "cut short": lambda bucket, key, body: bucket.put(key, body[:-7]),
+    "gone": lambda bucket, key, _: bucket.server.client().delete_object(Bucket=bucket.name, Key=key),
+}
+
+
+@pytest.mark.parametrize("damage", WRONG.values(), ids=WRONG)
+def test_what_was_damaged_in_the_bucket_comes_from_its_origin(
+    ground: Ground, damage: Callable[[Bucket, str, bytes], object]
+) -> None:
+    bodies = small_and_large(ground.origin)
+    assert mirrored(ground.archive, "p", "q", s3_only=True).code == 0
+    for path in ("p/a.png", "q/large.mp4"):
+        damage(ground.bucket, path, bodies[path])
+    damaged = ground.media()
+    ground.forget()
+
+    archive = ground.elsewhere()
+    assert mirrored(archive, "p", "q").code == 0
+    files = archive.files()
+    assert {path: files[path] for path in bodies} == bodies
+    assert sorted(request.path for request in ground.origin.media_requests) == ["/p/a.png", "/q/large.mp4"]
+    # What was put there by somebody stays, and what is right stands beside it.
+    objects = ground.media()
+    assert {key: objects[key] for key in damaged} == damaged
+    for prompt_id in ("p", "q"):
+        for file in archive.manifest(prompt_id)["files"]:
+            assert sha256(objects[file["s3"]["key"]]) == file["sha256"] == sha256(bodies[f"{prompt_id}/{file['path']}"])
+
+
+@one
+@pytest.mark.parametrize("damage", WRONG.values(), ids=WRONG)
+def test_what_was_damaged_and_cannot_be_had_again_fails_and_no_wrong_byte_lands(
+    ground: Ground, damage: Callable[[Bucket, str, bytes], object]
+) -> None:
+    bodies = done_prompt(ground.origin, "p", "a.png", "b.png")
+    assert mirrored(ground.archive, "p", s3_only=True).code == 0
+    damage(ground.bucket, "p/a.png", bodies["a.png"])
+    ground.origin.add("/p/a.png", media.png(seed=77))  # the origin has something else there now
+    archive = ground.elsewhere()
+    ran = mirrored(archive, "p")
+    assert (ran.code, ran.errors) == (3, ["ChecksumMismatch"])
+    assert {path: body for path, body in archive.files().items() if path.endswith(".png")} == {
+        "p/b.png": bodies["b.png"]
+    }
+
+
+# Something else stands there
+
+
+@pytest.mark.parametrize("same_size", [False, True], ids=["another size", "the same size"])
+@pytest.mark.parametrize("only", [False, True], ids=["disk and bucket", "bucket only"])
+def test_a_stranger_at_our_key_is_left_alone_and_ours_goes_beside_it(
+    ground: Ground, only: bool, same_size: bool
+) -> None:
+    bodies = small_and_large(ground.origin)
+    strangers = {path: media.blob(len(bodies[path]) - (not same_size), seed=8) for path in ("p/a.png", "q/large.mp4")}
+    for key, body in strangers.items():
+        ground.bucket.put(key, body)
+    assert mirrored(ground.archive, "p", "q", s3_only=only).code == 0
+    objects = ground.media()
+    assert {key: objects.pop(key) for key in strangers} == strangers
+    assert sorted(objects.values()) == sorted(bodies.values())
+    files = {
+        file["url"].removeprefix(f"{ground.origin.url}/"): file for p in "pq" for file in ground.manifest(p)["files"]
+    }
+    for path, body in bodies.items():
+        key, folder = files[path]["s3"]["key"], path.partition("/")[0]
+        assert objects[key] == body
+        stem, _, suffix = path.rpartition(".")
+        assert (key == path) == (path not in strangers)
+        assert key.startswith(stem)
+        assert key.endswith(suffix)
+        assert f"{folder}/{files[path]['path']}" == (key if only else path)
+    assert ground.bucket.uploads() == []
+
+
+def test_the_very_same_bytes_at_our_key_are_taken_for_ours(ground: Ground) -> None:
+    bodies = small_and_large(ground.origin)
+    for key, body in bodies.items():
+        ground.bucket.put(key, body)
+    before = {key: ground.bucket.head(key)["LastModified"] for key in bodies}
+    assert mirrored(ground.archive, "p", "q", s3_only=True).code == 0
+    assert ground.media() == bodies
+    assert {key: ground.bucket.head(key)["LastModified"] for key in bodies} == before
+    large = ground.manifest("q")["files"][0]
+    assert large["sha256"] == sha256(LARGE)
+    assert large["s3"]["etag"] == ground.bucket.head("q/large.mp4")["ETag"]
+
+
+def test_a_manifest_that_is_none_of_ours_is_not_overwritten(ground: Ground) -> None:
+    bodies = done_prompt(ground.origin, "p", "a.png")
+    ground.bucket.put("p/manifest.json", b'{"name": "an app"}')
+    ran = mirrored(ground.archive, "p")
+    assert ran.code == 3
+    assert ground.bucket.read() == {"p/manifest.json": b'{"name": "an app"}', "p/a.png": bodies["a.png"]}
+
+
+def test_a_versioned_bucket_gives_versions(ground: Ground) -> None:
+    client = ground.bucket.server.client()
+    client.put_bucket_versioning(Bucket=ground.bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    large_prompt(ground.origin, "q", LARGE)
+    small_and_large(ground.origin)
+    for prompt_id in ("p", "q"):
+        assert mirrored(ground.archive, prompt_id).code == 0
+        for file in ground.manifest(prompt_id)["files"]:
+            assert file["s3"]["version_id"]
+            assert file["s3"]["version_id"] == told_by_store(ground.bucket, file)["version_id"]
