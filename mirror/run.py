@@ -50,7 +50,8 @@ class Run:
 class Case:
     """A prompt that is being dealt with, between its visits too: small, since very many may wait.
 
-    ``failures`` are the files that failed: they are not tried again at each poll, but in the next run.
+    ``failures`` are the files that failed: they are not tried again at each poll, but in the next run. ``bytes_before``
+    were there when the first visit came.
     """
 
     prompt_id: PromptId
@@ -58,6 +59,7 @@ class Case:
     interval: float = FIRST_POLL
     failures: dict[str, Failure] = field(default_factory=dict)
     resolver: Resolver | None = None
+    bytes_before: int | None = None
 
     def next_poll(self) -> float | None:
         """Seconds until the service is asked again, growing; None when patience is at its end."""

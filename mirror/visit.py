@@ -51,6 +51,8 @@ class Visit:
         self._record = await self._run.catalog.claim(self._id)
         self._stock = Stock(self._run.places, self._record)
         await self._stock.take()
+        if self._case.bytes_before is None:
+            self._case.bytes_before = self._stock.bytes_before
         self._files = Obtain(self._run, self._id, self._record.folder, self._stock, self._failures, self._fresh_url)
         if not self._stock.is_all_whole:
             await self._in_group(self._spread)
@@ -260,7 +262,7 @@ class Visit:
                 state=verdict.state,
                 ok=verdict.code is ExitCode.OK,
                 files=len(verdict.manifest.files),
-                bytes_reused=self._stock.bytes_before,
+                bytes_reused=self._case.bytes_before or 0,
                 errors=verdict.errors,
             )
         )
