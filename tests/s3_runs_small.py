@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,8 +12,12 @@ import pytest
 
 from mirror import Settings
 from mirror.config import load
+from mirror.errors import Changed
+from mirror.models import Receipt, Span
 from mirror.places import Places, open_places
+from mirror.stores import Head, Sink, Target
 from mirror.stores.s3.store import S3Store
+from tests import media
 from tests.s3.bucket import Bucket
 from tests.s3.servers import Server
 
@@ -56,3 +61,45 @@ def in_bucket(settings: Settings, act: Callable[[S3Store], Awaitable[T]]) -> T:
         return await act(places.bucket)
 
     return in_places(settings, run)
+
+
+BODY = media.blob((10 << 20) + 1)
+"""Three parts: what follows the second is there only when the first has landed."""
+HEAD = Head(length=len(BODY), etag='"1"', last_modified="Wed, 28 Jan 2026 10:03:40 GMT", content_type="video/mp4")
+TARGET = Target(identity="http://o/film.mp4", folder="p", names=("film.mp4", "film-1.mp4"), prompt_id="p")
+
+
+async def interrupted(store: S3Store, target: Target = TARGET) -> None:
+    """An upload that ended after its first part, perhaps after its second."""
+    sink = await store.sink(target)
+    await sink.begin(HEAD)
+    await sink.write(0, BODY)
+    await sink.close()
+
+
+async def finished(store: S3Store, target: Target = TARGET) -> Receipt:
+    """What a run makes of a file: what is missing is sent; what cannot go on starts over, once."""
+    sink = await store.sink(target)
+    try:
+        for _ in range(2):
+            with contextlib.suppress(Changed):
+                if sink.committed is None:
+                    await complete(sink)
+                break
+            await sink.abort()
+        assert sink.committed is not None
+        await store.settle(target.identity)
+        return sink.committed
+    finally:
+        await sink.close()
+
+
+async def complete(sink: Sink) -> None:
+    if sink.head != HEAD:
+        await sink.begin(HEAD)
+    at = 0
+    for span in [*sink.written(), Span(len(BODY), len(BODY))]:
+        if at < span.start:
+            await sink.write(at, BODY[at : span.start])
+        at = span.stop
+    await sink.commit()

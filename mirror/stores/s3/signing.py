@@ -8,6 +8,7 @@ that is wrong and a token that has run out are mended in one place.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -25,6 +26,12 @@ from mirror.settings import S3Settings
 EMPTY = hashlib.sha256(b"").hexdigest()
 _STAMP = "%Y%m%dT%H%M%SZ"
 
+_SOON = 300
+"""Seconds before their end that credentials are fetched anew."""
+
+_PAUSE = 10.0
+"""Seconds between two such fetches, where whoever gives them gives short ones."""
+
 
 class Identity:
     """Credentials and clock. Blocks where it says so: call it in a thread."""
@@ -32,6 +39,8 @@ class Identity:
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
         self._credentials: Any = None
+        self._frozen: Any = None
+        self._refreshed = 0.0
         self._skew = timedelta()
         self.session: Any = None
 
@@ -75,7 +84,8 @@ class Identity:
     def is_stale(self) -> bool:
         """True where the next signature would have to wait for fresh credentials: call :meth:`refresh` first."""
         needed = getattr(self._credentials, "refresh_needed", None)
-        return bool(needed is not None and needed())
+        soon = needed is not None and needed(refresh_in=_SOON)
+        return bool(soon and time.monotonic() - self._refreshed > _PAUSE)
 
     def refresh(self) -> None:
         """Fetch fresh credentials where they are about to run out. Blocks.
@@ -85,7 +95,8 @@ class Identity:
             StoreUnavailable: whoever gives them cannot be reached.
         """
         try:
-            self._credentials.get_frozen_credentials()
+            self._frozen = self._credentials.get_frozen_credentials()
+            self._refreshed = time.monotonic()
         except botocore.exceptions.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown")
             what = f"the role {self._settings.role_arn}" if self._settings.role_arn else "the credentials' role"
@@ -106,8 +117,7 @@ class Identity:
 
     def sign(self, request: AWSRequest, region: str, payload: str) -> None:
         """Add the headers that authorise a request; ``payload`` is the SHA-256 of its body in hex."""
-        frozen = self._credentials.get_frozen_credentials()
-        _Signer(frozen, region, payload, datetime.now(UTC) + self._skew).add_auth(request)
+        _Signer(self._frozen, region, payload, datetime.now(UTC) + self._skew).add_auth(request)
 
     def headers(self, method: str, url: str, headers: Mapping[str, str], region: str, payload: str) -> dict[str, str]:
         """The headers to send, signature included."""
@@ -118,8 +128,7 @@ class Identity:
     def presigned(self, url: str, region: str, seconds: int) -> str:
         """A URL that lets anybody GET this object for so long."""
         request = AWSRequest(method="GET", url=url, headers={})
-        frozen = self._credentials.get_frozen_credentials()
-        _QuerySigner(frozen, region, seconds, datetime.now(UTC) + self._skew).add_auth(request)
+        _QuerySigner(self._frozen, region, seconds, datetime.now(UTC) + self._skew).add_auth(request)
         return str(request.url)
 
 
