@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,7 +17,9 @@ from mirror.config import load
 from mirror.errors import Changed
 from mirror.models import Receipt, Span
 from mirror.places import Places, open_places
+from mirror.settings import S3Settings
 from mirror.stores import Head, Sink, Target
+from mirror.stores.s3.signing import EMPTY, Identity
 from mirror.stores.s3.store import S3Store
 from tests import media
 from tests.s3.bucket import Bucket
@@ -23,12 +27,16 @@ from tests.s3.servers import Server
 
 T = TypeVar("T")
 
+SECRET = "s3cr3t/of+nobody"
+KEY = "AKIANOBODY"
+REGION = "us-east-1"
+
 
 def as_user(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The credentials of whoever may use the server, where this process looks for them."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-    monkeypatch.setenv("AWS_REGION", server.region)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
 
 
 def settings_for(bucket: Bucket | None, root: Path, **values: Any) -> Settings:
@@ -103,3 +111,36 @@ async def complete(sink: Sink) -> None:
             await sink.write(at, BODY[at : span.start])
         at = span.stop
     await sink.commit()
+
+
+def loaded(**ours: Any) -> Identity:
+    identity = Identity(S3Settings(bucket="mine", **ours))
+    identity.load()
+    return identity
+
+
+def signed_as(identity: Identity) -> str:
+    """The access key id that a request is signed with."""
+    headers = identity.headers("GET", "http://h/mine", {}, REGION, EMPTY)
+    return headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    date: str | None
+
+
+def asked(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    try:
+        connection.request(method, f"{parts.path}?{parts.query}", headers=headers or {})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.read(), answer.headers["Date"])
+    finally:
+        connection.close()
+
+
+def sent(identity: Identity, url: str, region: str = REGION) -> Answer:
+    return asked(url, identity.headers("GET", url, {}, region, EMPTY))
