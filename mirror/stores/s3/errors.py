@@ -47,6 +47,10 @@ class NoSuchUpload(StoreError):
     """404: the multipart upload has been completed or aborted."""
 
 
+class BadParts(StoreError):
+    """400: the parts are not what we think they are: the upload starts over."""
+
+
 class NotSupported(StoreUnavailable):
     """501: the store does not know what was asked of it. Where there is another way, that is taken."""
 
@@ -137,6 +141,8 @@ def error_of(refusal: Refusal, settings: S3Settings) -> MirrorError:
     told = f"{where}: the store answered {code or f'HTTP {refusal.status}'} to {operation}"
     if code == "NoSuchUpload":
         return NoSuchUpload(told)
+    if code in ("InvalidPart", "InvalidPartOrder"):
+        return BadParts(told)
     if code == "PreconditionFailed" or refusal.status in (304, 412):
         return PreconditionFailed(told)
     if code == "NoSuchBucket":

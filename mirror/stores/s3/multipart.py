@@ -21,7 +21,7 @@ from mirror.stores import Head
 from mirror.stores.disk import translated
 from mirror.stores.journal import VERSION, Journal
 from mirror.stores.s3.checksums import Buffers, composite, multipart_etag
-from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload
+from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload, NotSupported
 from mirror.stores.s3.objects import Described, Objects
 from mirror.stores.s3.wire import Put
 from mirror.times import now
@@ -29,7 +29,7 @@ from mirror.times import now
 MIB = 1 << 20
 MOST_PARTS = 10_000
 _LARGE = 256 * MIB
-_UNTOLD = 16 * MIB
+_UNTOLD = 8 * MIB
 _CLOCKS = timedelta(minutes=15)
 """How far the store's clock may be off when the time an upload began is compared."""
 
@@ -119,6 +119,8 @@ class Uploads:
         self, journal: Journal[Record], identity: str, key: str, head: Head, described: Described
     ) -> Multipart:
         """Begin an upload: the intention durable first, then its id."""
+        if self.has(journal.path.stem):  # an earlier try that never learnt its id
+            await self.abort(*await self.hop(journal, lambda: self.read(journal)))
         size = part_size(head.length)
         meant = Meant(version=VERSION, identity=identity, bucket=self.objects.settings.bucket, key=key, at=now())
 
@@ -184,8 +186,10 @@ class Uploads:
                 return Multipart(self, journal, meant, begun, parts)
             marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
-    async def abort(self, meant: Meant, begun: Begun | None) -> int:
+    async def abort(self, meant: Meant | None, begun: Begun | None) -> int:
         """Abort the upload that a journal names; returns how many there were."""
+        if meant is None:
+            return 0
         if begun is None:
             return await self.abort_strays(meant)
         try:
@@ -199,7 +203,10 @@ class Uploads:
     async def abort_strays(self, meant: Meant, keep: str = "") -> int:
         """Abort uploads to this very key that were begun since we meant to: those whose answer was lost."""
         since = datetime.fromisoformat(meant.at) - _CLOCKS
-        answer = await self.objects.control.call("ListMultipartUploads", Bucket=meant.bucket, Prefix=meant.key)
+        try:
+            answer = await self.objects.control.call("ListMultipartUploads", Bucket=meant.bucket, Prefix=meant.key)
+        except NotSupported:
+            return 0
         strays = [
             upload["UploadId"]
             for upload in answer.get("Uploads", [])

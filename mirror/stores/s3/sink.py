@@ -19,7 +19,7 @@ from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.s3.checksums import base64_of, composite
-from mirror.stores.s3.errors import NoSuchUpload, PreconditionFailed
+from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
 from mirror.stores.s3.multipart import MIB, MOST_PARTS, Multipart, Uploads, part_size
 from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.times import from_http
@@ -239,7 +239,7 @@ class ObjectSink:
             self._release(part)
 
     async def _choose_way(self) -> Multipart | Shadow:
-        """Begin an upload under the first name that is free, or stand by where an object of this size is there."""
+        """Begin an upload under the first name that is free, or stand by where an object is that may be this one."""
         assert self.head is not None
         while self._names:
             key = self._key(self._names[0])
@@ -249,7 +249,7 @@ class ObjectSink:
                     self._journal, self._target.identity, key, self.head, self._described(self.head)
                 )
                 return self._way
-            if found.size == self.head.length:
+            if self.head.length in (None, found.size):
                 self._way = Shadow(key, part_size(self.head.length), found)
                 return self._way
             self._names.pop(0)
@@ -300,6 +300,8 @@ class ObjectSink:
             made = True
         except (NoSuchUpload, PreconditionFailed):  # perhaps our own success: look
             made = False
+        except BadParts as error:
+            raise Changed(f"{error}: it starts over") from None
         found = await self._objects.find(way.key)
         prints = self._prints(way.size, composite=way.composite, etag=way.etag)
         if found is None:

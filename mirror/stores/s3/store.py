@@ -238,8 +238,7 @@ class S3Store:
             meant, begun = await self.uploads.hop(journal, partial(self.uploads.read, journal))
             if meant is not None and meant.bucket != self.settings.bucket:
                 continue  # another bucket's: named until that one is configured
-            if meant is not None:
-                aborted += await self.uploads.abort(meant, begun)
+            aborted += await self.uploads.abort(meant, begun)
             await self.uploads.remove(journal)
         return aborted
 
