@@ -151,26 +151,26 @@ def test_a_private_object_is_not_copied_for_whoever_knows_its_name(ground: Groun
     assert ground.media().keys() == ({"private/film.mp4"} if ours else set())
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/../private/film.mp4", "/%2e%2e/private/film.mp4", "/%2E%2e%2Fprivate%2ffilm.mp4"),
-        *("/x/../../private/film.mp4", "/./../private/film.mp4", "/x/..%2f../private/film.mp4"),
-        *("//private/film.mp4", "/..", "/film.mp4/..", "/%2e%2e%5cprivate%5cfilm.mp4"),
-    ],
+CLIMBING = (
+    *("/../private/1.mp4", "/%2e%2e/private/2.mp4", "/%2E%2e%2Fprivate%2f3.mp4", "/x/../../private/4.mp4"),
+    *("/./../private/5.mp4", "/x/..%2f../private/6.mp4", "//private/7.mp4", "/..", "/8.mp4/..", "/.", "/"),
+    *("/%2e%2e%5cprivate%5c9.mp4", "/%00/10.mp4"),
 )
+
+
 @ministack
-def test_a_path_that_climbs_out_of_the_mapped_prefix_copies_nothing(ground: Ground, source: Bucket, path: str) -> None:
-    for key in ("private/film.mp4", "public/../private/film.mp4", "public//private/film.mp4", "public/..", "public/"):
+def test_a_path_that_climbs_out_of_the_mapped_prefix_copies_nothing(ground: Ground, source: Bucket) -> None:
+    for number in range(11):
+        in_store(ground, source, f"private/{number}.mp4", FILM)
+    for key in ("public/../private/1.mp4", "public//private/7.mp4", "public/..", "public/", "public/8.mp4/.."):
         in_store(ground, source, key, FILM)
-    prompt(ground, ground.origin.url + path)
+    prompt(ground, *(ground.origin.url + path for path in CLIMBING))
     sources = {cdn(ground.origin): f"{source.name}/public"}
     ran = mirrored(ground.archive, "p", s3_only=True, s3_sources=sources)
-    assert ran.code == 3
+    assert (ran.code, ground.media()) == (3, {})
     assert copies(ground) == []
     looked_at = [seen.key for seen in ground.proxy.requests if seen.bucket == source.name]
-    assert [key for key in looked_at if not key.startswith("public/") or ".." in key.split("/")] == []
-    assert ground.media() == {}
+    assert [key for key in looked_at if not key.startswith("public/") or {"", "..", "."} & set(key.split("/"))] == []
 
 
 @ministack

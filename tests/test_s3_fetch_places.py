@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tests import media
@@ -12,7 +10,7 @@ from tests.helpers import done_prompt, large_prompt, mirrored, sha256
 from tests.origin import answer
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
-from tests.s3_runs_e2e import LARGE, Ground, small_and_large, told_by_store
+from tests.s3_runs_e2e import LARGE, Ground, below, small_and_large, told_by_store
 
 one = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
 
@@ -103,29 +101,37 @@ def test_a_disk_that_comes_later_is_filled_from_the_bucket(ground: Ground, new_m
     assert objects == objects | bodies
 
 
-WRONG: dict[str, Callable[[Bucket, str, bytes], object]] = {
-    "other bytes": lambda bucket, key, body: bucket.put(key, media.blob(len(body), seed=5)),
-    "cut short": lambda bucket, key, body: bucket.put(key, body[:-7]),
-    "gone": lambda bucket, key, _: bucket.server.client().delete_object(Bucket=bucket.name, Key=key),
-}
+def damage(bucket: Bucket, key: str, body: bytes, how: str) -> None:
+    if how == "gone":
+        bucket.server.client().delete_object(Bucket=bucket.name, Key=key)
+    else:
+        bucket.put(key, media.blob(len(body), seed=5) if how == "other bytes" else body[:-7])
 
 
-@pytest.mark.parametrize("damage", WRONG.values(), ids=WRONG)
-def test_what_was_damaged_in_the_bucket_comes_from_its_origin(
-    ground: Ground, damage: Callable[[Bucket, str, bytes], object]
-) -> None:
-    bodies = small_and_large(ground.origin)
+DAMAGE = {"a.png": "other bytes", "b.png": "cut short", "c.png": "gone", "large.mp4": "other bytes"}
+
+
+def damaged_archive(ground: Ground) -> dict[str, bytes]:
+    """An archive in the bucket alone, with one file after the other damaged; and what they should be."""
+    bodies = below("p/", done_prompt(ground.origin, "p", "a.png", "b.png", "c.png", "well.png").items())
+    large_prompt(ground.origin, "q", LARGE)
+    bodies["q/large.mp4"] = LARGE
     assert mirrored(ground.archive, "p", "q", s3_only=True).code == 0
-    for path in ("p/a.png", "q/large.mp4"):
-        damage(ground.bucket, path, bodies[path])
-    damaged = ground.media()
+    for path, body in bodies.items():
+        if how := DAMAGE.get(path.partition("/")[2]):
+            damage(ground.bucket, path, body, how)
     ground.forget()
+    return bodies
 
+
+def test_what_was_damaged_in_the_bucket_comes_from_its_origin(ground: Ground) -> None:
+    bodies = damaged_archive(ground)
+    damaged = ground.media()
     archive = ground.elsewhere()
     assert mirrored(archive, "p", "q").code == 0
     files = archive.files()
     assert {path: files[path] for path in bodies} == bodies
-    assert sorted(request.path for request in ground.origin.media_requests) == ["/p/a.png", "/q/large.mp4"]
+    assert sorted(request.path.rpartition("/")[2] for request in ground.origin.media_requests) == sorted(DAMAGE)
     # What was put there by somebody stays, and what is right stands beside it.
     objects = ground.media()
     assert {key: objects[key] for key in damaged} == damaged
@@ -135,48 +141,40 @@ def test_what_was_damaged_in_the_bucket_comes_from_its_origin(
 
 
 @one
-@pytest.mark.parametrize("damage", WRONG.values(), ids=WRONG)
-def test_what_was_damaged_and_cannot_be_had_again_fails_and_no_wrong_byte_lands(
-    ground: Ground, damage: Callable[[Bucket, str, bytes], object]
-) -> None:
-    bodies = done_prompt(ground.origin, "p", "a.png", "b.png")
-    assert mirrored(ground.archive, "p", s3_only=True).code == 0
-    damage(ground.bucket, "p/a.png", bodies["a.png"])
-    ground.origin.add("/p/a.png", media.png(seed=77))  # the origin has something else there now
+def test_what_was_damaged_and_cannot_be_had_again_fails_and_no_wrong_byte_lands(ground: Ground) -> None:
+    bodies = damaged_archive(ground)
+    for path in bodies:
+        ground.origin.add(f"/{path}", media.png(seed=77))  # the origin has something else there now
     archive = ground.elsewhere()
-    ran = mirrored(archive, "p")
-    assert (ran.code, ran.errors) == (3, ["ChecksumMismatch"])
-    assert {path: body for path, body in archive.files().items() if path.endswith(".png")} == {
-        "p/b.png": bodies["b.png"]
-    }
+    ran = mirrored(archive, "p", "q")
+    assert (ran.code, ran.errors) == (3, ["ChecksumMismatch"] * len(DAMAGE))
+    assert [body for path, body in archive.files().items() if not path.endswith(".json")] == [bodies["p/well.png"]]
 
 
 # Something else stands there
 
 
-@pytest.mark.parametrize("same_size", [False, True], ids=["another size", "the same size"])
 @pytest.mark.parametrize("only", [False, True], ids=["disk and bucket", "bucket only"])
-def test_a_stranger_at_our_key_is_left_alone_and_ours_goes_beside_it(
-    ground: Ground, only: bool, same_size: bool
-) -> None:
-    bodies = small_and_large(ground.origin)
-    strangers = {path: media.blob(len(bodies[path]) - (not same_size), seed=8) for path in ("p/a.png", "q/large.mp4")}
+def test_a_stranger_at_our_key_is_left_alone_and_ours_goes_beside_it(ground: Ground, only: bool) -> None:
+    bodies = below("p/", done_prompt(ground.origin, "p", "a.png", "b.png", "c.png").items())
+    for prompt_id in ("q", "r"):
+        bodies[f"{prompt_id}/large.mp4"] = LARGE[::-1] if prompt_id == "r" else LARGE
+        large_prompt(ground.origin, prompt_id, bodies[f"{prompt_id}/large.mp4"])
+    sizes = {"p/a.png": 10, "p/b.png": len(bodies["p/b.png"]), "q/large.mp4": len(LARGE), "r/large.mp4": len(LARGE) - 1}
+    strangers = {path: media.blob(size, seed=8) for path, size in sizes.items()}
     for key, body in strangers.items():
         ground.bucket.put(key, body)
-    assert mirrored(ground.archive, "p", "q", s3_only=only).code == 0
+    assert mirrored(ground.archive, "p", "q", "r", s3_only=only).code == 0
     objects = ground.media()
     assert {key: objects.pop(key) for key in strangers} == strangers
     assert sorted(objects.values()) == sorted(bodies.values())
-    files = {
-        file["url"].removeprefix(f"{ground.origin.url}/"): file for p in "pq" for file in ground.manifest(p)["files"]
-    }
+    files = {f["url"].removeprefix(f"{ground.origin.url}/"): f for p in "pqr" for f in ground.manifest(p)["files"]}
     for path, body in bodies.items():
         key, folder = files[path]["s3"]["key"], path.partition("/")[0]
         assert objects[key] == body
         stem, _, suffix = path.rpartition(".")
         assert (key == path) == (path not in strangers)
-        assert key.startswith(stem)
-        assert key.endswith(suffix)
+        assert (key.startswith(stem), key.endswith(suffix)) == (True, True)
         assert f"{folder}/{files[path]['path']}" == (key if only else path)
     assert ground.bucket.uploads() == []
 
@@ -205,7 +203,6 @@ def test_a_manifest_that_is_none_of_ours_is_not_overwritten(ground: Ground) -> N
 def test_a_versioned_bucket_gives_versions(ground: Ground) -> None:
     client = ground.bucket.server.client()
     client.put_bucket_versioning(Bucket=ground.bucket.name, VersioningConfiguration={"Status": "Enabled"})
-    large_prompt(ground.origin, "q", LARGE)
     small_and_large(ground.origin)
     for prompt_id in ("p", "q"):
         assert mirrored(ground.archive, prompt_id).code == 0
