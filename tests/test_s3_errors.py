@@ -21,6 +21,7 @@ from mirror.errors import (
 )
 from mirror.settings import S3Settings
 from mirror.stores.s3.errors import (
+    BadParts,
     ClockSkewed,
     CredentialsExpired,
     NoSuchKey,
@@ -58,6 +59,7 @@ def refused(code: str, status: int, operation: str = "PutObject", **headers: str
 TABLE: list[tuple[str, type[MirrorError], Severity, ExitCode, str]] = [
     # codes and statuses → class, severity, exit code, words of the message
     ("NoSuchUpload/404 NoSuchUpload/400", NoSuchUpload, FATAL, STOPPED, "answered NoSuchUpload to PutObject"),
+    ("InvalidPart/400 InvalidPartOrder/400", BadParts, FATAL, STOPPED, WHERE),
     ("PreconditionFailed/412 /412 Odd/412 /304 NotModified/304", PreconditionFailed, FATAL, STOPPED, WHERE),
     ("NoSuchBucket/404", Denied, FATAL, STOPPED, "there is no bucket mine: create it, or check [s3] bucket"),
     ("NoSuchKey/404 NotFound/404 NoSuchVersion/404 404/404 /404 Odd/404", NoSuchKey, FATAL, STOPPED, WHERE),

@@ -46,7 +46,7 @@ def test_parts_are_whole_mebibytes_large_enough_and_few_enough(length: int) -> N
 
 @pytest.mark.parametrize(
     ("length", "size"),
-    [(None, 16), (9 * MIB, 5), (256 * MIB, 5), (256 * MIB + 1, 8), (80_000 * MIB, 8), (80_000 * MIB + 1, 9)],
+    [(None, 8), (9 * MIB, 5), (256 * MIB, 5), (256 * MIB + 1, 8), (80_000 * MIB, 8), (80_000 * MIB + 1, 9)],
 )
 def test_how_large_parts_are(length: int | None, size: int) -> None:
     assert part_size(length) == size * MIB
