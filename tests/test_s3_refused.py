@@ -171,26 +171,23 @@ def test_a_bucket_that_is_taken_away_in_the_middle_stops_the_run_and_keeps_what_
 
 # A signal while the bucket does not answer
 
-HELD: dict[str, Callable[[Seen], bool]] = {
-    "opening it": named("HeadBucket"),
-    "a small body": named("PutObject", "a.png"),
-    "beginning an upload": named("CreateMultipartUpload"),
-    "a part": named("UploadPart"),
-    "completing": named("CompleteMultipartUpload"),
-    "the manifest": named("PutObject", "manifest.json"),
-}
+HELD: list[tuple[Callable[[Seen], bool], signal.Signals]] = [
+    (named("HeadBucket"), signal.SIGINT),
+    (named("PutObject", "a.png"), signal.SIGTERM),
+    (named("CreateMultipartUpload"), signal.SIGTERM),
+    (named("UploadPart"), signal.SIGINT),
+    (named("CompleteMultipartUpload"), signal.SIGTERM),
+    (named("PutObject", "manifest.json"), signal.SIGTERM),
+]
 
 
 @ministack
-@pytest.mark.parametrize(
-    ("held", "sig"),
-    [*((held, signal.SIGTERM) for held in HELD), ("a part", signal.SIGINT), ("opening it", signal.SIGINT)],
-)
+@pytest.mark.parametrize(("held", "sig"), HELD, ids=["opening", "body", "beginning", "part", "completing", "manifest"])
 def test_a_signal_ends_the_run_though_the_bucket_does_not_answer(
-    ground: Ground, held: str, sig: signal.Signals
+    ground: Ground, held: Callable[[Seen], bool], sig: signal.Signals
 ) -> None:
     bodies = small_and_large(ground.origin)
-    ground.proxy.fault(HELD[held], faults.hold("request"))
+    ground.proxy.fault(held, faults.hold("request"))
     with running(ground.archive, "fetch", "p", "q") as process:
         ground.proxy.wait_for(lambda: ground.proxy.unused == 0, timeout=20)
         process.send_signal(sig)

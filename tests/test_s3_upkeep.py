@@ -207,10 +207,6 @@ def test_forget_deletes_what_is_ours_everywhere_and_the_manifest_first(ground: G
     assert mirrored(ground.archive, "p", "q", s3_only=only).code == 0
     ground.bucket.put("p/notes.txt", b"somebody's")
     others = {key: body for key, body in ground.bucket.read().items() if not key.startswith("p/")}
-    kept = ground.archive.run("forget", "p")
-    assert (kept.code, "p/a.png" in ground.media()) == (0, True)
-
-    assert mirrored(ground.archive, "p", s3_only=only).code == 0
     ground.forget()
     done = ground.archive.run("forget", "p", "--delete")
     assert done.code == 0
@@ -218,6 +214,15 @@ def test_forget_deletes_what_is_ours_everywhere_and_the_manifest_first(ground: G
     assert [path for path in ground.archive.files() if path.startswith("p/")] == []
     deleted = [seen.key for seen in ground.proxy.requests if seen.operation == "DeleteObject"]
     assert (deleted[0], sorted(deleted)) == ("p/manifest.json", ["p/a.png", "p/b.png", "p/manifest.json"])
+
+
+@ministack
+def test_forget_alone_deletes_nothing(ground: Ground) -> None:
+    done_prompt(ground.origin, "p", "a.png")
+    assert mirrored(ground.archive, "p").code == 0
+    objects, files = ground.bucket.read(), ground.archive.files()
+    assert ground.archive.run("forget", "p").code == 0
+    assert (ground.bucket.read(), ground.archive.files()) == (objects, files)
 
 
 @ministack
