@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from mirror import spans
 from mirror.digests import Digests
-from mirror.errors import ChecksumMismatch, Obstructed, Severity, StoreUnavailable
+from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import (
@@ -216,6 +216,8 @@ class PartialFile:
         assert self.head is not None
         runs, self._runs = sorted(self._runs.values(), key=lambda run: run.start), {}
         length = max([run.start + run.size for run in runs] + [span.stop for span in self._held], default=0)
+        if self.head.length not in (None, length):
+            raise Changed(f"{length} bytes are here, not the {self.head.length} that the origin stated: it starts over")
         if self._journal.is_open:
             for run in runs:
                 await self._hop(partial(self._write_and_claim, run))

@@ -11,11 +11,13 @@ from urllib.parse import quote, unquote, urlsplit
 from msgspec import Struct
 
 from mirror.settings import S3Settings
+from mirror.urls import identity
 
 _AWS_HOST = re.compile(
     r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\.)?"
     r"s3(?:-accelerate)?(?:[.-]dualstack)?(?:[.-](?P<region>[a-z]{2}(?:-[a-z]+)+-\d))?\.amazonaws\.com(?P<china>\.cn)?"
 )
+_IN_HOST = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IN_VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 
@@ -60,28 +62,40 @@ def address_of(bucket: str, endpoint: str, region: str, addressing: str) -> Addr
 def locate(url: str, settings: S3Settings) -> Located | None:
     """The object that a URL names, if it stands in the store that our bucket is in; None for any other URL.
 
-    ``s3.sources`` comes first, then the store's own host names: those of AWS, or those of ``endpoint_url``.
+    ``s3.sources`` comes first, then the store's own host names: those of AWS, or those of ``endpoint_url``. A query
+    beside a signature may ask for another version, or for something else than the object: that is located nowhere.
     """
     try:
         parts = urlsplit(url)
-        host, netloc = (parts.hostname or "").lower(), parts.netloc.lower()
+        host, netloc, port = (parts.hostname or "").lower(), parts.netloc.lower(), parts.port
+        query = urlsplit(identity(url)).query
     except ValueError:
         return None
     path = unquote(parts.path.removeprefix("/"), errors="surrogateescape")
-    if not _is_sound(path) or parts.scheme not in ("http", "https"):
+    if not _is_sound(path) or parts.scheme not in ("http", "https") or query or "@" in netloc:
         return None
     mapped = settings.sources.get(netloc) or settings.sources.get(host)
     if mapped is not None:
         bucket, _, prefix = mapped.partition("/")
         return Located(bucket, f"{prefix.rstrip('/')}/{path}" if prefix else path)
     if settings.endpoint_url:
-        ours = urlsplit(settings.endpoint_url).netloc.lower()
-        bucket = netloc.removesuffix(f".{ours}") if netloc.endswith(f".{ours}") else ""
-        return _in_path(path) if netloc == ours else Located(bucket, path) if bucket else None
+        return _at_endpoint(netloc, path, urlsplit(settings.endpoint_url).netloc.lower())
     match = _AWS_HOST.fullmatch(host)
-    if match is None or parts.port not in (None, 80, 443):
+    if match is None or port not in (None, 80, 443) or _partition(match["region"] or "") != _partition(settings.region):
         return None
     return Located(match["bucket"], path) if match["bucket"] else _in_path(path)
+
+
+def _at_endpoint(netloc: str, path: str, ours: str) -> Located | None:
+    if netloc == ours:
+        return _in_path(path)
+    bucket = netloc.removesuffix(f".{ours}") if netloc.endswith(f".{ours}") else ""
+    return Located(bucket, path) if _IN_HOST.fullmatch(bucket) else None
+
+
+def _partition(region: str) -> str:
+    """AWS is several stores that know nothing of each other; a bucket's name may be taken in each."""
+    return next((part for part in ("cn-", "us-gov-", "us-iso") if region.startswith(part)), "")
 
 
 def _in_path(path: str) -> Located | None:
@@ -91,8 +105,8 @@ def _in_path(path: str) -> Located | None:
 
 def _is_sound(key: str) -> bool:
     """A key that means the same to everybody who normalises paths, and can stand in a header."""
-    if not key or len(key.encode("utf-8", "surrogateescape")) > 1024:
+    if not key or any(0xD800 <= ord(letter) <= 0xDFFF or not letter.isprintable() for letter in key):
         return False
-    if any(0xD800 <= ord(letter) <= 0xDFFF or not letter.isprintable() for letter in key):
+    if len(key.encode()) > 1024:
         return False
-    return not {"", ".", ".."} & set(key.split("/")[:-1]) and key.rsplit("/", maxsplit=1)[-1] not in (".", "..", "")
+    return not {"", ".", ".."} & set(key.split("/")[:-1]) and key.split("/")[-1] not in (".", "..", "")

@@ -68,12 +68,13 @@ def _is_opaque(answer: Mapping[str, str]) -> bool:
 
 
 def composite(parts: Iterable[str | None]) -> str | None:
-    """The checksum of a multipart object from its parts' SHA-256 (base64); None where one is not known."""
+    """The checksum of a multipart object from its parts' SHA-256 (base64); None where one is none."""
     digest, count = hashlib.sha256(), 0
     for checksum in parts:
-        if not checksum:
+        whole = bytes.fromhex(hex_of(checksum) or "")
+        if len(whole) != digest.digest_size:
             return None
-        digest.update(base64.b64decode(checksum))
+        digest.update(whole)
         count += 1
     return f"{base64.b64encode(digest.digest()).decode()}-{count}" if count else None
 

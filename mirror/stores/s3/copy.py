@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from mirror.download import read_head
 from mirror.errors import (
     ChecksumMismatch,
@@ -33,7 +35,6 @@ from mirror.stores.s3.checksums import hex_of, same_etag
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Described, Found, Objects, Prints
 from mirror.times import from_http
-from mirror.urls import identity
 
 MOST = 5 << 30
 """CopyObject takes no larger source (the S3 reference)."""
@@ -73,12 +74,11 @@ class Copier:
             return None
 
     def _located(self, url: str) -> Located | None:
-        """The object that a URL names. A query may ask for another version than the one that would be copied."""
-        parts = urlsplit(identity(url))
         allowed = self._settings.security.allow_hosts
-        if self._settings.s3.copy == "never" or parts.query or (allowed and (parts.hostname or "") not in allowed):
+        if self._settings.s3.copy == "never" or (allowed and (urlsplit(url).hostname or "") not in allowed):
             return None
-        source = locate(url, self._settings.s3)
+        settings = msgspec.structs.replace(self._settings.s3, region=self._objects.control.region)
+        source = locate(url, settings)
         return source if source is not None and source.bucket not in self._refused else None
 
     def _may_copy(self, head: Head) -> bool:
