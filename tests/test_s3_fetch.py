@@ -188,7 +188,7 @@ def test_no_secret_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> N
     signed = [seen.params["X-Amz-Signature"] for seen in ground.proxy.requests if "X-Amz-Signature" in seen.query]
     assert len(signed) == 3
     for secret in (session["SecretAccessKey"], session["SessionToken"], *signed):
-        assert [text for text in texts if secret in text] == []
+        assert [text for text in texts if secret[:12] in text] == []  # long messages are cut: not even its beginning
 
 
 def told_in_run(ground: Ground, wrong: dict[str, int], *options: str) -> list[str]:
