@@ -109,4 +109,4 @@ def _is_sound(key: str) -> bool:
         return False
     if len(key.encode()) > 1024:
         return False
-    return not {"", ".", ".."} & set(key.split("/")[:-1]) and key.split("/")[-1] not in (".", "..", "")
+    return not {"", ".", ".."} & set(key.split("/")[:-1]) and key.rsplit("/", maxsplit=1)[-1] not in (".", "..", "")

@@ -1,0 +1,196 @@
+"""Bytes on their way into the bucket: one part is being sent while the next one fills.
+
+Their memory is taken from a budget before a byte is kept, and given back when the part is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from mirror import spans
+from mirror.digests import Digests
+from mirror.limits import ByteBudget
+from mirror.models import Span
+from mirror.stores import Head
+from mirror.stores.disk import Disk
+from mirror.stores.s3.checksums import base64_of
+from mirror.stores.s3.multipart import MIB, Multipart, part_size
+from mirror.stores.s3.shadow import Shadow
+
+SINGLE = 8 * MIB
+"""A body of at most this size is one PUT."""
+
+_TINY = 64 << 10
+"""Hashed sooner than a thread could be told to."""
+
+Way = Multipart | Shadow
+
+
+class Part:
+    """Bytes that follow one another, at most a part's worth."""
+
+    def __init__(self, start: int, memory: int = 0) -> None:
+        self.start = start
+        self.size = 0
+        self.buffers: list[bytes] = []
+        self.memory = memory
+
+
+class Intake:
+    """Takes in one version of a file. ``digests`` are those of the bytes from 0 on that came by here.
+
+    ``way`` is where parts go: None as long as none had to, then ``choose_way`` is asked. ``part`` is the one that
+    fills.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        budget: ByteBudget,
+        head: Head,
+        digests: Digests,
+        choose_way: Callable[[], Awaitable[Way]],
+        way: Way | None = None,
+    ) -> None:
+        self.digests = digests
+        self.way = way
+        self.part: Part | None = None
+        self._disk = disk
+        self._budget = budget
+        self._head = head
+        self._choose_way = choose_way
+        self._flying: asyncio.Task[None] | None = None
+        self._flying_part: Part | None = None
+
+    @property
+    def is_whole_in_memory(self) -> bool:
+        """True where no part was, or is being, sent."""
+        return self.way is None and self._flying is None
+
+    def written(self) -> list[Span]:
+        parts = [part for part in (self._flying_part, self.part) if part is not None]
+        held = self.way.held if self.way is not None else []
+        return spans.merge([*held, *(Span(part.start, part.start + part.size) for part in parts)])
+
+    async def write(self, at: int, data: bytes) -> None:
+        """Take bytes that go on where the last ones ended, or begin a part."""
+        rest = memoryview(data)
+        while rest:
+            part = await self._room(at)
+            taken = rest[: self._part_size - part.size]
+            part.buffers.append(bytes(taken) if len(taken) < len(data) else data)
+            part.size += len(taken)
+            at += len(taken)
+            rest = rest[len(taken) :]
+
+    async def finish(self) -> Way:
+        """Send what is left, and wait until it is there."""
+        if self.part is not None:
+            await self._send()
+        await self._landed()
+        assert self.way is not None
+        return self.way
+
+    async def hash(self, part: Part) -> tuple[Digests, str]:
+        """The digests with this part, if it follows them, and the part's own SHA-256."""
+        call = partial(_hashed, self.digests, part)
+        return call() if part.size <= _TINY else await self._disk.run(call)
+
+    async def close(self) -> None:
+        """Drop what is not sent."""
+        flying, self._flying, self._flying_part = self._flying, None, None
+        try:
+            if flying is not None:
+                flying.cancel()
+                await asyncio.wait({flying})
+                if not flying.cancelled():
+                    flying.exception()
+        finally:
+            self._drop_part()
+
+    @property
+    def _part_size(self) -> int:
+        if self.way is not None:
+            return self.way.part_size
+        length = self._head.length
+        return SINGLE if length is not None and length <= SINGLE else part_size(length)
+
+    async def _room(self, at: int) -> Part:
+        """The part that goes on at this offset, with room in it."""
+        part = self.part
+        if part is not None and part.size == self._part_size:
+            await self._send()
+            part = None
+        if part is None:
+            self._raise_failed()
+            memory = await self._budget.take(min(self._part_size, self._head.length or self._part_size))
+            part = self.part = Part(at, memory)
+        assert at == part.start + part.size, "spans of a bucket are written one after the other"
+        return part
+
+    async def _send(self) -> None:
+        """Hand the part over and go on; one is under way at a time."""
+        part, self.part = self.part, None
+        assert part is not None
+        try:
+            await self._landed()
+        except BaseException:
+            self._release(part)
+            raise
+        self._flying_part = part
+        self._flying = asyncio.create_task(self._fly(part))
+
+    async def _fly(self, part: Part) -> None:
+        try:
+            way = self.way = self.way or await self._choose_way()
+            digests, sha256 = await self.hash(part)
+            number, checksum = part.start // way.part_size + 1, base64_of(sha256)
+            if isinstance(way, Shadow):
+                way.note(number, part.size, checksum)
+            elif not way.holds(number, checksum):
+                await way.put(number, part.buffers, part.size, sha256, checksum)
+            self.digests = digests
+        finally:
+            self._release(part)
+
+    async def _landed(self) -> None:
+        """Wait for the part that is under way."""
+        if self._flying is not None:
+            await asyncio.wait({self._flying})
+            self._raise_failed()
+
+    def _raise_failed(self) -> None:
+        """A part that did not get there: what follows it is dropped too, so that the gap goes on to the end."""
+        flying = self._flying
+        if flying is None or not flying.done():
+            return
+        self._flying = self._flying_part = None
+        if flying.cancelled() or flying.exception() is not None:
+            self._drop_part()
+            flying.result()
+
+    def _drop_part(self) -> None:
+        part, self.part = self.part, None
+        if part is not None:
+            self._release(part)
+
+    def _release(self, part: Part) -> None:
+        memory, part.memory = part.memory, 0
+        part.buffers.clear()
+        self._budget.give(memory)
+
+
+def _hashed(digests: Digests, part: Part) -> tuple[Digests, str]:
+    if digests.at == part.start == 0:
+        longer = digests.copy()
+        for buffer in part.buffers:
+            longer.update(buffer)
+        return longer, longer.sha256
+    own, longer = Digests(), digests.copy()
+    running = [own, longer] if digests.at == part.start else [own]
+    for buffer in part.buffers:
+        for each in running:
+            each.update(buffer)
+    return longer, own.sha256
