@@ -168,7 +168,6 @@ def in_process(work: Callable[[S3Store], Awaitable[object]]) -> Act:
     ("action", "before", "act"),
     [
         ("s3:ListBucket", None, by_command("fetch", "small")),
-        ("s3:PutObject", None, by_command("fetch", "small")),
         ("s3:PutObject", None, in_process(interrupted)),
         ("s3:GetObject", None, in_process(lambda store: store.read_manifests(["p"]))),
         ("s3:GetObject", None, in_process(interrupted)),
