@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 MIB = 1 << 20
 PART = 5 * MIB
+SINGLE = 8 * MIB
+"""A bucket takes no more than that in one request."""
 
 
 @contextlib.contextmanager
@@ -115,6 +118,10 @@ class Place(ABC):
         """Everything that is not published: partial files, journals, multipart uploads."""
 
     @abstractmethod
+    def wait_until_begun(self, folder: str, size: int) -> None:
+        """Return when a body of this size that is coming in has chosen its name, where that is before the commit."""
+
+    @abstractmethod
     def least_kept(self, written: int) -> int:
         """How much of so many bytes, written in order, a close keeps at least."""
 
@@ -159,6 +166,9 @@ class OnDisk(Place):
 
     def unfinished(self) -> list[str]:
         return sorted(path.name for path in (self.root / ".mirror" / "parts").glob("*"))
+
+    def wait_until_begun(self, folder: str, size: int) -> None:
+        pass
 
     def least_kept(self, written: int) -> int:
         return written
@@ -216,6 +226,14 @@ class InBucket(Place):
     def unfinished(self) -> list[str]:
         on_disk = (path.name for path in (self.root / ".mirror" / "parts").glob("*"))
         return sorted([*on_disk, *(upload["Key"] for upload in self.bucket.uploads())])
+
+    def wait_until_begun(self, folder: str, size: int) -> None:
+        end = time.monotonic() + 10
+        while size > SINGLE and not any(
+            upload["Key"].startswith(self._key(folder, "")) for upload in self.bucket.uploads()
+        ):
+            assert time.monotonic() < end, "no multipart upload was begun"
+            time.sleep(0.01)
 
     def least_kept(self, written: int) -> int:
         return max(0, (written - 1) // PART - 1) * PART
