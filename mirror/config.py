@@ -265,6 +265,10 @@ def _check_s3(s3: S3Settings, values: Mapping[tuple[str, str], _Value]) -> None:
     def origin(key: str) -> str:
         return f"{values['s3', key].origin}: [s3] {key}"
 
+    if s3.endpoint_url and not _has_sound_port(s3.endpoint_url):
+        raise ConfigError(f"{origin('endpoint_url')}: expected a port from 1 to 65535, got {_shown(s3.endpoint_url)}")
+    if {".", ".."} & set(s3.prefix.split("/")):
+        raise ConfigError(f"{origin('prefix')}: expected a path without . and .. in it, got {s3.prefix!r}")
     if s3.only and not s3.bucket:
         raise ConfigError(f"{origin('only')}: needs a bucket: give --s3 s3://bucket/prefix, or [s3] bucket")
     if s3.kms_key_id and not s3.sse.startswith("aws:kms"):
@@ -291,14 +295,17 @@ def require_api(api: ApiSettings) -> None:
         raise ConfigError(
             f"[api] base_url: expected http:// or https://, a host and at most a path, got {_shown(api.base_url)}"
         )
-    try:
-        port = urlsplit(api.base_url).port
-    except ValueError:
-        port = 0
-    if port == 0:
+    if not _has_sound_port(api.base_url):
         raise ConfigError(f"[api] base_url: expected a port from 1 to 65535, got {_shown(api.base_url)}")
     if not api.token:
         raise ConfigError("[api] token is not set: give MIRROR_API_TOKEN, or token_file in the configuration")
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

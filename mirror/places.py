@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from mirror.events import Event, Observer
 from mirror.limits import shared_out
 from mirror.models import Placed
 from mirror.settings import Settings
-from mirror.stores import MANIFEST, Document, Store, Wanted
+from mirror.stores import MANIFEST, Document, Wanted
 from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -58,13 +58,23 @@ class Places:
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         """Each folder's manifest, from where files go first, else from the other place."""
-        await self.ready()
-        stores: list[Store] = [self.disk, *([self.bucket] if self.bucket is not None else [])]
         found: dict[str, Document | None] = dict.fromkeys(folders)
-        for store in stores if self.wants_disk else reversed(stores):
+        for read in self._readers():
             left = [folder for folder, document in found.items() if document is None]
-            found |= zip(left, await store.read_manifests(left), strict=True)
+            if left:
+                found |= zip(left, await read(left), strict=True)
         return [found[folder] for folder in folders]
+
+    def _readers(self) -> list[Callable[[Sequence[str]], Awaitable[list[Document | None]]]]:
+        if self.wants_disk:
+            return [self.disk.read_manifests, self._read_from_bucket]
+        return [self._read_from_bucket, self.disk.read_manifests]
+
+    async def _read_from_bucket(self, folders: Sequence[str]) -> list[Document | None]:
+        if self.bucket is None:
+            return [None for _ in folders]
+        await self.ready()
+        return await self.bucket.read_manifests(folders)
 
     async def write_manifest(
         self, folder: str, content: bytes, known: Placed | None, *, changed: bool

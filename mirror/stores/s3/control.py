@@ -18,15 +18,17 @@ import botocore.httpsession
 from botocore.config import Config
 
 from mirror import __version__
-from mirror.errors import Denied, MirrorError, Severity, StoreUnavailable
-from mirror.events import Observer, RequestSent
+from mirror.errors import Denied, MirrorError, Severity, StoreError, StoreUnavailable
+from mirror.events import Noted, Observer, RequestSent
 from mirror.retry import Patience
 from mirror.settings import Settings
 from mirror.stores.s3.address import Address, address_of
 from mirror.stores.s3.errors import (
     ClockSkewed,
     CredentialsExpired,
+    NoSuchKey,
     Refusal,
+    Unexplained,
     Unreachable,
     WrongRegion,
     error_of,
@@ -67,11 +69,12 @@ class Control:
         await self._threads.run(self._make_client)
         try:
             answer = await self.call("HeadBucket")
-        except MirrorError as error:
-            # A HEAD's answer has no body, so no code: a listing says what is wrong.
-            if isinstance(error, StoreUnavailable):
-                raise StoreUnavailable(f"{error}: is [s3] endpoint_url right?") from None
-            answer = await self.call("ListObjectsV2", Prefix=self.settings.prefix, MaxKeys=1)
+        except NoSuchKey:
+            raise Denied(
+                f"there is no bucket {self.bucket}: create it, or check [s3] bucket and endpoint_url"
+            ) from None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{error}: is [s3] endpoint_url right?") from None
         told = _headers(answer).get("x-amz-bucket-region")
         if told and told != self.region and not self.settings.region:
             await self._move(told)
@@ -88,7 +91,10 @@ class Control:
     async def fresh_identity(self) -> Identity:
         """The identity, its credentials fresh enough to sign with."""
         if self.identity.is_stale:
-            await self._threads.run(self.identity.refresh)
+            try:
+                await self._threads.run(self.identity.refresh)
+            except StoreError as error:  # those at hand are good for a while; the store says when they are not
+                self._observer(Noted(level="warning", message=str(error)))
         return self.identity
 
     async def run(self, call: Callable[[], T]) -> T:
@@ -111,7 +117,12 @@ class Control:
             parameters["RequestPayer"] = "requester"
         await self.fresh_identity()
         self._observer(RequestSent(kind="s3"))
-        return await self._threads.run(lambda: self._call(operation, self._where(parameters), parameters))
+        try:
+            return await self._threads.run(lambda: self._call(operation, self._where(parameters), parameters))
+        except Unexplained as refused:
+            prefix = parameters.get("Key", self.settings.prefix)
+            await self.once("ListObjectsV2", Bucket=parameters["Bucket"], Prefix=prefix, MaxKeys=1)
+            raise refused.error from None
 
     def _where(self, parameters: Mapping[str, Any]) -> str:
         return f"s3://{parameters.get('Bucket', self.bucket)}/{parameters.get('Key', '')}".rstrip("/")
@@ -197,7 +208,11 @@ class Control:
         try:
             answer: dict[str, Any] = method(**parameters)
         except botocore.exceptions.ClientError as error:
-            raise error_of(_refusal(operation, where, error), self.settings) from None
+            refusal = _refusal(operation, where, error)
+            ours = error_of(refusal, self.settings)
+            if operation.startswith("Head") and not refusal.code and refusal.status in (400, 403):
+                raise Unexplained(ours) from None
+            raise ours from None
         except botocore.exceptions.SSLError as error:
             raise Denied(f"{where}: the endpoint's certificate is not valid: {_reason(error)}") from None
         except botocore.exceptions.ParamValidationError as error:
@@ -211,13 +226,14 @@ class Control:
 
 def _refusal(operation: str, where: str, error: botocore.exceptions.ClientError) -> Refusal:
     answer: Mapping[str, Any] = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
+    told = answer.get("Error", {})
+    code, region = str(told.get("Code", "")), told.get("Region")
     return Refusal(
         operation=operation,
         code="" if code.isdigit() else code,
         status=int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)),
         where=where,
-        headers=_headers(answer),
+        headers={"x-amz-bucket-region": region} | _headers(answer) if region else _headers(answer),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -146,50 +147,45 @@ class Copier:
         prints = Prints(size=head.length or 0, sha256=target.sha256 or head.checks.get("sha256"), etag=head.etag)
         for name in target.names:
             key = objects.key(target.folder, name)
-            found = await self._copy_to(key, source, head, described)
+            made = None
+            found = await objects.find(key)
             if found is None:
+                made = await self._make(key, source, head, described)
                 found = await objects.find(key)
-                if found is None or not await objects.same(key, found, prints):
-                    continue
-            self._check(found, head, target)
-            return self._receipt(name, key, found, head, target)
+            if found is None:
+                return None
+            if _is_made(found, made) or await objects.same(key, found, prints):
+                self._check(found, head, target)
+                return self._receipt(name, key, found, head, target)
         raise Obstructed(f"{objects.where(objects.key(target.folder, target.names[0]))}: all its names are taken")
 
-    async def _copy_to(self, key: str, source: Located, head: Head, described: Described) -> Found | None:
-        """The object that was made; None where one stands there already."""
-        objects = self._objects
-        if await objects.find(key) is not None:
-            return None
-        answer = await self._ask_for_copy(key, source, head, described)
-        found = await objects.find(key, answer.get("VersionId")) if answer is not None else None
-        made = (answer or {}).get("CopyObjectResult", {}).get("ETag")
-        return found if found is not None and (not made or same_etag(found.etag, made)) else None
-
-    async def _ask_for_copy(self, key: str, source: Located, head: Head, described: Described) -> dict[str, Any] | None:
-        """None where something stands there already: perhaps our own success, its answer lost."""
+    async def _make(self, key: str, source: Located, head: Head, described: Described) -> dict[str, Any] | None:
+        """The store's answer; None where something came to stand there: perhaps our own success, its answer lost."""
         objects = self._objects
         parameters: dict[str, Any] = objects.parameters(described)
-        if objects.settings.tags:
-            parameters["TaggingDirective"] = "REPLACE"
         if objects.settings.checksum != "when_required":
             parameters["ChecksumAlgorithm"] = "SHA256"
-        if objects.settings.conditional_writes and self._conditional:
-            parameters["IfNoneMatch"] = "*"
+        call = partial(
+            objects.control.call,
+            "CopyObject",
+            Key=key,
+            CopySource={"Bucket": source.bucket, "Key": source.key},
+            CopySourceIfMatch=head.etag,
+            MetadataDirective="REPLACE",
+            TaggingDirective="REPLACE",
+            **parameters,
+        )
+        if not objects.settings.conditional_writes or not self._conditional:
+            return await call()
         try:
-            return await objects.control.call(
-                "CopyObject",
-                Key=key,
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                CopySourceIfMatch=head.etag,
-                MetadataDirective="REPLACE",
-                **parameters,
-            )
+            return await call(IfNoneMatch="*")
         except (PreconditionFailed, NotSupported):
-            if "IfNoneMatch" not in parameters or await objects.find(key) is not None:
+            if await objects.find(key) is not None:
                 return None
-            # Some stores take the condition for one on the source, or do not know it here.
-            self._conditional = False
-            return await self._ask_for_copy(key, source, head, described)
+        # Some stores take the condition for one on the source, or do not know it here.
+        answer = await call()
+        self._conditional = False
+        return answer
 
     def _check(self, found: Found, head: Head, target: Target) -> None:
         if found.size != head.length:
@@ -234,6 +230,12 @@ class Copier:
             if isinstance(error, StoreError) and error.severity is Severity.FATAL:
                 raise
             return None
+
+
+def _is_made(found: Found, answer: Mapping[str, Any] | None) -> bool:
+    """Whether an object is what an answer says was made."""
+    etag = (answer or {}).get("CopyObjectResult", {}).get("ETag")
+    return answer is not None and (not etag or same_etag(found.etag, etag))
 
 
 def _is_known_version(head: Head, target: Target, etag: str | None) -> bool:

@@ -51,6 +51,14 @@ class BadParts(StoreError):
     """400: the parts are not what we think they are: the upload starts over."""
 
 
+class Unexplained(StoreError):
+    """A refused HEAD has no body, so no code: ``error`` is what the status alone says, until somebody asks again."""
+
+    def __init__(self, error: MirrorError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class NotSupported(StoreUnavailable):
     """501: the store does not know what was asked of it. Where there is another way, that is taken."""
 
@@ -157,13 +165,13 @@ def _temporary(refusal: Refusal, told: str) -> MirrorError | None:
     if code in _EXPIRED:
         return CredentialsExpired(f"{told}: log in anew, or give credentials that can be refreshed")
     if code == "RequestTimeTooSkewed":
-        return ClockSkewed(f"{told}: this machine's clock is wrong: set it (NTP)", _date_in(refusal.headers))
+        return ClockSkewed(f"{told}: this machine's clock is wrong: set it (NTP)", _header(refusal, "date"))
     if code in _ELSEWHERE or refusal.status == 301:
-        return WrongRegion(f"{told}: the bucket is in another region: set [s3] region", _region_in(refusal.headers))
+        return WrongRegion(f"{told}: the bucket is in another region: set [s3] region", _region_in(refusal))
     if code in _CORRUPTED:
         return ChecksumMismatch(f"{told}: other bytes came there than were sent")
     if code in _BUSY or (is_passing(refusal.status) and refusal.status != 507):
-        return Unreachable(told, retry_after=parse_retry_after(refusal.headers.get("Retry-After")))
+        return Unreachable(told, retry_after=parse_retry_after(_header(refusal, "retry-after")))
     return None
 
 
@@ -181,13 +189,14 @@ def _lasting(refusal: Refusal, settings: S3Settings, told: str) -> MirrorError:
     return StoreUnavailable(told, severity=Severity.ITEM)
 
 
-def _region_in(headers: Mapping[str, str]) -> str | None:
-    region = headers.get("x-amz-bucket-region")
+def _header(refusal: Refusal, name: str) -> str | None:
+    """A header by its name in lower case: botocore spells all so, aiohttp as they came."""
+    return next((value for spelled, value in refusal.headers.items() if spelled.lower() == name), None)
+
+
+def _region_in(refusal: Refusal) -> str | None:
+    region = _header(refusal, "x-amz-bucket-region")
     return region if region and re.fullmatch(r"[A-Za-z0-9-]{1,40}", region) else None
-
-
-def _date_in(headers: Mapping[str, str]) -> str | None:
-    return next((value for name, value in headers.items() if name.lower() == "date"), None)
 
 
 def code_in(body: bytes) -> str:

@@ -6,6 +6,7 @@ Their memory is taken from a budget before a byte is kept, and given back when t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -149,11 +150,20 @@ class Intake:
             number, checksum = part.start // way.part_size + 1, base64_of(sha256)
             if isinstance(way, Shadow):
                 way.note(number, part.size, checksum)
-            elif not way.holds(number, checksum):
+            elif not await self._holds(way, number, part, checksum):
                 await way.put(number, part.buffers, part.size, sha256, checksum)
             self.digests = digests
         finally:
             self._release(part)
+
+    async def _holds(self, way: Multipart, number: int, part: Part, checksum: str) -> bool:
+        """Whether the store has this very part already, as far as it tells."""
+        held = way.part(number)
+        if held is None or held.size != part.size:
+            return False
+        if held.checksum is not None:
+            return held.checksum == checksum
+        return held.md5 is not None and held.md5 == await self._disk.run(_md5, part.buffers)
 
     async def _landed(self) -> None:
         """Wait for the part that is under way."""
@@ -194,3 +204,10 @@ def _hashed(digests: Digests, part: Part) -> tuple[Digests, str]:
         for each in running:
             each.update(buffer)
     return longer, own.sha256
+
+
+def _md5(buffers: list[bytes]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.hexdigest()

@@ -6,14 +6,15 @@ nothing in the bucket that the next run, or ``mirror cleanup``, does not find.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mirror.errors import Changed
 from mirror.models import Span
@@ -24,7 +25,6 @@ from mirror.stores.s3.checksums import Buffers, composite, multipart_etag
 from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload, NotSupported
 from mirror.stores.s3.objects import Described, Objects
 from mirror.stores.s3.wire import Put
-from mirror.times import now
 
 MIB = 1 << 20
 MOST_PARTS = 10_000
@@ -43,20 +43,20 @@ def part_size(length: int | None) -> int:
 
 
 class Meant(Struct, frozen=True, kw_only=True, tag="meant"):
-    """The first record: an upload to this key is about to be begun; ``at`` is UTC in RFC 3339."""
+    """The first record: an upload to this key is about to be begun, at this moment."""
 
     version: int
     identity: str
     bucket: str
     key: str
-    at: str
+    at: Annotated[datetime, Meta(tz=True)]
 
 
 class Begun(Struct, frozen=True, kw_only=True, tag="begun"):
     """The second: it was, with this id, for this version of the source, in parts of this size."""
 
     upload_id: str
-    part_size: int
+    part_size: Annotated[int, Meta(ge=5 * MIB)]
     checksum: str
     head: Head
 
@@ -72,6 +72,12 @@ class Part(Struct, frozen=True, kw_only=True):
     size: int
     etag: str
     checksum: str | None = None
+
+    @property
+    def md5(self) -> str | None:
+        """Its MD5 in hex, where the ETag is one (it is not under KMS, but then it equals none)."""
+        bare = self.etag.strip('"')
+        return bare if re.fullmatch(r"[0-9a-f]{32}", bare) else None
 
 
 class Uploads:
@@ -122,7 +128,9 @@ class Uploads:
         if self.has(journal.path.stem):  # an earlier try that never learnt its id
             await self.abort(*await self.hop(journal, lambda: self.read(journal)))
         size = part_size(head.length)
-        meant = Meant(version=VERSION, identity=identity, bucket=self.objects.settings.bucket, key=key, at=now())
+        meant = Meant(
+            version=VERSION, identity=identity, bucket=self.objects.settings.bucket, key=key, at=datetime.now(UTC)
+        )
 
         self._there.add(journal.path.stem)
 
@@ -190,19 +198,19 @@ class Uploads:
         """Abort the upload that a journal names; returns how many there were."""
         if meant is None:
             return 0
-        if begun is None:
-            return await self.abort_strays(meant)
+        return await (self.abort_strays(meant) if begun is None else self._abort_one(meant, begun.upload_id))
+
+    async def _abort_one(self, meant: Meant, upload_id: str) -> int:
+        named = {"Bucket": meant.bucket, "Key": meant.key, "UploadId": upload_id}
         try:
-            await self.objects.control.call(
-                "AbortMultipartUpload", Bucket=meant.bucket, Key=meant.key, UploadId=begun.upload_id
-            )
+            await self.objects.control.call("AbortMultipartUpload", **named)
         except (NoSuchUpload, NoSuchKey):
             return 0
         return 1
 
     async def abort_strays(self, meant: Meant, keep: str = "") -> int:
         """Abort uploads to this very key that were begun since we meant to: those whose answer was lost."""
-        since = datetime.fromisoformat(meant.at) - _CLOCKS
+        since = meant.at - _CLOCKS
         try:
             answer = await self.objects.control.call("ListMultipartUploads", Bucket=meant.bucket, Prefix=meant.key)
         except NotSupported:
@@ -213,7 +221,7 @@ class Uploads:
             if upload["Key"] == meant.key and upload["Initiated"] >= since and upload["UploadId"] != keep
         ]
         for stray in strays:
-            await self.abort(meant, Begun(upload_id=stray, part_size=0, checksum="", head=Head(length=None)))
+            await self._abort_one(meant, stray)
         return len(strays)
 
 
@@ -245,10 +253,9 @@ class Multipart:
         starts = {number: (number - 1) * self.part_size for number in self._parts}
         return [Span(starts[number], starts[number] + part.size) for number, part in self._parts.items()]
 
-    def holds(self, number: int, checksum: str) -> bool:
-        """Whether the store has this very part already; ``checksum`` is its SHA-256 in base64."""
-        part = self._parts.get(number)
-        return part is not None and part.checksum == checksum
+    def part(self, number: int) -> Part | None:
+        """What the store has as this part."""
+        return self._parts.get(number)
 
     @property
     def size(self) -> int:

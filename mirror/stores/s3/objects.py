@@ -148,11 +148,9 @@ class Objects:
 
     # Looking -----------------------------------------------------------------------------------
 
-    async def find(self, key: str, version_id: str | None = None) -> Found | None:
+    async def find(self, key: str) -> Found | None:
         """The object at a key; None without one."""
-        more: dict[str, Any] = {"VersionId": version_id} if version_id else {}
-        if self.settings.checksum != "when_required":
-            more["ChecksumMode"] = "ENABLED"
+        more = {"ChecksumMode": "ENABLED"} if self.settings.checksum != "when_required" else {}
         try:
             answer = await self.control.call("HeadObject", Key=key, **more)
         except NoSuchKey:

@@ -32,7 +32,8 @@ RIGHTS = {
 
 def smallest(settings: S3Settings) -> dict[str, Any]:
     """The policy for this configuration, as IAM takes it."""
-    partition = "aws-cn" if settings.region.startswith("cn-") else "aws"
+    partitions = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    partition = next((name for start, name in partitions.items() if settings.region.startswith(start)), "aws")
     bucket = f"arn:{partition}:s3:::{settings.bucket}"
     prefix = settings.prefix.strip("/")
     objects = ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]

@@ -26,6 +26,9 @@ from mirror.settings import S3Settings
 EMPTY = hashlib.sha256(b"").hexdigest()
 _STAMP = "%Y%m%dT%H%M%SZ"
 
+_FOREIGN = (botocore.exceptions.BotoCoreError, OSError, RuntimeError, ValueError, KeyError)
+"""What botocore's providers are known to raise. Their texts may hold what a helper program printed: not shown."""
+
 _SOON = 300
 """Seconds before their end that credentials are fetched anew."""
 
@@ -68,10 +71,17 @@ class Identity:
             raise ConfigError(f"[s3] profile: {error}") from None
         except botocore.exceptions.PartialCredentialsError as error:
             raise Denied(f"the credentials for the bucket are incomplete: {error}") from None
+        except _FOREIGN as error:
+            raise Denied(f"the credentials for the bucket cannot be read ({type(error).__name__})") from None
 
     def _in_role(self, source: Any) -> Any:
+        region = self._settings.region or self.session.region_name or "us-east-1"
+
+        def client(service: str, **options: Any) -> Any:
+            return self.session._session.create_client(service, **{"region_name": region, **options})
+
         fetcher = botocore.credentials.AssumeRoleCredentialFetcher(
-            client_creator=self.session._session.create_client,
+            client_creator=client,
             source_credentials=source,
             role_arn=self._settings.role_arn,
             extra_args={"RoleSessionName": "mirror"},
@@ -94,25 +104,26 @@ class Identity:
             Denied: whoever gives them does not.
             StoreUnavailable: whoever gives them cannot be reached.
         """
+        self._refreshed = time.monotonic()
         try:
             self._frozen = self._credentials.get_frozen_credentials()
-            self._refreshed = time.monotonic()
         except botocore.exceptions.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown")
             what = f"the role {self._settings.role_arn}" if self._settings.role_arn else "the credentials' role"
             raise Denied(
                 f"{what} cannot be assumed ({code}): may these credentials call sts:AssumeRole on it?"
             ) from None
-        except (botocore.exceptions.BotoCoreError, OSError) as error:
+        except _FOREIGN as error:
             raise StoreUnavailable(f"no credentials could be fetched ({type(error).__name__})") from None
 
     def heed_clock(self, date: str | None) -> bool:
         """Take the store's clock for ours, from an answer's Date header; False where that says nothing new."""
         try:
             there = parsedate_to_datetime(date or "")
-        except (ValueError, TypeError, IndexError):
+            skew = (there if there.tzinfo else there.replace(tzinfo=UTC)) - datetime.now(UTC)
+        except (ValueError, TypeError, IndexError, OverflowError):
             return False
-        before, self._skew = self._skew, there - datetime.now(UTC)
+        before, self._skew = self._skew, skew
         return abs(self._skew - before) > timedelta(seconds=60)
 
     def sign(self, request: AWSRequest, region: str, payload: str) -> None:

@@ -112,8 +112,14 @@ class S3Store:
         manifest = wanted.manifest
         if manifest is not None and manifest.endpoint != self.settings.endpoint_url:
             return set()  # a bucket of this name, in another store
-        there = {file.path for file in wanted.files if self.owns(file.s3)}
-        return there | {MANIFEST} if manifest is not None and manifest.current and self.owns(manifest) else there
+        folder = self.objects.key(wanted.folder, "")
+        there = {
+            file.path
+            for file in wanted.files
+            if file.s3 is not None and self.owns(file.s3) and file.s3.key.startswith(folder)
+        }
+        has_manifest = manifest is not None and manifest.current and manifest.key == f"{folder}{MANIFEST}"
+        return there | {MANIFEST} if has_manifest and self.owns(manifest) else there
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         _, file = source

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,16 +42,12 @@ class Threads:
     def _work(self) -> None:
         while (item := self._waiting.get()) is not None:
             future, call = item
+            tell: Callable[[], object] = lambda: None  # noqa: E731
             if future.set_running_or_notify_cancel():
                 try:
-                    result = call()
+                    tell = partial(future.set_result, call())
                 except BaseException as error:  # noqa: BLE001  whoever waits is told
-                    _tell(future.set_exception, error)
-                else:
-                    _tell(future.set_result, result)
-            self._idle.release()
-
-
-def _tell(tell: Callable[[Any], None], what: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-        tell(what)
+                    tell = partial(future.set_exception, error)
+            self._idle.release()  # first: who is told may come back at once
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                tell()
