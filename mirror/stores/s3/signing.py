@@ -7,6 +7,7 @@ that is wrong and a token that has run out are mended in one place.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import boto3
 import botocore.auth
 import botocore.credentials
 import botocore.exceptions
+import botocore.loaders
+import botocore.session
 from botocore.awsrequest import AWSRequest
 
 from mirror.errors import ConfigError, Denied, StoreUnavailable
@@ -34,6 +37,12 @@ _SOON = 300
 
 _PAUSE = 10.0
 """Seconds between two such fetches, where whoever gives them gives short ones."""
+
+
+@functools.cache
+def _models() -> Any:
+    """botocore's description of S3, parsed once: that takes longer than all else that opens a bucket."""
+    return botocore.loaders.create_loader()
 
 
 class Identity:
@@ -58,7 +67,10 @@ class Identity:
         """
         profile = self._settings.profile or None
         try:
-            self.session = boto3.Session(profile_name=profile, region_name=self._settings.region or None)
+            core = botocore.session.Session()
+            core.register_component("data_loader", _models())
+            region = self._settings.region or None
+            self.session = boto3.Session(profile_name=profile, region_name=region, botocore_session=core)
             found = self.session.get_credentials()
             if found is None:
                 raise Denied(

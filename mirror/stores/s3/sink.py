@@ -54,8 +54,9 @@ class ObjectSink:
             return
         keys = [self._key(name) for name in self._names]
         is_ours = (meant.identity, meant.bucket) == (self._target.identity, self._objects.settings.bucket)
-        if not is_ours:
-            return  # it names something else: it stays, for cleanup
+        if not is_ours:  # a journal's name says what it is about: no run of ours wrote this
+            await self._uploads.remove(self._journal)
+            return
         if begun is not None and meant.key in keys and self._may_resume(begun.checksum):
             self._names = self._names[keys.index(meant.key) :]
             way = await self._uploads.take_up(self._journal, meant, begun)
