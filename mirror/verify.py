@@ -74,18 +74,17 @@ class Verify:
                 return await checked
 
         for page in _pages(ids):
+            checks: list[Awaitable[Checked]] = []
             async for prompt_id, folder, content in self._manifests(page):
-                if content is None:
-                    yield Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", flaw="missing")
-                    continue
                 manifest = decode_if_sound(content)
-                if manifest is None:
-                    yield Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", flaw="damaged")
+                if content is None or manifest is None:
+                    flaw = "missing" if content is None else "damaged"
+                    yield Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", flaw=flaw)
                     continue
-                checks = [look(prompt_id, folder, file) for file in manifest.files]
+                checks += [look(prompt_id, folder, file) for file in manifest.files]
                 checks.append(look_at_manifest(prompt_id, folder, content))
-                for checked in await asyncio.gather(*map(held, checks)):
-                    yield checked
+            for checked in await asyncio.gather(*map(held, checks)):
+                yield checked
 
     async def _manifests(self, page: Sequence[PromptId]) -> AsyncIterator[tuple[str, str, bytes | None]]:
         records = await self._catalog.records(page)
