@@ -11,42 +11,30 @@ from typing import Any
 from mirror.errors import ConfigError
 
 
-class _Crc32:
-    def __init__(self, value: int = 0) -> None:
-        self._value = value
+class Crc:
+    """A running CRC, as hashlib's objects are used. ``update`` takes bytes and the value so far; ``width`` is in bits."""
 
-    def update(self, data: bytes) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-    def copy(self) -> _Crc32:
-        return _Crc32(self._value)
-
-
-class Crc64Nvme:
-    """A running CRC-64/NVME. Needs the extra ``crt``: in pure Python it would be the slowest step of all.
-
-    Raises:
-        ConfigError: the extra is not installed.
-    """
-
-    def __init__(self, value: int = 0) -> None:
-        self._update = _crc64nvme()
+    def __init__(self, update: Callable[[bytes, int], int], width: int, value: int = 0) -> None:
+        self._update = update
+        self._width = width
         self._value = value
 
     def update(self, data: bytes) -> None:
         self._value = self._update(data, self._value)
 
     def hexdigest(self) -> str:
-        return f"{self._value:016x}"
+        return f"{self._value:0{self._width // 4}x}"
 
-    def copy(self) -> Crc64Nvme:
-        return Crc64Nvme(self._value)
+    def copy(self) -> Crc:
+        return Crc(self._update, self._width, self._value)
 
 
-def _crc64nvme() -> Callable[[bytes, int], int]:
+def crc64nvme() -> Crc:
+    """A CRC-64/NVME. Needs the extra ``crt``: in pure Python it would be the slowest step of all.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
     try:
         module: Any = importlib.import_module("awscrt.checksums")
     except ImportError:
@@ -54,8 +42,7 @@ def _crc64nvme() -> Callable[[bytes, int], int]:
             '[s3] checksum = "crc64nvme" needs the package awscrt: pip install "prompt-mirror[crt]", '
             'or set checksum = "sha256"'
         ) from None
-    found: Callable[[bytes, int], int] = module.crc64nvme
-    return found
+    return Crc(module.crc64nvme, 64)
 
 
 class Digests:
@@ -99,6 +86,6 @@ def _algorithm(check: str) -> str:
 
 def _new(name: str) -> hashlib._Hash:
     # Not for security: it is compared with what the other side says it sent or got.
-    kinds: dict[str, Callable[[], Any]] = {"crc32": _Crc32, "crc64nvme": Crc64Nvme}
+    kinds: dict[str, Callable[[], Any]] = {"crc32": lambda: Crc(zlib.crc32, 32), "crc64nvme": crc64nvme}
     made: hashlib._Hash = kinds[name]() if name in kinds else hashlib.new(name, usedforsecurity=False)
     return made

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirror
-from mirror.digests import Crc64Nvme, Digests
+from mirror.digests import Digests, crc64nvme
 from mirror.stores.s3.checksums import (
     Policy,
     base64_of,
@@ -88,7 +88,7 @@ def test_the_known_values_are_those_of_other_tools() -> None:
 @modest
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_a_running_crc_is_that_of_the_whole(buffers: list[bytes]) -> None:
-    crc = Crc64Nvme()
+    crc = crc64nvme()
     for buffer in buffers:
         crc.update(buffer)
     assert crc.hexdigest() == f"{crc64nvme(b''.join(buffers)):016x}"
@@ -99,7 +99,7 @@ def test_a_running_crc_is_that_of_the_whole(buffers: list[bytes]) -> None:
 
 
 def test_a_copy_of_a_running_crc_goes_its_own_way() -> None:
-    crc = Crc64Nvme()
+    crc = crc64nvme()
     crc.update(b"1234")
     twin = crc.copy()
     crc.update(b"56789")
@@ -119,10 +119,10 @@ class Without:
 
 sys.meta_path.insert(0, Without())
 from mirror.errors import ConfigError
-from mirror.digests import Crc64Nvme
+from mirror.digests import crc64nvme
 from mirror.stores.s3.checksums import proofs
 assert proofs("sha256", [b""], "00" * 32) and proofs("when_required", [b""], "00" * 32)
-for attempt in (Crc64Nvme, lambda: proofs("crc64nvme", [b"x"], "00" * 32)):
+for attempt in (crc64nvme, lambda: proofs("crc64nvme", [b"x"], "00" * 32)):
     try:
         attempt()
     except ConfigError as error:

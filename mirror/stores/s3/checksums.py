@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from mirror.digests import Crc64Nvme
+from mirror.digests import crc64nvme
 
 Policy = Literal["sha256", "crc64nvme", "when_required"]
 Buffers = Sequence[bytes]
@@ -38,7 +38,7 @@ def proofs(policy: Policy, body: Buffers, sha256: str) -> dict[str, str]:
     if policy == "sha256":
         return {f"{PREFIX}sha256": base64_of(sha256)}
     if policy == "crc64nvme":
-        crc = Crc64Nvme()
+        crc = crc64nvme()
         for buffer in body:
             crc.update(buffer)
         return {f"{PREFIX}crc64nvme": base64_of(crc.hexdigest())}
