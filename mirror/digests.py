@@ -12,7 +12,7 @@ from mirror.errors import ConfigError
 
 
 class Crc:
-    """A running CRC, used as hashlib's objects are. ``update`` takes bytes and the value so far; ``width`` is in bits."""
+    """A running CRC. ``update`` takes bytes and the value so far; ``width`` is in bits."""
 
     def __init__(self, update: Callable[[bytes, int], int], width: int, value: int = 0) -> None:
         self._update = update
