@@ -52,17 +52,19 @@ class Delivery:
         """Store a file on disk, from its origin."""
         return await self._from_origin.fetch(self._places.disk, prompt_id, asset, target, fresh)
 
-    async def restore(self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile) -> Receipt | None:
-        """Store a file on disk, from the bucket, as it was when it came there; None where that has it no more."""
+    async def restore(self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile) -> Outcome:
+        """Store a file on disk, from the bucket, as it was when it came there."""
         bucket, s3 = self._places.bucket, known.s3
         assert bucket is not None
         assert s3 is not None
+        if known.sha256 is None and not await bucket.has(known):
+            return Failure(error="Changed", message="another object stands there", url=asset.identity, role=asset.role)
         signed = msgspec.structs.replace(asset, url=await bucket.url(s3.key))
         outcome = await self._from_bucket.fetch(
             self._places.disk, prompt_id, signed, target, partial(bucket.url, s3.key)
         )
         if isinstance(outcome, Failure):
-            return None
+            return outcome
         return msgspec.structs.replace(
             outcome,
             content_type=known.content_type,

@@ -21,6 +21,9 @@ from mirror.stores import Store, Target
 _OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed", "StoreUnavailable"})
 """Failures of a file that say nothing about the same file for another prompt."""
 
+_NOT_THAT_OBJECT = frozenset({"Gone", "Changed", "ChecksumMismatch", "NotMedia"})
+"""What a restore fails with where the bucket has something else, or nothing."""
+
 Elsewhere = tuple[str, ManifestFile]
 """A folder, and the entry of a file that this run has stored there for another prompt."""
 
@@ -45,6 +48,7 @@ class Obtain:
         self._fresh_url = fresh_url
         self.failures = failures
         self.asked = False
+        self._not_restored: set[str] = set()
 
     async def obtain(self, asset: Asset, elsewhere: Elsewhere | None) -> None:
         """Store one file and record it; the same file for several prompts is fetched by one of them."""
@@ -80,25 +84,26 @@ class Obtain:
         return None
 
     async def _to_disk(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome | None:
-        """None where it has to wait until the service is asked."""
+        """What failed may succeed when the service was asked: until then it is None."""
         target, which = self._target(asset), asset.identity
         delivery = self._run.delivery
         outcome: Outcome | None = await self._adopt(self._places.disk, elsewhere, target)
         reused = outcome is not None
-        if which in self._stock.in_bucket:
-            known = self._stock.known[which]
-            outcome = outcome or await delivery.restore(self._id, asset, target, known)
-            if isinstance(outcome, Receipt):
-                outcome = msgspec.structs.replace(outcome, s3=known.s3)
-            else:
-                self._stock.in_bucket.discard(which)  # the bucket has lost it
-        if outcome is None and self.asked:
+        if which in self._stock.in_bucket and which not in self._not_restored:
+            outcome = outcome or await delivery.restore(self._id, asset, target, self._stock.known[which])
+            if isinstance(outcome, Failure):
+                self._not_restored.add(which)
+                if outcome.error in _NOT_THAT_OBJECT:
+                    self._stock.in_bucket.discard(which)  # the bucket has lost it
+        if not isinstance(outcome, Receipt) and self.asked:
             outcome = await delivery.to_disk(self._id, asset, target, partial(self._fresh_url, which))
         if isinstance(outcome, Receipt):
+            s3 = self._stock.known[which].s3 if which in self._stock.in_bucket else None
+            outcome = msgspec.structs.replace(outcome, s3=s3)
             await self._record_file(asset, entry(asset, outcome), self._places.disk)
             self._stock.on_disk.add(which)
             self._tell_stored(asset, outcome, reused=reused)
-        return outcome
+        return outcome if self.asked or isinstance(outcome, Receipt) else None
 
     async def _to_bucket(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome:
         bucket = self._places.bucket
@@ -164,7 +169,7 @@ class Obtain:
         )
 
     async def _failed(self, asset: Asset, failure: Failure) -> None:
-        if asset.identity not in self._stock.there:  # else its row stays: it is on disk, and only the bucket lacks it
+        if not self._stock.is_there(asset.identity):  # else its row stays: it is on disk, and only the bucket lacks it
             lost = self._stock.known.get(asset.identity)
             record = FileRecord(identity=asset.identity, role=asset.role, entry=lost, failure=failure)
             await self._run.catalog.save_file(self._id, record, self._run.run_id)

@@ -142,9 +142,10 @@ class Pipeline:
         ]
 
     def _is_done(self, record: PromptRecord) -> bool:
-        if record.unfinished or record.state not in (PromptState.COMPLETE, PromptState.PARTIAL):
-            return False
         only = self._run.options.only
+        states = (PromptState.COMPLETE, PromptState.PARTIAL) if only is not None else (PromptState.COMPLETE,)
+        if record.unfinished or record.state not in states:
+            return False
         stored = record.stored()
         return all(file.identity in stored for file in record.files if only is None or file.role == only)
 

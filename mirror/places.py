@@ -41,10 +41,6 @@ class Places:
         in_bucket = await self.bucket.present(wanted) if self.bucket is not None else [set[str]() for _ in wanted]
         return [Where(frozenset(here), frozenset(there)) for here, there in zip(on_disk, in_bucket, strict=True)]
 
-    def holds(self, where: Where, path: str) -> bool:
-        """Whether the manifest may name this file: it is where files go first."""
-        return path in (where.on_disk if self.wants_disk else where.in_bucket)
-
     def complete(self, where: Where, path: str) -> bool:
         """Whether a file is in every destination."""
         if self.wants_disk and path not in where.on_disk:
@@ -87,7 +83,7 @@ class Places:
         if self.wants_disk:
             await self.disk.write_manifest(folder, content)
         if self.bucket is not None:
-            if not changed and known is not None and known.current and self.bucket.owns(known):
+            if not changed and known is not None and self.bucket.is_manifest(known, folder):
                 return known
             return await self.bucket.write_manifest(folder, content, known)
         return replace(known, current=False) if known is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from mirror.catalog import PromptRecord
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, ManifestFile, Placed, PromptState
@@ -48,25 +50,28 @@ class Stock:
         manifest = decode_if_sound(document.content)
         return manifest if manifest is not None and manifest.prompt_id == self._record.prompt_id else None
 
-    @property
-    def there(self) -> set[str]:
-        """What is where files go first: the manifest may name it."""
-        return self.on_disk if self._places.wants_disk else self.in_bucket
+    def is_there(self, which: str) -> bool:
+        """Whether a file is in one destination at least: then the manifest names it."""
+        return (self._places.wants_disk and which in self.on_disk) or which in self.in_bucket
 
     @property
     def entries(self) -> dict[str, ManifestFile]:
-        """The files that the manifest names."""
-        return {which: file for which, file in self.known.items() if which in self.there}
+        """The files that the manifest names, with the object only where the bucket has it."""
+        named = {which: file for which, file in self.known.items() if self.is_there(which)}
+        return {
+            which: replace(file, s3=None) if file.s3 is not None and self.lacks_bucket(which) else file
+            for which, file in named.items()
+        }
 
     @property
     def lost(self) -> dict[str, ManifestFile]:
-        """Those that were stored once, and are not there."""
-        return {which: file for which, file in self.known.items() if which not in self.there}
+        """Those that were stored once, and are nowhere."""
+        return {which: file for which, file in self.known.items() if not self.is_there(which)}
 
     @property
     def absent(self) -> frozenset[str]:
-        """Those that a bucket lacks which should have them."""
-        return frozenset(which for which in self.known if self.lacks_bucket(which))
+        """Those that a destination lacks."""
+        return frozenset(which for which in self.known if not self.is_whole(which))
 
     def lacks_disk(self, which: str) -> bool:
         return self._places.wants_disk and which not in self.on_disk

@@ -19,7 +19,7 @@ class Findings(Struct, frozen=True, kw_only=True):
     """What a visit knows at its end.
 
     ``entries`` are the files that are stored and there, ``lost`` those that were stored and are not, ``absent`` those
-    that the bucket lacks, where one is configured; ``failures`` are by file; ``child_failures`` what could not be
+    that a destination lacks; ``failures`` are by file; ``child_failures`` what could not be
     asked; ``prior`` is the manifest that stands.
     """
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct
 from mirror.catalog import Catalog
 from mirror.digests import Digests
 from mirror.errors import MirrorError, Severity
-from mirror.manifests.document import decode_if_sound
+from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile, PromptId, PromptState
 from mirror.places import Places
 from mirror.stores import MANIFEST
@@ -138,6 +138,8 @@ class Verify:
             if found is None:
                 return Checked(prompt_id=prompt_id, where=where, flaw="missing")
             wrong = await self._compare(file, found)
+            if self._deep and not wrong:
+                wrong = _difference(await bucket.objects.read_back(file.s3.key, found, Digests()), file)
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
@@ -152,8 +154,6 @@ class Verify:
         assert file.s3 is not None
         if found.size != file.bytes:
             return f"{found.size} bytes, not {file.bytes}"
-        if self._deep:
-            return _difference(await bucket.objects.read_back(file.s3.key, found, Digests()), file)
         expected = {"checksum_sha256": file.s3.checksum_sha256, "checksum_crc64nvme": file.s3.checksum_crc64nvme}
         known = {name: value for name, value in expected.items() if value not in (None, UNSET)}
         if known and not any(getattr(found, name) for name in known):
@@ -175,8 +175,9 @@ class Verify:
         [document] = await bucket.read_manifests([folder])
         if document is None:
             return Checked(prompt_id=prompt_id, where=where, flaw="missing")
-        same = document.content == content
-        detail = "" if same else "it is not the one on disk"
+        there, here = decode_if_sound(document.content), decode_if_sound(content)
+        same = there is not None and here is not None and says_more(there, here)
+        detail = "" if same else "it does not say what the one on disk says"
         return Checked(
             prompt_id=prompt_id, where=where, bytes=len(content), flaw=None if same else "damaged", detail=detail
         )

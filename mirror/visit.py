@@ -150,7 +150,7 @@ class Visit:
         tried = self._started | self._failures.keys()
         missing = [asset for asset in self._wanted() if asset.identity not in tried]
         for asset in missing:
-            if asset.identity in self._stock.there:
+            if self._stock.is_there(asset.identity) and not self._stock.lacks_disk(asset.identity):
                 continue  # it only goes on from here
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
         elsewhere = await self._run.stored_elsewhere([asset.identity for asset in missing])
@@ -217,9 +217,7 @@ class Visit:
             if wait is not None:
                 self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
                 return wait
-        verdict = unanswered(
-            self._id, error, self._stock.prior, self._run.api.url, whole=self._stock.known.keys() <= self._stock.there
-        )
+        verdict = unanswered(self._id, error, self._stock.prior, self._run.api.url, whole=not self._stock.lost)
         await self._save(verdict, (), run_id=self._run.run_id)
         return self._result(verdict)
 

@@ -94,7 +94,7 @@ def test_an_earlier_state_of_it_is_replaced_after_a_look(known: bool, ground: Gr
 
 def test_what_is_no_earlier_state_of_it_is_not_overwritten(ground: Ground) -> None:
     async def act(places: Places) -> None:
-        for there in (manifest(URL, "http://o/gone.mp4"), manifest(URL, prompt_id="q"), b"notes", b"", b"{}"):
+        for there in (manifest("http://o/gone.mp4"), manifest(URL, prompt_id="q"), b"notes", b"", b"{}"):
             ground.bucket.put(KEY, there)
             with pytest.raises(Obstructed, match="move it away"):
                 await places.write_manifest("p", manifest(URL), None, changed=True)
@@ -147,3 +147,13 @@ def test_from_run_to_run(ground: Ground, archive: Archive, monkeypatch: pytest.M
     ground.proxy.clear()
     assert mirrored(archive, "p", s3_prefix="films").code == 0
     assert ground.written == []
+
+
+def test_one_that_tells_of_more_stays_and_is_taken_for_ours(ground: Ground) -> None:
+    """Two archives write one bucket: who was told of less takes nothing back."""
+    more = manifest(URL, "http://o/b.mp4")
+    ground.bucket.put(KEY, more)
+    placed = ground.write("only", manifest(URL))
+    assert placed is not None
+    assert placed.current
+    assert ground.in_bucket() == more

@@ -58,11 +58,11 @@ def refused(code: str, status: int, operation: str = "PutObject", **headers: str
 # How temporary ones end is decided by who catches them: the severity of the class stands here.
 TABLE: list[tuple[str, type[MirrorError], Severity, ExitCode, str]] = [
     # codes and statuses → class, severity, exit code, words of the message
-    ("NoSuchUpload/404 NoSuchUpload/400", NoSuchUpload, FATAL, STOPPED, "answered NoSuchUpload to PutObject"),
-    ("InvalidPart/400 InvalidPartOrder/400", BadParts, FATAL, STOPPED, WHERE),
-    ("PreconditionFailed/412 /412 Odd/412 /304 NotModified/304", PreconditionFailed, FATAL, STOPPED, WHERE),
+    ("NoSuchUpload/404 NoSuchUpload/400", NoSuchUpload, ITEM, STOPPED, "answered NoSuchUpload to PutObject"),
+    ("InvalidPart/400 InvalidPartOrder/400", BadParts, ITEM, STOPPED, WHERE),
+    ("PreconditionFailed/412 /412 Odd/412 /304 NotModified/304", PreconditionFailed, ITEM, STOPPED, WHERE),
     ("NoSuchBucket/404", Denied, FATAL, STOPPED, "there is no bucket mine: create it, or check [s3] bucket"),
-    ("NoSuchKey/404 NotFound/404 NoSuchVersion/404 404/404 /404 Odd/404", NoSuchKey, FATAL, STOPPED, WHERE),
+    ("NoSuchKey/404 NotFound/404 NoSuchVersion/404 404/404 /404 Odd/404", NoSuchKey, ITEM, STOPPED, WHERE),
     (
         "ExpiredToken/400 ExpiredToken/403 ExpiredTokenException/400 TokenRefreshRequired/400",
         CredentialsExpired,

@@ -247,11 +247,11 @@ class TestManifests:
         assert placed == case.place.where(case.folder)
         assert case.files == {MANIFEST: content}
 
-    @pytest.mark.parametrize("kind", ["of another prompt", "of more files", "of no manifest"])
+    @pytest.mark.parametrize("kind", ["of another prompt", "of other files", "of no manifest"])
     def test_a_foreign_one(self, case: Case, kind: str) -> None:
         theirs = {
             "of another prompt": self.manifest(case, prompt_id="another"),
-            "of more files": self.manifest(case, "a", "b"),
+            "of other files": self.manifest(case, "b"),
             "of no manifest": b"notes of my own",
         }[kind]
         ours = self.manifest(case, "a")

@@ -128,6 +128,14 @@ def same_content(one: Manifest, other: Manifest) -> bool:
     return msgspec.structs.replace(one, mirrored_at="") == msgspec.structs.replace(other, mirrored_at="")
 
 
+def says_more(one: Manifest, other: Manifest) -> bool:
+    """True where a manifest names every file that another one of the same prompt does, with the same bytes."""
+    named = {file.url: (file.bytes, file.sha256) for file in one.files}
+    return one.prompt_id == other.prompt_id and all(
+        named.get(file.url) == (file.bytes, file.sha256) for file in other.files
+    )
+
+
 def ordered(assets: Iterable[Asset], entries: Mapping[str, ManifestFile]) -> list[ManifestFile]:
     """The stored files: first those the answer names, as it orders them, then those it names no more."""
     current = {

@@ -38,17 +38,25 @@ class Unreachable(StoreUnavailable):
 class PreconditionFailed(StoreError):
     """412: If-Match or If-None-Match did not hold. It may be our own success, its answer lost."""
 
+    severity = Severity.ITEM
+
 
 class NoSuchKey(StoreError):
     """404: there is no such object."""
+
+    severity = Severity.ITEM
 
 
 class NoSuchUpload(StoreError):
     """404: the multipart upload has been completed or aborted."""
 
+    severity = Severity.ITEM
+
 
 class BadParts(StoreError):
     """400: the parts are not what we think they are: the upload starts over."""
+
+    severity = Severity.ITEM
 
 
 class Unexplained(StoreError):

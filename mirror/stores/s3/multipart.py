@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta, Struct
 
-from mirror.errors import Changed
+from mirror.errors import Changed, Severity, StoreUnavailable
 from mirror.models import Span
 from mirror.stores import Head
 from mirror.stores.disk import translated
@@ -30,8 +30,8 @@ MIB = 1 << 20
 MOST_PARTS = 10_000
 _LARGE = 256 * MIB
 _UNTOLD = 8 * MIB
-_CLOCKS = timedelta(minutes=15)
-"""How far the store's clock may be off when the time an upload began is compared."""
+_BEFORE, _AFTER = timedelta(minutes=1), timedelta(minutes=5)
+"""When an upload whose id never reached us can have begun, by the store's clock: somebody else's are not touched."""
 
 
 def part_size(length: int | None) -> int:
@@ -47,6 +47,7 @@ class Meant(Struct, frozen=True, kw_only=True, tag="meant"):
 
     version: int
     identity: str
+    endpoint: str
     bucket: str
     key: str
     at: Annotated[datetime, Meta(tz=True)]
@@ -128,8 +129,14 @@ class Uploads:
         if self.has(journal.path.stem):  # an earlier try that never learnt its id
             await self.abort(*await self.hop(journal, lambda: self.read(journal)))
         size = part_size(head.length)
+        ours = self.objects.settings
         meant = Meant(
-            version=VERSION, identity=identity, bucket=self.objects.settings.bucket, key=key, at=datetime.now(UTC)
+            version=VERSION,
+            identity=identity,
+            endpoint=ours.endpoint_url,
+            bucket=ours.bucket,
+            key=key,
+            at=datetime.now(UTC),
         )
 
         self._there.add(journal.path.stem)
@@ -165,7 +172,10 @@ class Uploads:
             return await self.objects.control.once("CreateMultipartUpload", Key=meant.key, **parameters, **checksum)
 
         answer = await self.objects.control.patiently(self.objects.where(meant.key), once)
-        upload_id: str = answer["UploadId"]
+        upload_id = str(answer.get("UploadId", ""))
+        if not upload_id:
+            told = f"{self.objects.where(meant.key)}: an upload without an id: is that a store?"
+            raise StoreUnavailable(told, severity=Severity.ITEM)
         if tries > 1:  # one of them may have been carried out, its answer lost
             await self.abort_strays(meant, keep=upload_id)
         return upload_id
@@ -209,8 +219,8 @@ class Uploads:
         return 1
 
     async def abort_strays(self, meant: Meant, keep: str = "") -> int:
-        """Abort uploads to this very key that were begun since we meant to: those whose answer was lost."""
-        since = meant.at - _CLOCKS
+        """Abort uploads to this very key that were begun when we meant to: those whose answer was lost."""
+        first, last = meant.at - _BEFORE, meant.at + _AFTER
         try:
             answer = await self.objects.control.call("ListMultipartUploads", Bucket=meant.bucket, Prefix=meant.key)
         except NotSupported:
@@ -218,7 +228,7 @@ class Uploads:
         strays = [
             upload["UploadId"]
             for upload in answer.get("Uploads", [])
-            if upload["Key"] == meant.key and upload["Initiated"] >= since and upload["UploadId"] != keep
+            if upload["Key"] == meant.key and first <= upload["Initiated"] <= last and upload["UploadId"] != keep
         ]
         for stray in strays:
             await self._abort_one(meant, stray)

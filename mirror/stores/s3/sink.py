@@ -19,8 +19,8 @@ from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.s3.checksums import base64_of
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
-from mirror.stores.s3.intake import Intake, Part, Way
-from mirror.stores.s3.multipart import MIB, MOST_PARTS, Multipart, Uploads, part_size
+from mirror.stores.s3.intake import SINGLE, Intake, Part, Way
+from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Uploads, part_size
 from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.stores.s3.shadow import Shadow
 from mirror.times import from_http
@@ -53,7 +53,12 @@ class ObjectSink:
         if meant is None:
             return
         keys = [self._key(name) for name in self._names]
-        is_ours = (meant.identity, meant.bucket) == (self._target.identity, self._objects.settings.bucket)
+        ours = self._objects.settings
+        is_ours = (meant.identity, meant.endpoint, meant.bucket) == (
+            self._target.identity,
+            ours.endpoint_url,
+            ours.bucket,
+        )
         if not is_ours:  # a journal's name says what it is about: no run of ours wrote this
             await self._uploads.remove(self._journal)
             return
@@ -105,8 +110,8 @@ class ObjectSink:
 
     async def begin(self, head: Head) -> None:
         await self.abort()
-        if (head.length or 0) > MOST_PARTS * 5 * 1024 * MIB:
-            raise TooLarge(f"{head.length} bytes are more than an object can have")
+        if part_size(head.length) > max(SINGLE, self._budget.size):
+            raise TooLarge(f"{head.length} bytes in {MOST_PARTS} parts need more memory: raise transfer.memory")
         self._take_in(head)
 
     def _take_in(self, head: Head, way: Multipart | None = None) -> None:

@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-from mirror.errors import Obstructed, Severity, StoreUnavailable
+from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
 from mirror.limits import ByteBudget, open_files_cap
-from mirror.manifests.document import decode_if_sound
+from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
 from mirror.settings import Settings
 from mirror.stores import MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import Disk
+from mirror.stores.s3.checksums import same_etag
 from mirror.stores.s3.control import Control
 from mirror.stores.s3.copy import Copier
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
@@ -116,10 +117,13 @@ class S3Store:
         there = {
             file.path
             for file in wanted.files
-            if file.s3 is not None and self.owns(file.s3) and file.s3.key.startswith(folder)
+            if file.s3 is not None and self.owns(file.s3) and file.s3.key.rpartition("/")[0] == folder[:-1]
         }
-        has_manifest = manifest is not None and manifest.current and manifest.key == f"{folder}{MANIFEST}"
-        return there | {MANIFEST} if has_manifest and self.owns(manifest) else there
+        return there | {MANIFEST} if manifest is not None and self.is_manifest(manifest, wanted.folder) else there
+
+    def is_manifest(self, placed: Placed, folder: str) -> bool:
+        """Whether the current manifest of a folder stands where it should, as far as we know."""
+        return placed.current and self.owns(placed) and placed.key == self.objects.key(folder, MANIFEST)
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         _, file = source
@@ -149,8 +153,14 @@ class S3Store:
             before = await self._read(key)
             if before == content:
                 return self._placed(key, there.etag, there.version_id)
-            if not _is_ours(before, content):
-                raise Obstructed(f"{self.objects.where(key)}: it is no earlier state of this manifest: move it away")
+            theirs, ours = decode_if_sound(before), decode_if_sound(content)
+            if theirs is None or ours is None or not (says_more(theirs, ours) or says_more(ours, theirs)):
+                raise Obstructed(
+                    f"{self.objects.where(key)}: another archive mirrored other files or bytes of this prompt there: "
+                    "give each a prefix of its own, or move it away"
+                )
+            if not says_more(ours, theirs):
+                return self._placed(key, there.etag, there.version_id)  # another archive has come further
             etag = there.etag
         raise StoreUnavailable(f"{self.objects.where(key)}: another run writes it too", severity=Severity.ITEM)
 
@@ -184,7 +194,12 @@ class S3Store:
 
         async def read(folder: str) -> Document | None:
             async with room:
-                return await self._document(folder)
+                try:
+                    return await self._document(folder)
+                except MirrorError as error:
+                    if error.severity is Severity.FATAL:
+                        raise
+                    return None  # who writes there will be told why it cannot be read
 
         return list(await asyncio.gather(*(read(folder) for folder in folders)))
 
@@ -211,6 +226,13 @@ class S3Store:
             return None
 
     # For what comes from here ------------------------------------------------------------------
+
+    async def has(self, file: ManifestFile) -> bool:
+        """Whether the object of a file is there, by its own word: to be asked for is a request."""
+        if file.s3 is None:
+            return False
+        found = await self.objects.find(file.s3.key)
+        return found is not None and found.size == file.bytes and same_etag(found.etag, file.s3.etag)
 
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""
@@ -242,7 +264,8 @@ class S3Store:
         for name in self.uploads.names:
             journal = self.uploads.journal(name)
             meant, begun = await self.uploads.hop(journal, partial(self.uploads.read, journal))
-            if meant is not None and meant.bucket != self.settings.bucket:
+            here = (self.settings.endpoint_url, self.settings.bucket)
+            if meant is not None and (meant.endpoint, meant.bucket) != here:
                 continue  # another bucket's: named until that one is configured
             aborted += await self.uploads.abort(meant, begun)
             await self.uploads.remove(journal)
@@ -252,11 +275,3 @@ class S3Store:
         """A journal's name: one file in one destination."""
         where = "\n".join((identity, self.settings.endpoint_url, self.settings.bucket, self.objects.key("")))
         return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _is_ours(before: bytes | None, content: bytes) -> bool:
-    """Whether a manifest is an earlier state of another: the same prompt's, and naming no file that is lost now."""
-    old, new = decode_if_sound(before), decode_if_sound(content)
-    if old is None or new is None or old.prompt_id != new.prompt_id:
-        return False
-    return {file.url for file in old.files} <= {file.url for file in new.files}

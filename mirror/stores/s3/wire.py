@@ -92,8 +92,10 @@ class Wire:
             async with asyncio.timeout(stall) as timer:
                 body = self._pieces(what.body, timer, stall)
                 async with self._http.send("PUT", url, signed, body) as response:
-                    if response.status == 200:
+                    if response.status == 200 and response.headers.get("ETag"):
                         return response.headers.copy()
+                    if response.status == 200:
+                        raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
                     raise await self._refusal(what.operation, what.key, response)
         except TimeoutError:
             raise Unreachable(f"{self._where(what.key)}: the store took no byte for {stall:g} s") from None
