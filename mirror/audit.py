@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mirror.adoption import record_from
 from mirror.catalog import Catalog, PromptRecord
+from mirror.errors import ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
 from mirror.stores import Document
@@ -44,19 +45,27 @@ async def forget(catalog: Catalog, places: Places, prompt_id: PromptId, *, delet
         return Forgotten(prompt_id=prompt_id, known=False)
     left: list[str] = []
     if delete:
+        left = await _delete_from_bucket(places.bucket, record)
         paths = [file.entry.path for file in record.files if file.entry is not None]
-        left = places.disk.delete(record.folder, paths)
-        await _delete_from_bucket(places.bucket, record)
+        left += places.disk.delete(record.folder, paths)
     await catalog.forget(prompt_id)
     return Forgotten(prompt_id=prompt_id, known=True, left=tuple(left))
 
 
-async def _delete_from_bucket(bucket: S3Store | None, record: PromptRecord) -> None:
-    if bucket is None:
-        return
-    await bucket.open()
+async def _delete_from_bucket(bucket: S3Store | None, record: PromptRecord) -> list[str]:
+    """Before the disk, so that a bucket that refuses leaves all as it is. Returns what is not ours, and stays."""
     placed = [record.placed, *(file.entry.s3 for file in record.files if file.entry is not None)]
-    await bucket.delete([where.key for where in placed if where is not None and bucket.owns(where)])
+    objects = [each for each in placed if each is not None]
+    elsewhere = {each.bucket for each in objects if bucket is None or not bucket.owns(each)}
+    if elsewhere:
+        raise ConfigError(
+            f"{record.prompt_id}: its objects stand in {', '.join(f's3://{name}' for name in sorted(elsewhere))}: "
+            "name that bucket (--bucket s3://bucket/prefix) to have them deleted, or forget it without --delete"
+        )
+    if bucket is None or not objects:
+        return []
+    await bucket.open()
+    return await bucket.delete(objects)
 
 
 async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:

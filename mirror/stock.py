@@ -27,8 +27,8 @@ class Stock:
         self.has_manifest = False
         self.bytes_before = 0
 
-    async def take(self) -> None:
-        """Look."""
+    async def take(self, *, ask: bool = False) -> None:
+        """Look. With ``ask`` the bucket's word is not taken for granted: it is asked for each object."""
         record = self._record
         if record.state is PromptState.UNRESOLVED and not record.files:
             return  # never seen before, so nothing is there
@@ -38,6 +38,9 @@ class Stock:
         [where] = await self._places.look([wanted])
         self.on_disk = {which for which, file in stored.items() if file.path in where.on_disk}
         self.in_bucket = {which for which, file in self.known.items() if file.path in where.in_bucket}
+        if ask and self._places.bucket is not None:
+            files = [self.known[which] for which in self.in_bucket]
+            self.in_bucket = {file.url for file in await self._places.bucket.still_has(files)}
         self.bytes_before = sum(file.bytes for which, file in self.known.items() if self.is_whole(which))
         self.has_manifest = self._places.has_manifest(where)
         self.prior = await self._read_prior()

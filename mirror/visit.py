@@ -50,7 +50,7 @@ class Visit:
         await self._run.places.ready()
         self._record = await self._run.catalog.claim(self._id)
         self._stock = Stock(self._run.places, self._record)
-        await self._stock.take()
+        await self._stock.take(ask=self._run.options.refresh)
         if self._case.bytes_before is None:
             self._case.bytes_before = self._stock.bytes_before
         self._files = Obtain(self._run, self._id, self._record.folder, self._stock, self._failures, self._fresh_url)

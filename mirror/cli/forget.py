@@ -8,7 +8,7 @@ import click
 
 from mirror import audit
 from mirror.catalog import Catalog
-from mirror.cli.common import prompt_ids, settings_for
+from mirror.cli.common import prompt_ids, s3_flags, settings_for
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
@@ -23,10 +23,11 @@ from mirror.settings import Settings
 @click.option(
     "--delete", is_flag=True, help="Delete manifest and files, too, wherever they are. This cannot be undone."
 )
+@s3_flags
 @click.pass_context
-def forget(ctx: click.Context, ids: tuple[str, ...], root: str | None, delete: bool) -> int:
+def forget(ctx: click.Context, /, ids: tuple[str, ...], root: str | None, delete: bool, **s3: str) -> int:
     """Remove prompts from the catalog; a later fetch starts from what is on disk then."""
-    settings = settings_for(ctx, {"root": root})
+    settings = settings_for(ctx, {"root": root, **s3})
     if not catalog_path(settings).exists():
         raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
     return asyncio.run(_forget(settings, prompt_ids(ids), delete=delete))

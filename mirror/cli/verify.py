@@ -56,6 +56,8 @@ async def _verify(settings: Settings, ids: list[PromptId], *, bucket: bool, deep
         await places.close()
         await catalog.close()
     click.echo(told.summary, err=True)
+    if told.wrong and bucket:
+        click.echo("`mirror fetch --refresh` of these ids puts back what is missing", err=True)
     return ExitCode.INCOMPLETE if told.wrong else ExitCode.OK
 
 

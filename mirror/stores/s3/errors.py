@@ -191,9 +191,8 @@ def _lasting(refusal: Refusal, settings: S3Settings, told: str) -> MirrorError:
         return row.kind(f"{told}: {row.advice}")
     if status in (401, 403):
         right = RIGHTS.get(refusal.operation, f"s3:{refusal.operation}")
-        return Denied(
-            f"{told}: the right {right} is missing: attach this policy to the credentials: {on_one_line(settings)}"
-        )
+        policy = on_one_line(settings, right)
+        return Denied(f"{told}: the right {right} is missing: attach this policy to the credentials: {policy}")
     return StoreUnavailable(told, severity=Severity.ITEM)
 
 

@@ -52,9 +52,12 @@ def smallest(settings: S3Settings) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def on_one_line(settings: S3Settings) -> str:
-    """The same as compact JSON, fit for a message."""
-    return msgspec.json.encode(smallest(settings)).decode()
+def on_one_line(settings: S3Settings, right: str = "") -> str:
+    """The same as compact JSON, fit for a message, with a right that not every run needs."""
+    policy = smallest(settings)
+    if right and not any(right in statement["Action"] for statement in policy["Statement"]):
+        policy["Statement"][1]["Action"].append(right)
+    return msgspec.json.encode(policy).decode()
 
 
 def _allow(actions: list[str], *resources: str) -> dict[str, Any]:

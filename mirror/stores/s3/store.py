@@ -27,6 +27,7 @@ from mirror.stores.s3.wire import Wire
 
 _LARGEST_MANIFEST = 256 << 20
 _MANIFESTS_AT_ONCE = 64
+_LOOKS_AT_ONCE = 16
 _PRESIGNED = 3600
 
 
@@ -234,15 +235,32 @@ class S3Store:
         found = await self.objects.find(file.s3.key)
         return found is not None and found.size == file.bytes and same_etag(found.etag, file.s3.etag)
 
+    async def still_has(self, files: Sequence[ManifestFile]) -> list[ManifestFile]:
+        """Those of these files whose objects are there, a request each."""
+        room = asyncio.Semaphore(_LOOKS_AT_ONCE)
+
+        async def look(file: ManifestFile) -> bool:
+            async with room:
+                return await self.has(file)
+
+        there = await asyncio.gather(*map(look, files))
+        return [file for file, is_there in zip(files, there, strict=True) if is_there]
+
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""
         identity = await self._control.fresh_identity()
         return identity.presigned(self._control.address.url(key), self._control.region, _PRESIGNED)
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, in this order."""
-        for key in keys:
-            await self._control.call("DeleteObject", Key=key)
+    async def delete(self, placed: Sequence[S3Object | Placed]) -> list[str]:
+        """Delete objects, in this order. Returns the URLs of those that are not what we put there: they stay."""
+        left = []
+        for each in placed:
+            found = await self.objects.find(each.key)
+            if found is not None and same_etag(found.etag, each.etag):
+                await self._control.call("DeleteObject", Key=each.key)
+            elif found is not None:
+                left.append(self.objects.where(each.key))
+        return left
 
     async def folders(self) -> AsyncIterator[str]:
         """The names of all folders that could be a prompt's."""
