@@ -144,7 +144,7 @@ def test_what_a_refusal_is(
 def test_a_missing_right_is_named_with_the_policy_that_gives_it(operation: str, code: str) -> None:
     error = refused(code, 403, operation)
     assert f"the right {RIGHTS.get(operation, f's3:{operation}')} is missing" in str(error)
-    assert on_one_line(OURS) in str(error)
+    assert on_one_line(OURS, RIGHTS.get(operation, f"s3:{operation}")) in str(error)
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
