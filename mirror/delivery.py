@@ -123,8 +123,9 @@ class Delivery:
         except Changed:
             await sink.abort()
             raise
-        except ChecksumMismatch as error:
-            if error.severity is Severity.TRANSIENT:
+        except MirrorError as error:
+            await sink.pause()
+            if not isinstance(error, ChecksumMismatch) or error.severity is Severity.TRANSIENT:
                 raise
             told = f"{folder}/{here.path} on disk is not what was mirrored: `mirror verify` tells more"
             raise ChecksumMismatch(told, severity=Severity.ITEM) from None

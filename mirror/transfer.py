@@ -129,6 +129,9 @@ class _One:
         except (Changed, TooLarge):
             await self._sink.abort()
             raise
+        except MirrorError:
+            await self._sink.pause()
+            raise
 
     async def _renew_url(self) -> bool:
         """Once: a signed URL that has run out is asked for again. False where that brings no other URL."""

@@ -15,7 +15,7 @@ from mirror.errors import MirrorError, Severity
 from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile, PromptId, PromptState
 from mirror.places import Places
-from mirror.stores import MANIFEST
+from mirror.stores import MANIFEST, Document
 
 if TYPE_CHECKING:
     from mirror.stores.s3.objects import Found
@@ -51,13 +51,17 @@ class Verify:
         Raises:
             CatalogError, StoreError: nothing more can be checked.
         """
-        async for checked in self._each(prompt_ids, self._disk_file, self._disk_manifest):
+        async for checked in self._each(
+            prompt_ids, self._disk_file, self._disk_manifest, self._places.disk.read_manifests
+        ):
             yield checked
 
     async def in_bucket(self, prompt_ids: Sequence[PromptId] = ()) -> AsyncGenerator[Checked, None]:
         """The same of the bucket."""
         await self._places.ready()
-        async for checked in self._each(prompt_ids, self._bucket_file, self._bucket_manifest):
+        async for checked in self._each(
+            prompt_ids, self._bucket_file, self._bucket_manifest, self._places.read_manifests
+        ):
             yield checked
 
     async def _each(
@@ -65,6 +69,7 @@ class Verify:
         prompt_ids: Sequence[PromptId],
         look: Callable[[str, str, ManifestFile], Awaitable[Checked]],
         look_at_manifest: Callable[[str, str, bytes], Awaitable[Checked]],
+        read: Callable[[Sequence[str]], Awaitable[list[Document | None]]],
     ) -> AsyncIterator[Checked]:
         ids = prompt_ids or await self._catalog.prompt_ids()
         room = asyncio.Semaphore(_AT_ONCE)
@@ -75,7 +80,7 @@ class Verify:
 
         for page in _pages(ids):
             checks: list[Awaitable[Checked]] = []
-            async for prompt_id, folder, content in self._manifests(page):
+            async for prompt_id, folder, content in self._manifests(page, read):
                 manifest = decode_if_sound(content)
                 if content is None or manifest is None:
                     flaw = "missing" if content is None else "damaged"
@@ -86,7 +91,9 @@ class Verify:
             for checked in await asyncio.gather(*map(held, checks)):
                 yield checked
 
-    async def _manifests(self, page: Sequence[PromptId]) -> AsyncIterator[tuple[str, str, bytes | None]]:
+    async def _manifests(
+        self, page: Sequence[PromptId], read: Callable[[Sequence[str]], Awaitable[list[Document | None]]]
+    ) -> AsyncIterator[tuple[str, str, bytes | None]]:
         records = await self._catalog.records(page)
         written = [
             record
@@ -96,7 +103,7 @@ class Verify:
         for prompt_id in page:
             if prompt_id not in records:
                 yield prompt_id, prompt_id, None
-        documents = await self._places.read_manifests([record.folder for record in written])
+        documents = await read([record.folder for record in written])
         for record, document in zip(written, documents, strict=True):
             yield record.prompt_id, record.folder, document.content if document is not None else None
 

@@ -57,8 +57,13 @@ class Visit:
         if not self._stock.is_all_whole:
             await self._in_group(self._spread)
         unasked = self._complete_unasked()
-        if unasked is not None:
-            return await self._conclude(unasked, (), None)
+        try:
+            if unasked is not None:
+                return await self._conclude(unasked, (), None)
+        except StoreError as error:
+            if error.severity is Severity.FATAL:
+                raise
+            return await self._unanswered(error)
         try:
             self._answer = await self._resolver.ask()
         except ApiError as error:

@@ -99,6 +99,10 @@ class Sink(Protocol):
         """
         ...
 
+    async def pause(self) -> None:
+        """An attempt has failed, and the next one may be long in coming: give back the memory that others wait for."""
+        ...
+
     async def abort(self) -> None:
         """Drop the partial file."""
         ...

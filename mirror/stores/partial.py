@@ -309,6 +309,9 @@ class PartialFile:
 
     # Letting go --------------------------------------------------------------------------------
 
+    async def pause(self) -> None:
+        """What is in memory here was taken from nobody, and is written in a moment."""
+
     async def abort(self) -> None:
         await self._idle()
         self._runs.clear()

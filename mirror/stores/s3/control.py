@@ -7,6 +7,7 @@ have run out and a clock that is wrong are mended on the way.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -136,7 +137,7 @@ class Control:
                 try:
                     return await once()
                 except (CredentialsExpired, ClockSkewed, WrongRegion) as error:
-                    if type(error) in mended or not await self._mend(error):
+                    if type(error) in mended or not await self.mend(error):
                         raise Denied(str(error)) from None
                     mended.add(type(error))
 
@@ -145,7 +146,8 @@ class Control:
         except Unreachable as error:
             raise StoreUnavailable(str(error), severity=Severity.ITEM) from None
 
-    async def _mend(self, error: MirrorError) -> bool:
+    async def mend(self, error: MirrorError) -> bool:
+        """Fresh credentials, the right clock, the right region; False where nothing can be done."""
         if isinstance(error, CredentialsExpired):
             await self._threads.run(self.identity.load)
             return True
@@ -162,6 +164,8 @@ class Control:
         transfer = self._transfer
         config = Config(
             signature_version=botocore.UNSIGNED,  # we sign: see _sign
+            # Both ways to the wire lead to one store, [s3] endpoint_url. The stubs do not know this one.
+            ignore_configured_endpoint_urls=True,  # type: ignore[call-arg]
             connect_timeout=transfer.connect_timeout or None,
             read_timeout=transfer.stall_timeout or None,
             retries={"total_max_attempts": 1, "mode": "standard"},  # so that each try is counted and told of
@@ -228,6 +232,8 @@ def _refusal(operation: str, where: str, error: botocore.exceptions.ClientError)
     answer: Mapping[str, Any] = error.response
     told = answer.get("Error", {})
     code, region = str(told.get("Code", "")), told.get("Region")
+    if not re.fullmatch(r"[A-Za-z0-9.]{1,80}", code):
+        code = ""  # a store's own text goes into no message
     return Refusal(
         operation=operation,
         code="" if code.isdigit() else code,

@@ -213,7 +213,8 @@ class Copier:
 
     async def again(self, source_key: str, etag: str, sha256: str | None, target: Target) -> Receipt | None:
         """A copy of an object of ours for another prompt; None where it cannot be made."""
-        found = await self._objects.find(source_key)
+        ours = self._objects.settings.bucket
+        found = await self._objects.find(source_key) if ours not in self._refused else None
         if found is None or not same_etag(found.etag, etag) or found.size > MOST:
             return None
         head = Head(length=found.size, etag=found.etag, content_type=found.content_type)
@@ -226,6 +227,9 @@ class Copier:
         )
         try:
             return await self._copy(Located(self._objects.settings.bucket, source_key), head, wanted)
+        except NotSupported as error:
+            self._refuse(ours, error)
+            return None
         except MirrorError as error:
             if isinstance(error, StoreError) and error.severity is Severity.FATAL:
                 raise

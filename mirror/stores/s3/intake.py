@@ -101,7 +101,8 @@ class Intake:
 
     async def close(self) -> None:
         """Drop what is not sent."""
-        flying, self._flying, self._flying_part = self._flying, None, None
+        flying, self._flying = self._flying, None
+        part, self._flying_part = self._flying_part, None
         try:
             if flying is not None:
                 flying.cancel()
@@ -109,7 +110,9 @@ class Intake:
                 if not flying.cancelled():
                     flying.exception()
         finally:
-            self._drop_part()
+            self.drop()
+            if part is not None:
+                self._release(part)  # a task that was cancelled before it began did not
 
     @property
     def _part_size(self) -> int:
@@ -178,10 +181,11 @@ class Intake:
             return
         self._flying = self._flying_part = None
         if flying.cancelled() or flying.exception() is not None:
-            self._drop_part()
+            self.drop()
             flying.result()
 
-    def _drop_part(self) -> None:
+    def drop(self) -> None:
+        """Let go of the part that fills. Who waits for its bytes must not hold memory that others need to go on."""
         part, self.part = self.part, None
         if part is not None:
             self._release(part)

@@ -88,6 +88,7 @@ class Uploads:
         self.objects = objects
         self._disk = objects.disk
         self._there: set[str] = set()
+        self.completed: set[str] = set()
 
     async def scan(self) -> None:
         """See which journals earlier runs left: nobody needs to look for one that is not there."""
@@ -317,6 +318,7 @@ class Multipart:
             MultipartUpload={"Parts": parts},
             **told,
         )
+        self._uploads.completed.add(self._journal.path.stem)
 
     async def abort(self) -> None:
         """Drop the parts, then the journal. What the store refuses stays named in the journal."""

@@ -13,13 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from mirror.digests import Digests
-from mirror.errors import MirrorError, Severity, StoreError, StoreUnavailable
+from mirror.errors import Denied, MirrorError, Severity, StoreError, StoreUnavailable
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
 from mirror.stores.s3.checksums import Buffers, hex_of, proofs, same_etag
 from mirror.stores.s3.control import Control
-from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed, Unreachable
+from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, PreconditionFailed, Unreachable
 from mirror.stores.s3.wire import Put, Wire
 
 _BLOCK = 1 << 20
@@ -204,6 +204,9 @@ class Objects:
             except (NoSuchKey, PreconditionFailed):
                 told = f"{self.where(key)}: it changed while it was read"
                 raise StoreUnavailable(told, severity=Severity.ITEM) from None
+            except (CredentialsExpired, ClockSkewed) as error:
+                if not await self.control.mend(error):
+                    raise Denied(str(error)) from None
             except MirrorError as error:
                 if error.severity is not Severity.TRANSIENT:
                     raise

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from mirror.models import Span
 from mirror.stores.s3.checksums import composite
-from mirror.stores.s3.objects import Found
 
 
 class Shadow:
     """Stands in for an upload where an object of that size is there already: parts are hashed and not sent."""
 
-    def __init__(self, key: str, size: int, found: Found) -> None:
+    def __init__(self, key: str, size: int) -> None:
         self.key = key
         self.part_size = size
-        self.found = found
         self._parts: dict[int, tuple[int, str]] = {}
 
     @property

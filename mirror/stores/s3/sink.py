@@ -17,7 +17,7 @@ from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, Se
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
-from mirror.stores.s3.checksums import base64_of
+from mirror.stores.s3.checksums import base64_of, same_etag
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
 from mirror.stores.s3.intake import SINGLE, Intake, Part, Way
 from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Uploads, part_size
@@ -71,6 +71,7 @@ class ObjectSink:
                 return
             self.committed = await self._find_completed(meant.key, begun.head)
             if self.committed is not None:
+                self._uploads.completed.add(self._journal.path.stem)
                 return
         await self._uploads.abort(meant, begun)
         await self._uploads.remove(self._journal)
@@ -137,7 +138,7 @@ class ObjectSink:
                 identity = self._target.identity
                 return await self._uploads.begin(self._journal, identity, key, head, self._described(head))
             if head.length in (None, found.size):
-                return Shadow(key, part_size(head.length), found)
+                return Shadow(key, part_size(head.length))
             self._names.pop(0)
         raise self._all_taken()
 
@@ -175,7 +176,7 @@ class ObjectSink:
         if digests.at == way.size:
             await self._check_or_drop(digests, head)
         made = isinstance(way, Multipart) and await self._complete(way)
-        found = way.found if isinstance(way, Shadow) else await self._objects.find(key)
+        found = await self._objects.find(key)
         if found is None:
             raise Changed(f"{self._objects.where(key)}: its multipart upload was ended by somebody: it starts over")
         prints = self._prints(digests, way.size, way)
@@ -189,6 +190,8 @@ class ObjectSink:
 
     async def _complete(self, way: Multipart) -> bool:
         """True where the object was made by this very call; False where one has to look: it may have been."""
+        if not self._objects.settings.conditional_writes and await self._objects.find(way.key) is not None:
+            return False
         try:
             await way.complete()
         except (NoSuchUpload, PreconditionFailed):
@@ -221,6 +224,8 @@ class ObjectSink:
             if digests.at != way.size or sha256 not in (None, digests.sha256):
                 raise ChecksumMismatch(f"{self._objects.where(way.key)}: other bytes are there than were sent")
         except ChecksumMismatch:
+            if not isinstance(way, Multipart) or not way.etag or not same_etag(found.etag, way.etag):
+                self._give_way(way.key)
             # It was published unproven, by us, a moment ago: it goes again.
             version = {"VersionId": found.version_id} if found.version_id else {}
             with contextlib.suppress(MirrorError):
@@ -268,6 +273,10 @@ class ObjectSink:
         return Obstructed(f"{where}: all its names are taken by other objects")
 
     # Letting go --------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        if self._intake is not None:
+            self._intake.drop()
 
     async def abort(self) -> None:
         intake, self._intake = self._intake, None

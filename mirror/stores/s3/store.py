@@ -103,8 +103,12 @@ class S3Store:
 
     async def settle(self, identity: str) -> None:
         name = self._name(identity)
-        if self.uploads.has(name):
-            await self.uploads.remove(self.uploads.journal(name))
+        if not self.uploads.has(name):
+            return
+        journal = self.uploads.journal(name)
+        if name not in self.uploads.completed:  # the file came another way: what was begun is not left about
+            await self.uploads.abort(*await self.uploads.hop(journal, partial(self.uploads.read, journal)))
+        await self.uploads.remove(journal)
 
     async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
         """What the records say: a bucket loses nothing, and to ask would cost a request a file."""
