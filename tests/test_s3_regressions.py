@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from mirror import FetchOptions
+from tests import faults as origin_faults
 from tests import media
 from tests.conftest import Archive, Done
 from tests.faults import Reply
 from tests.helpers import done_prompt, large_prompt, mirrored
-from tests.origin import FOREVER, Origin
+from tests.origin import FOREVER, Origin, answer, task
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
@@ -171,3 +172,17 @@ def test_delete_touches_no_bucket_that_is_not_named_and_no_object_that_is_not_ou
     done = ground.archive.run("forget", "p", "--delete", environ=ground.environ)
     assert (done.code, "p/a.png" in done.out) == (0, True)
     assert ground.bucket.read() == {"p/a.png": b"somebody else's by now"}
+
+
+def test_files_that_broke_off_hold_no_memory_that_others_need(origin: Origin, ground: Ground) -> None:
+    """One request at a time, memory for one part: who waits for the request must not keep the memory."""
+    bodies = {f"f{number}.mp4": media.mp4(9 << 20, seed=number) for number in range(3)}
+    urls = [origin.add(f"/p/{name}", body, fault=origin_faults.close_after(3 << 20)) for name, body in bodies.items()]
+    origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
+
+    done = ground.fetch("p", "--s3-only", "--concurrency", "1", MIRROR_TRANSFER_MEMORY="16M")
+
+    assert done.code == 0, done.err
+    assert {key: body for key, body in ground.bucket.read().items() if key.endswith(".mp4")} == {
+        f"p/{name}": body for name, body in bodies.items()
+    }

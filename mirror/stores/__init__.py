@@ -15,6 +15,9 @@ from mirror.models import ManifestFile, Placed, Receipt, Span, Validator
 
 MANIFEST = "manifest.json"
 
+LARGEST_MANIFEST = 256 << 20
+"""Bytes; what is larger is none of ours and is not read."""
+
 
 class Head(Struct, frozen=True, kw_only=True):
     """What the origin said of a file when its first byte came.

@@ -19,12 +19,11 @@ from pathlib import Path
 from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
-from mirror.stores import MANIFEST, Document, Target, Wanted
+from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-_LARGEST_MANIFEST = 256 << 20
 BLOCK = 1 << 20
 """Bytes that are read at once of a finished file."""
 
@@ -236,7 +235,7 @@ class LocalStore:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 with os.fdopen(os.open(MANIFEST, flags, dir_fd=fd), "rb") as content:
                     status = os.fstat(content.fileno())
-                    sound = stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_MANIFEST
+                    sound = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_MANIFEST
                     return content.read() if sound else None
         except (OSError, StoreError):
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from mirror.limits import ByteBudget, open_files_cap
 from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
 from mirror.settings import Settings
-from mirror.stores import MANIFEST, Document, Target, Wanted
+from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import Disk
 from mirror.stores.s3.checksums import same_etag
 from mirror.stores.s3.control import Control
@@ -25,7 +25,6 @@ from mirror.stores.s3.objects import Found, Objects
 from mirror.stores.s3.sink import ObjectSink
 from mirror.stores.s3.wire import Wire
 
-_LARGEST_MANIFEST = 256 << 20
 _MANIFESTS_AT_ONCE = 64
 _LOOKS_AT_ONCE = 16
 _PRESIGNED = 3600
@@ -219,7 +218,7 @@ class S3Store:
     async def _read(self, key: str, etag: list[str] | None = None) -> bytes | None:
         async def once() -> bytes | None:
             async with self._wire.get(key) as response:
-                if (response.content_length or 0) > _LARGEST_MANIFEST:
+                if (response.content_length or 0) > LARGEST_MANIFEST:
                     return None
                 if etag is not None:
                     etag[:] = [response.headers.get("ETag", "")]
@@ -265,20 +264,6 @@ class S3Store:
             elif found is not None:
                 left.append(self.objects.where(each.key))
         return left
-
-    async def folders(self) -> AsyncIterator[str]:
-        """The names of all folders that could be a prompt's."""
-        prefix = self.objects.key("")
-        marker: dict[str, Any] = {}
-        while True:
-            answer = await self._control.call("ListObjectsV2", Prefix=prefix, Delimiter="/", **marker)
-            for told in answer.get("CommonPrefixes", []):
-                name = told["Prefix"].removeprefix(prefix).rstrip("/")
-                if not name.startswith("."):
-                    yield name
-            if not answer.get("IsTruncated"):
-                return
-            marker = {"ContinuationToken": answer["NextContinuationToken"]}
 
     async def cleanup(self) -> int:
         """Abort the multipart uploads that the journals on disk name, and only those; returns how many."""
