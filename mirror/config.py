@@ -225,6 +225,7 @@ _LINE = r"[\x20-\x7e]*"
 _FORMS = {
     ("archive", "root"): (r"(?s).+", "a folder"),
     ("api", "task_path"): (r"/?[\x21-\x7e]*", "a path without spaces, such as /getTaskInfo"),
+    ("api", "history_path"): (r"/?[\x21-\x7e]*", "a path without spaces, such as /newImageHistory"),
     ("api", "auth_scheme"): (r"[A-Za-z0-9-]*", "one word such as Bearer, or nothing"),
     ("transfer", "user_agent"): (_LINE, "printable ASCII on one line"),
     ("transfer", "proxy"): (r"(https?://[^\s/?#]+/?)?", "http://host:port"),
@@ -236,9 +237,10 @@ _FORMS = {
     ("s3", "storage_class"): (r"[A-Z0-9_]*", "a storage class such as STANDARD_IA"),
     ("s3", "kms_key_id"): (r"[\x21-\x7e]*", "the id, ARN or alias of a key"),
     ("s3", "cache_control"): (_LINE, "printable ASCII on one line"),
+    ("metrics", "ping_url"): (r"(https?://[\x21-\x7e]+)?", "http:// or https:// and a host"),
 }
 
-_PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file")}
+_PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file"), ("metrics", "textfile")}
 
 
 def _with_token(settings: Settings, values: Mapping[tuple[str, str], _Value]) -> Settings:
@@ -271,6 +273,8 @@ def _check_s3(s3: S3Settings, values: Mapping[tuple[str, str], _Value]) -> None:
         raise ConfigError(f"{origin('prefix')}: expected a path without . and .. in it, got {s3.prefix!r}")
     if s3.only and not s3.bucket:
         raise ConfigError(f"{origin('only')}: needs a bucket: give --s3 s3://bucket/prefix, or [s3] bucket")
+    if s3.catalog and not s3.only:
+        raise ConfigError(f"{origin('catalog')}: needs only = true: a catalog stands beside the files it tells of")
     if s3.kms_key_id and not s3.sse.startswith("aws:kms"):
         raise ConfigError(f'{origin("kms_key_id")}: needs sse = "aws:kms" beside it')
     if len(s3.tags) > 10:

@@ -47,6 +47,11 @@ class ApiSettings(_Section, frozen=True, kw_only=True):
     token_file: str = ""
     auth_scheme: str = ""
     task_path: str = "/getTaskInfo"
+    history_path: str = "/newImageHistory"
+    history_body: Literal["json", "form", "query"] = "json"
+    history_page_size: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    history_first_page: Annotated[int, Meta(ge=0, le=1)] = 1
+    history_overlap: Duration = 86400.0
     requests_per_second: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     timeout: Duration = 30.0
     max_answer: Size = 64 << 20
@@ -110,6 +115,7 @@ class S3Settings(_Section, frozen=True, kw_only=True):
     only: bool = False
     copy: Literal["auto", "never"] = "auto"
     sources: dict[str, str] = {}
+    catalog: bool = False
 
 
 class LogSettings(_Section, frozen=True, kw_only=True):
@@ -117,6 +123,22 @@ class LogSettings(_Section, frozen=True, kw_only=True):
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MetricsSettings(_Section, frozen=True, kw_only=True):
+    """``[metrics]``: who is told how a run went, beside the log."""
+
+    textfile: str = ""
+    interval: Duration = 30.0
+    ping_url: str = ""
+
+
+class HooksSettings(_Section, frozen=True, kw_only=True):
+    """``[hooks]``: commands of the user's own."""
+
+    on_prompt: str = ""
+    timeout: Duration = 60.0
+    concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
 class Settings(_Section, frozen=True, kw_only=True):
@@ -128,6 +150,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     security: SecuritySettings = SecuritySettings()
     s3: S3Settings = S3Settings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    hooks: HooksSettings = HooksSettings()
 
 
 class FetchOptions(_Section, frozen=True, kw_only=True):
