@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.catalog import Catalog, PromptRecord
 from mirror.cli.common import prompt_ids, settings_for, write_stdout
-from mirror.client import catalog_path
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size
