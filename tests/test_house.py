@@ -69,6 +69,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the demo's script", "demo.show"),
     ("the command line", "cli"),
     ("what commands share", "cli.common"),
+    ("what commands that mirror share", "cli.running"),
     (
         "a file a command",
         "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.verify",
