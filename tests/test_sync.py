@@ -69,8 +69,8 @@ def states(archive: Archive) -> dict[str, str]:
 
 
 def watermark(archive: Archive) -> tuple[Any, ...] | None:
-    [found] = query(archive, "SELECT floor, top FROM histories") or [None]
-    return found
+    found = query(archive, "SELECT floor, top FROM histories")
+    return found[0] if found else None
 
 
 def many(origin: Origin, count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -356,3 +356,25 @@ def test_from_python(archive: Archive, origin: Origin) -> None:
             return [manifest.prompt_id async for manifest in mirror.sync()]
 
     assert sorted(asyncio.run(run())) == ["p000", "p001", "p002"]
+
+
+def test_what_failed_can_be_piped_back_as_it_is_listed(archive: Archive, origin: Origin) -> None:
+    origin.prompt("a", answer(task("a", 30, [(None, f"{origin.url}/gone # one.png")])))
+    prompts(origin, "b")
+    origin.history([row("a"), row("b")])
+    assert archive.run("sync").code == 3
+    listed = archive.run("status", "--failed").out
+    assert listed.startswith("a\t# partial: Gone: ")
+    assert len(listed.splitlines()) == 1
+    origin.clear()
+    assert archive.run("fetch", "-i", "-", stdin=listed).code == 3
+    assert tasks(origin) == ["a"]
+
+
+def test_what_was_only_listed_is_no_failure(archive: Archive, origin: Origin) -> None:
+    origin.history(many(origin, 3))
+    assert archive.run("sync", "--max-prompts", "1").code == 0
+    assert archive.run("status", "--failed").out == ""
+    told = archive.run("status", "--json").lines[0]
+    assert (told["sync"]["listed"], told["unresolved"]["prompts"], told["complete"]["prompts"]) == (2, 2, 1)
+    assert "not asked about yet: 2 unresolved prompts" in archive.run("status").out

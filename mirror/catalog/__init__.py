@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 from mirror.catalog import queue, rows
 from mirror.catalog.merge import merge
-from mirror.catalog.queue import Due, Found, GivenUp
+from mirror.catalog.queue import Due, Found, GivenUp, Standing
 from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.catalog.rows import decode, listed, read_prompts
 from mirror.catalog.schema import Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord"]
+__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord", "Standing"]
 
 T = TypeVar("T")
 
@@ -99,6 +99,10 @@ class Catalog:
 
         return await self._read(count)
 
+    async def standing(self) -> Standing:
+        """How things stand beyond the states."""
+        return await self._read(queue.standing)
+
     async def check(self) -> None:
         """Have SQLite check the file.
 
@@ -118,7 +122,8 @@ class Catalog:
 
         def find(connection: sqlite3.Connection) -> list[PromptId]:
             rows = connection.execute(
-                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR state = 'unresolved'"
+                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR given_up IS NOT NULL"
+                " OR (state = 'unresolved' AND tries > 0)"
                 " ORDER BY first_seen, prompt_id",
                 (failed,),
             )

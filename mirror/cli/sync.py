@@ -19,7 +19,9 @@ MOMENT = Parsed("date", parse_moment)
 
 @click.command()
 @click.option("--since", type=MOMENT, help="Leave alone what was created before (2026-01-29; UTC).")
-@click.option("--give-up", type=DURATION, default="7d", help="Leave alone what stays unfinished so long; 0: never. [7d]")
+@click.option(
+    "--give-up", type=DURATION, default="7d", help="Leave alone what stays unfinished so long; 0: never. [7d]"
+)
 @click.option("--max-prompts", type=click.IntRange(0), default=0, metavar="N", help="Take up so many at most.")
 @run_flags
 @click.pass_context
