@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store
 
 _OBJECT = "catalog.sqlite.gz"
+_MAGIC = b"SQLite format 3\0"
 _ATTEMPTS = 8
 """Each lost race means that another run has put its catalog there."""
 
@@ -123,13 +124,19 @@ class _InBucket:
         try:
             await asyncio.to_thread(_unpack, packed, path)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CatalogError(
-                f"{self._bucket.objects.where(self._key)} is damaged ({error}): delete it, and the next run makes it "
-                "again from the manifests"
-            ) from None
+            raise self._damaged(error) from None
         finally:
             _remove(packed)
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise self._damaged("it is no catalog")
         return True
+
+    def _damaged(self, why: object) -> CatalogError:
+        where = self._bucket.objects.where(self._key)
+        return CatalogError(
+            f"the catalog {where} is damaged ({why}): delete it, and the next run makes it again from the manifests"
+        )
 
     async def _put_back(self, catalog: Catalog) -> None:
         for _ in range(_ATTEMPTS):

@@ -359,7 +359,7 @@ def test_from_python(archive: Archive, origin: Origin) -> None:
 
 
 def test_what_failed_can_be_piped_back_as_it_is_listed(archive: Archive, origin: Origin) -> None:
-    origin.prompt("a", answer(task("a", 30, [(None, f"{origin.url}/gone # one.png")])))
+    origin.prompt("a", answer(task("a", 30, [(None, f"{origin.url}/gone.png")])))
     prompts(origin, "b")
     origin.history([row("a"), row("b")])
     assert archive.run("sync").code == 3
