@@ -147,7 +147,6 @@ def test_what_a_killed_run_knew_is_taken_in_by_the_next_one_there(ground: Ground
     ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.hold())
     process = first.start("sync")
     first.kill_when(process, lambda: ground.proxy.wait_for(lambda: held(ground.proxy), timeout=30))
-    ground.proxy.release()
     assert states(ground, tmp_path) == {"a": "complete"}
     ground.forget()
     assert first.run("sync").code == 0
