@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mirror.errors import ApiUnavailable, BadAnswer
-from mirror.models import Answer, Image, Json, PromptId, Task, TaskState
+from mirror.models import Answer, HistoryPage, Image, Json, Listed, PromptId, Task, TaskState
 
 MAX_DEPTH = 64
 """Objects and arrays inside one another that an answer may have; the documented ones need six."""
@@ -69,6 +69,42 @@ def read_answer(envelope: Envelope, asked: PromptId, url: str) -> Answer:
     if told and told.casefold() != asked.casefold():
         raise BadAnswer(f"the answer is about another prompt ({told[:80]!r})")
     return Answer(url=url, code=envelope.code or 0, msg=envelope.msg, task=read_task(data, asked), data=data)
+
+
+_LARGEST_SECONDS = 1e11
+"""A creation time above this is in milliseconds: as seconds it would be the year 5138."""
+
+
+def read_history(envelope: Envelope) -> HistoryPage:
+    """The rows of a page of the history.
+
+    Raises:
+        BadAnswer: ``data`` is no array.
+    """
+    if envelope.data is None:
+        return HistoryPage()
+    if not isinstance(envelope.data, list):
+        raise BadAnswer(f"expected the history's data to be an array, got {_kind(envelope.data)}")
+    rows: list[Listed] = []
+    flaws: list[str] = []
+    for number, raw in enumerate(envelope.data, 1):
+        prompt_id = _text(raw.get("promptId")) if isinstance(raw, dict) else ""
+        if not prompt_id:
+            flaws.append(f"row {number} has no promptId")
+            continue
+        created = _integer(raw.get("createdAt"))
+        rows.append(
+            Listed(
+                prompt_id=PromptId(prompt_id),
+                created_at=_seconds(created) if created is not None and created > 0 else None,
+                state=_state(raw, (), []),
+            )
+        )
+    return HistoryPage(rows=tuple(rows), flaws=tuple(flaws))
+
+
+def _seconds(created: int) -> float:
+    return created / 1000 if created > _LARGEST_SECONDS else float(created)
 
 
 def read_task(raw: Json, fallback: PromptId) -> Task:

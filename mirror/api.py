@@ -1,18 +1,25 @@
-"""Asks the service about a prompt: GET task_path?promptId=… with the token (the getTaskInfo page)."""
+"""Asks the service: about a prompt (GET task_path?promptId=…, the getTaskInfo page), and for the history of all
+prompts (POST history_path, the newImageHistory page).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from mirror.answers import Envelope, read_answer, read_envelope
+import msgspec
+from msgspec import Struct
+
+from mirror.answers import Envelope, read_answer, read_envelope, read_history
 from mirror.errors import ApiUnavailable, BadAnswer, BadParameter, NoData, Unauthorized
 from mirror.events import Observer
 from mirror.http import Http, is_passing
 from mirror.limits import Level, Rate
-from mirror.models import MAX_PROMPT_ID, Answer, ApiCode, PromptId
+from mirror.models import MAX_PROMPT_ID, Answer, ApiCode, HistoryPage, PromptId
 from mirror.retry import Patience, parse_retry_after
 from mirror.settings import Settings
 from mirror.urls import redact
@@ -22,6 +29,16 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 20
 """Bytes: answers over this are read one at a time, so that many large ones do not add up in memory."""
+
+
+class _Question(Struct, frozen=True, kw_only=True):
+    """A request; ``about`` is how messages call its subject."""
+
+    url: str
+    about: str
+    post: bool = False
+    content_type: str = ""
+    body: bytes = b""
 
 
 class Api:
@@ -36,7 +53,9 @@ class Api:
         self._level = Level(8, 64)
         self._large = asyncio.Lock()
         self._answered = False
-        self.url = settings.api.base_url.rstrip("/") + "/" + settings.api.task_path.lstrip("/")
+        base = settings.api.base_url.rstrip("/") + "/"
+        self.url = base + settings.api.task_path.lstrip("/")
+        self.history_url = base + settings.api.history_path.lstrip("/")
 
     async def close(self) -> None:
         await self._http.close()
@@ -52,31 +71,72 @@ class Api:
             Unauthorized: the token is rejected (fatal; HTTP 403 only while nothing has succeeded yet).
         """
         check_prompt_id(prompt_id)
-        patience = Patience(self._attempts, prompt_id, self._observer)
-        return await patience.run(lambda: self._ask(prompt_id))
+        question = _Question(url=f"{self.url}?promptId={quote(prompt_id, safe='')}", about=repr(prompt_id))
 
-    async def _ask(self, prompt_id: PromptId) -> Answer:
+        async def ask() -> Answer:
+            return read_answer(await self._ask(question), prompt_id, self.url)
+
+        return await Patience(self._attempts, prompt_id, self._observer).run(ask)
+
+    async def history(self, page: int) -> HistoryPage:
+        """One page of the history, newest first as far as the service keeps its word; empty past the end.
+
+        Raises:
+            BadAnswer: the page is refused, or cannot be read.
+            ApiUnavailable, Unauthorized: as :meth:`task_info`.
+        """
+        question = self._question(page)
+        patience = Patience(self._attempts, self.history_url, self._observer)
+        try:
+            return read_history(await patience.run(partial(self._ask, question)))
+        except NoData:
+            return HistoryPage()
+        except BadParameter as error:
+            hint = "check api.history_body, api.history_page_size and api.history_first_page"
+            raise BadAnswer(f"the API refuses {question.about} ({error}): {hint}") from None
+
+    def _question(self, page: int) -> _Question:
+        asked = {"page": page, "pageSize": self._settings.history_page_size}
+        about = f"page {page} of the history"
+        match self._settings.history_body:
+            case "json":
+                kind, body = "application/json", msgspec.json.encode(asked)
+            case "form":
+                kind, body = "application/x-www-form-urlencoded", urlencode(asked).encode()
+            case "query":
+                return _Question(url=f"{self.history_url}?{urlencode(asked)}", about=about, post=True)
+        return _Question(url=self.history_url, about=about, post=True, content_type=kind, body=body)
+
+    async def _ask(self, question: _Question) -> Envelope:
         await self._rate.take()
         async with self._level.slot():
             try:
-                envelope = await self._get(prompt_id)
-                self._raise_for_code(envelope, prompt_id)
+                envelope = await self._send(question)
+                self._raise_for_code(envelope, question.about)
             except ApiUnavailable:
                 self._level.overloaded()
                 raise
         self._level.finished()
         self._answered = True
-        return read_answer(envelope, prompt_id, self.url)
+        return envelope
 
-    async def _get(self, prompt_id: PromptId) -> Envelope:
+    async def _send(self, question: _Question) -> Envelope:
         scheme = self._settings.auth_scheme
         token = self._settings.token
         headers = {"Authorization": f"{scheme} {token}" if scheme else token, "Accept": "application/json"}
-        url = f"{self.url}?promptId={quote(prompt_id, safe='')}"
+        if question.post:
+            headers["Content-Length"] = str(len(question.body))
+        if question.content_type:
+            headers["Content-Type"] = question.content_type
+        answer = (
+            self._http.send("POST", question.url, headers, _once(question.body))
+            if question.post
+            else self._http.get(question.url, headers, same_origin=True)
+        )
         seconds = self._settings.timeout or None
         try:
-            async with asyncio.timeout(seconds), self._http.get(url, headers, same_origin=True) as response:
-                self._raise_for_status(response.status, response.headers.get("Retry-After"))
+            async with asyncio.timeout(seconds), answer as response:
+                self._raise_for_status(response.status, response.headers.get("Retry-After"), question)
                 return await self._read(response.content)
         except TimeoutError:
             raise ApiUnavailable(f"the API did not answer within {seconds:g} s") from None
@@ -92,17 +152,18 @@ class Api:
                     raise BadAnswer(f"the answer is larger than api.max_answer ({self._settings.max_answer} bytes)")
             return read_envelope(bytes(body))
 
-    def _raise_for_status(self, status: int, retry_after: str | None) -> None:
+    def _raise_for_status(self, status: int, retry_after: str | None, question: _Question) -> None:
         if status == 401 or (status == 403 and not self._answered):
             raise Unauthorized(f"the API rejects the token (HTTP {status}): check api.token or api.token_file")
         if is_passing(status):
             raise ApiUnavailable(f"the API answered HTTP {status}", retry_after=parse_retry_after(retry_after))
         if status == 404:
-            raise BadAnswer(f"the API answered HTTP 404 at {self.url}: check api.base_url and api.task_path")
+            where, key = (self.history_url, "history_path") if question.post else (self.url, "task_path")
+            raise BadAnswer(f"the API answered HTTP 404 at {where}: check api.base_url and api.{key}")
         if status != 200:
             raise BadAnswer(f"the API answered HTTP {status}")
 
-    def _raise_for_code(self, envelope: Envelope, prompt_id: PromptId) -> None:
+    def _raise_for_code(self, envelope: Envelope, about: str) -> None:
         code = envelope.code
         msg = redact(envelope.msg, (self._settings.token,))[:500]
         if code == ApiCode.SUCCESS:
@@ -112,10 +173,15 @@ class Api:
         if code == ApiCode.FAULT:
             raise ApiUnavailable(f"the API has a fault (code 510, {msg!r})")
         if code == ApiCode.BAD_PARAMETER:
-            raise BadParameter(f"the API takes {prompt_id!r} for no promptId (code 800, {msg!r})")
+            raise BadParameter(f"the API takes {about} for no promptId (code 800, {msg!r})")
         if code == ApiCode.NO_DATA:
-            raise NoData(f"the API knows no prompt {prompt_id!r} (code 900, {msg!r})")
+            raise NoData(f"the API knows no prompt {about} (code 900, {msg!r})")
         raise BadAnswer(f"the API answered code {code} ({msg!r})")
+
+
+async def _once(body: bytes) -> AsyncIterator[memoryview]:
+    if body:
+        yield memoryview(body)
 
 
 def check_prompt_id(prompt_id: str) -> None:

@@ -23,10 +23,11 @@ from mirror.models import Manifest
 from mirror.pipeline import Emit, Pipeline
 from mirror.places import open_places
 from mirror.run import Fetched, Result, Run
-from mirror.settings import FetchOptions, Settings
+from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
 from mirror.stores.disk import INTERNAL, translated
+from mirror.sync import Sync
 from mirror.times import now
 
 _RESULTS = 64
@@ -110,10 +111,25 @@ class Mirror:
                 if result.manifest is not None:
                     yield result.manifest
 
+    async def sync(
+        self, options: FetchOptions | None = None, night: SyncOptions | None = None
+    ) -> AsyncGenerator[Manifest, None]:
+        """Mirror what is new in the service's history, and go on with everything unfinished; yields as :meth:`fetch`.
+
+        What failed for good is left alone, and what failed upstream does not count against the exit code.
+
+        Raises:
+            As :meth:`fetch`.
+        """
+        async with contextlib.aclosing(self.results(night or SyncOptions(), options)) as results:
+            async for result in results:
+                if result.manifest is not None:
+                    yield result.manifest
+
     async def results(
-        self, source: Source, options: FetchOptions | None = None, *, want_manifests: bool = True
+        self, source: Source | SyncOptions, options: FetchOptions | None = None, *, want_manifests: bool = True
     ) -> AsyncGenerator[Result, None]:
-        """As :meth:`fetch`, for batches of ids, with each prompt's exit code."""
+        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code."""
         options = options or FetchOptions()
         try:
             async with (
@@ -127,7 +143,7 @@ class Mirror:
             raise
 
     async def _drain(
-        self, source: Source, options: FetchOptions, catalog: Catalog, want_manifests: bool
+        self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
     ) -> AsyncGenerator[Result, None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
         done: asyncio.Queue[Result | None] = asyncio.Queue()
@@ -174,7 +190,7 @@ class Mirror:
         yield self._catalog
 
     async def _run(
-        self, source: Source, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
+        self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
     ) -> None:
         run_id = secrets.token_hex(8)
         self._observer(RunStarted(run_id=run_id, root=self._places.shown, started_at=now()))
@@ -192,8 +208,19 @@ class Mirror:
             inflight=self._inflight,
         )
         workers = max(16, self._delivery.cap)
-        self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
-        await self._pipeline.run(source)
+        if isinstance(source, SyncOptions):
+            sync = Sync(run, self.settings, source)
+
+            async def judged(result: Result) -> None:
+                await emit(sync.judged(result))
+
+            self._pipeline = Pipeline(run, judged, workers=workers, want_manifests=want_manifests)
+            async with contextlib.aclosing(sync.batches()) as batches:
+                await self._pipeline.run(batches)
+            self._codes.add(await sync.end())
+        else:
+            self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
+            await self._pipeline.run(source)
         if self._pipeline.stopped_by_time:
             self._codes.add(ExitCode.INCOMPLETE)
             self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))

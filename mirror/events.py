@@ -123,6 +123,7 @@ class Noted(Event, frozen=True, kw_only=True):
 
     level: str
     message: str
+    prompt_id: str = ""
 
 
 class RunFinished(Event, frozen=True, kw_only=True):

@@ -116,6 +116,35 @@ class Answer(Struct, frozen=True, kw_only=True):
     data: Json
 
 
+class Listed(Struct, frozen=True, kw_only=True):
+    """A row of the service's history. ``created_at`` is Unix seconds; None where the service does not tell."""
+
+    prompt_id: PromptId
+    created_at: float | None = None
+    state: TaskState = TaskState.OTHER
+
+
+class HistoryPage(Struct, frozen=True, kw_only=True):
+    """``rows`` in the service's order; ``flaws`` says what could not be read. Neither: the history has ended."""
+
+    rows: tuple[Listed, ...] = ()
+    flaws: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.rows and not self.flaws
+
+
+class Covered(Struct, frozen=True, kw_only=True):
+    """The stretch of the history of which every id stands in the catalog, in Unix seconds.
+
+    ``top`` is the watermark; ``floor`` is None where the stretch reaches down to the history's end.
+    """
+
+    floor: float | None
+    top: float
+
+
 class NamedBy(Struct, frozen=True, kw_only=True):
     """A place in the answer that names a file."""
 

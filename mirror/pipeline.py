@@ -118,8 +118,10 @@ class Pipeline:
     async def _known(self, ids: list[PromptId]) -> dict[PromptId, PromptRecord]:
         """What the catalog says; where it says nothing, what a manifest on disk or in the bucket does."""
         known = await self._run.catalog.records(ids)
-        strange = [prompt_id for prompt_id in ids if prompt_id not in known]
-        folders = [names.for_prompt(prompt_id)[0] for prompt_id in strange]
+        strange = [prompt_id for prompt_id in ids if prompt_id not in known or known[prompt_id].is_only_listed]
+        folders = [
+            known[prompt_id].folder if prompt_id in known else names.for_prompt(prompt_id)[0] for prompt_id in strange
+        ]
         documents = await self._run.places.read_manifests(folders) if strange else []
         for prompt_id, folder, document in zip(strange, folders, documents, strict=True):
             record = record_from(document, folder, prompt_id) if document is not None else None

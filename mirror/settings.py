@@ -154,6 +154,19 @@ class Settings(_Section, frozen=True, kw_only=True):
     hooks: HooksSettings = HooksSettings()
 
 
+class SyncOptions(_Section, frozen=True, kw_only=True):
+    """What ``sync`` is asked to do beyond that.
+
+    ``since`` is the creation time (Unix seconds) below which the history is not read; ``give_up`` is after how many
+    seconds a prompt that stays unfinished is left alone (0: never); ``max_prompts`` is how many are taken up at most
+    (0: all).
+    """
+
+    since: float | None = None
+    give_up: Duration = 7 * 86400.0
+    max_prompts: Annotated[int, Meta(ge=0)] = 0
+
+
 class FetchOptions(_Section, frozen=True, kw_only=True):
     """What one run is asked to do, beyond where things are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -14,6 +15,23 @@ def now() -> str:
 def rfc3339(moment: datetime) -> str:
     """``moment`` in UTC, RFC 3339 with seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_moment(text: str) -> float:
+    """``2026-01-29`` (its beginning), ``2026-01-29T13:54``, ``2026-01-29T13:54:20+02:00`` as Unix seconds.
+
+    Without an offset it is UTC.
+
+    Raises:
+        ValueError: the text is no date.
+    """
+    try:
+        if not re.match(r"\d{4}-\d\d-\d\d", text.strip()):
+            raise ValueError
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"expected a date such as 2026-01-29 or 2026-01-29T13:54:20Z, got {text!r}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def from_http(value: str | None) -> str | None:

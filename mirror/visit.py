@@ -48,7 +48,7 @@ class Visit:
         """
         self._run.observer(PromptStarted(prompt_id=self._id))
         await self._run.places.ready()
-        self._record = await self._run.catalog.claim(self._id)
+        self._record = await self._run.catalog.claim(self._id, self._run.run_id)
         self._stock = Stock(self._run.places, self._record)
         await self._stock.take(ask=self._run.options.refresh)
         if self._case.bytes_before is None:

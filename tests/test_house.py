@@ -34,6 +34,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "catalog.rows sources.blocking stores.journal observers.redact observers.tally stores.s3.errors",
     ),
     (
+        "the queue",
+        "catalog.queue",
+    ),
+    (
         "the service, one request, the record, the sources, the bucket's control plane",
         "api catalog download verdict stores.recovery stores.s3.control",
     ),
@@ -57,7 +61,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what a run's parts share", "run"),
     ("a prompt's files", "obtain"),
     ("one prompt; all manifests", "audit preview verify visit"),
-    ("all prompts", "pipeline"),
+    ("all prompts; down the history", "pipeline walk"),
+    ("a night's work", "sync"),
     ("the public API", "client"),
     ("a service and a bucket to show it with", "demo.origin demo.bucket demo.swift"),
     ("the demo's script", "demo.show"),

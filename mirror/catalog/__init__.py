@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mirror.catalog import rows
+from mirror.catalog import queue, rows
+from mirror.catalog.queue import Due, Found, GivenUp
 from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.catalog.rows import decode, listed, read_prompts
 from mirror.catalog.schema import Mode, connect, damaged
 from mirror.errors import CatalogError
-from mirror.models import ManifestFile, PromptId
+from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "FileRecord", "Mode", "PromptRecord"]
+__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord"]
 
 T = TypeVar("T")
 
@@ -124,11 +125,23 @@ class Catalog:
 
         return await self._read(find)
 
+    async def untried(self, after: int, most: int) -> Found:
+        """Prompts that nobody asked about yet, behind a row number."""
+        return await self._read(lambda connection: queue.untried(connection, after, most))
+
+    async def due(self, which: Due, state: PromptState, after: int, most: int) -> Found:
+        """Prompts of a state that are due, behind a row number."""
+        return await self._read(lambda connection: queue.due(connection, which, state, after, most))
+
+    async def covered(self, url: str) -> Covered | None:
+        """How much of a history stands in the catalog."""
+        return await self._read(lambda connection: queue.covered(connection, url))
+
     # Writing -----------------------------------------------------------------------------------
 
-    async def claim(self, prompt_id: PromptId) -> PromptRecord:
-        """Count a try at a prompt, and give it its folder, which stays its own."""
-        return await self._write(lambda connection: rows.claim(connection, prompt_id))
+    async def claim(self, prompt_id: PromptId, run: str = "") -> PromptRecord:
+        """Count a run's try at a prompt, and give it its folder, which stays its own."""
+        return await self._write(lambda connection: rows.claim(connection, prompt_id, run))
 
     async def save_file(self, prompt_id: PromptId, record: FileRecord, run: str) -> None:
         """Record the outcome of one file. Call it after the file is durable."""
@@ -141,6 +154,18 @@ class Catalog:
             rows.save_prompt(connection, record, run)
 
         await self._write(save)
+
+    async def enlist(self, listed: Sequence[Listed], walk: str) -> tuple[int, int]:
+        """Put rows of the history in; returns how many this walk, and how many nobody, had seen before."""
+        return await self._write(lambda connection: queue.enlist(connection, listed, walk))
+
+    async def cover(self, url: str, stretch: Covered) -> None:
+        """Record how much of a history stands in the catalog. Call it after :meth:`enlist`."""
+        await self._write(lambda connection: queue.cover(connection, url, stretch))
+
+    async def give_up(self, which: Due, before: float) -> list[GivenUp]:
+        """Leave alone what this run has found unfinished and what has been known since ``before`` (Unix seconds)."""
+        return await self._write(lambda connection: queue.give_up(connection, which, before))
 
     async def mark(self, prompt_ids: Sequence[PromptId], run: str) -> None:
         """Note that a run has dealt with these prompts."""

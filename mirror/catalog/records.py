@@ -24,8 +24,8 @@ class PromptRecord(Struct, frozen=True, kw_only=True):
     """What is known of a prompt.
 
     ``unfinished`` says that more than its files is open: a task that has not ended, or an answer that could not be
-    read whole. ``run`` is the run that dealt with it last; ``placed`` is where its manifest stands in a bucket; times
-    are Unix seconds.
+    read whole. ``run`` is the run that dealt with it last; ``placed`` is where its manifest stands in a bucket;
+    ``given_up`` is since when ``sync`` leaves it alone, unfinished as it is; times are Unix seconds.
     """
 
     prompt_id: PromptId
@@ -39,7 +39,13 @@ class PromptRecord(Struct, frozen=True, kw_only=True):
     last_tried: float | None = None
     run: str | None = None
     placed: Placed | None = None
+    given_up: float | None = None
     files: tuple[FileRecord, ...] = ()
+
+    @property
+    def is_only_listed(self) -> bool:
+        """Whether all that is known of it is that the history named it."""
+        return self.state is PromptState.UNRESOLVED and not self.tries and not self.files
 
     def stored(self) -> dict[str, ManifestFile]:
         """The entries of the files that are stored, by identity."""

@@ -37,7 +37,8 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             )
         )
     for row in connection.execute(
-        "SELECT prompt_id, folder, state, unfinished, error, message, note, tries, last_tried, run, placed FROM prompts"
+        "SELECT prompt_id, folder, state, unfinished, error, message, note, tries, last_tried, run, placed,"
+        " given_up FROM prompts"
         " WHERE prompt_id IN (SELECT value FROM json_each(?))",
         wanted,
     ):
@@ -53,6 +54,7 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             last_tried=row[8],
             run=row[9],
             placed=decode(row[10], Placed) if row[10] else None,
+            given_up=row[11],
             files=tuple(files.get(row[0], ())),
         )
 
@@ -69,20 +71,29 @@ def listed(values: Sequence[str]) -> str:
     return msgspec.json.encode(values).decode()
 
 
-def claim(connection: sqlite3.Connection, prompt_id: PromptId) -> PromptRecord:
+def claim(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> PromptRecord:
     """Count a try at a prompt; a new one gets a folder that no other has."""
     now = time.time()
-    known = next(read_prompts(connection, [prompt_id]), None)
-    if known is None:
-        folder = _free_folder(connection, prompt_id)
-        connection.execute(
-            "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, tries, first_seen, last_tried)"
-            " VALUES (?, ?, ?, ?, 1, 1, ?, ?)",
-            (prompt_id, folder, names.key(folder), PromptState.UNRESOLVED, now, now),
-        )
-        return PromptRecord(prompt_id=prompt_id, folder=folder, tries=1, last_tried=now)
-    connection.execute("UPDATE prompts SET tries = tries + 1, last_tried = ? WHERE prompt_id = ?", (now, prompt_id))
+    add(connection, prompt_id, now)
+    known = next(read_prompts(connection, [prompt_id]))
+    connection.execute(
+        "UPDATE prompts SET tries = tries + 1, last_tried = ?1, changed = ?1, claimed = ?2 WHERE prompt_id = ?3",
+        (now, run, prompt_id),
+    )
     return known
+
+
+def add(connection: sqlite3.Connection, prompt_id: PromptId, now: float) -> bool:
+    """Have a row for a prompt, with a folder that no other has. False if it is there: then it stays as it is."""
+    if connection.execute("SELECT 1 FROM prompts WHERE prompt_id = ?", (prompt_id,)).fetchone() is not None:
+        return False
+    folder = _free_folder(connection, prompt_id)
+    connection.execute(
+        "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, first_seen, changed)"
+        " VALUES (?, ?, ?, ?, 1, ?, ?)",
+        (prompt_id, folder, names.key(folder), PromptState.UNRESOLVED, now, now),
+    )
+    return True
 
 
 def _free_folder(connection: sqlite3.Connection, prompt_id: PromptId) -> str:
@@ -125,9 +136,10 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
     """Write a prompt's row and those of its files that the record has; other files stay as they are."""
     connection.execute(
         "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, error, message, note, first_seen, run,"
-        " placed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (prompt_id) DO UPDATE SET"
-        " state = excluded.state, unfinished = excluded.unfinished, error = excluded.error,"
-        " message = excluded.message, note = excluded.note, run = excluded.run, placed = excluded.placed",
+        " placed, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?9) ON CONFLICT (prompt_id) DO UPDATE"
+        " SET state = excluded.state, unfinished = excluded.unfinished, error = excluded.error,"
+        " message = excluded.message, note = excluded.note, run = excluded.run, placed = excluded.placed,"
+        " changed = excluded.changed",
         (
             record.prompt_id,
             record.folder,

@@ -43,6 +43,14 @@ MIGRATIONS = (
     CREATE INDEX files_identity ON files(identity) WHERE entry IS NOT NULL;
     """,
     "ALTER TABLE prompts ADD COLUMN placed BLOB;",
+    """
+    ALTER TABLE prompts ADD COLUMN created_at REAL;
+    ALTER TABLE prompts ADD COLUMN walk TEXT;
+    ALTER TABLE prompts ADD COLUMN given_up REAL;
+    ALTER TABLE prompts ADD COLUMN claimed TEXT;
+    ALTER TABLE prompts ADD COLUMN changed REAL NOT NULL DEFAULT 0;
+    CREATE TABLE histories (url TEXT PRIMARY KEY, floor REAL, top REAL NOT NULL);
+    """,
 )
 """Scripts that bring a catalog from one version to the next; the file's ``user_version`` counts those that ran."""
 

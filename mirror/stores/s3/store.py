@@ -68,6 +68,11 @@ class S3Store:
         return self.objects.where(self.objects.key("")).rstrip("/")
 
     @property
+    def home(self) -> tuple[str, str, str]:
+        """Endpoint, bucket, and what all keys begin with: what tells this destination from another."""
+        return (self.settings.endpoint_url, self.settings.bucket, self.objects.key(""))
+
+    @property
     def region(self) -> str:
         """Where the bucket is, as far as it is known."""
         return self._control.region

@@ -1,0 +1,157 @@
+"""What is still to be done, and how far the history was read. Runs on the catalog's thread, in its transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from mirror.catalog import rows
+from mirror.models import Covered, Listed, PromptId, PromptState, TaskState
+
+FOR_GOOD = ("Gone", "NotMedia", "Refused", "TooLarge")
+"""Failures of a file that another night will not mend."""
+
+DENIED = ("BadParameter", "NoData")
+"""What the service says of prompts that it does not know (any more)."""
+
+_OPEN = """
+    (error IS NULL OR error NOT IN (SELECT value FROM json_each(:denied)))
+    AND (unfinished OR EXISTS (
+        SELECT 1 FROM files WHERE files.prompt_id = prompts.prompt_id AND (:only IS NULL OR role = :only) AND (
+            (entry IS NULL AND failure IS NULL) OR
+            json_extract(CAST(failure AS TEXT), '$.error') NOT IN (SELECT value FROM json_each(:for_good))
+        )
+    ))
+"""
+
+_ELSEWHERE = """
+    (placed IS NULL OR NOT json_extract(CAST(placed AS TEXT), '$.current')
+    OR json_extract(CAST(placed AS TEXT), '$.endpoint') != :endpoint
+    OR json_extract(CAST(placed AS TEXT), '$.bucket') != :bucket
+    OR substr(json_extract(CAST(placed AS TEXT), '$.key'), 1, length(:key)) != :key)
+"""
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """Which prompts a run takes up by itself: those that are unfinished, and not for good.
+
+    ``retry_failed`` adds what failed for good or was given up, ``refresh`` what is complete; ``only`` looks at files of
+    one role; ``bucket`` (endpoint, bucket, start of the key) adds what is complete but not there.
+    """
+
+    run: str
+    only: str | None = None
+    retry_failed: bool = False
+    refresh: bool = False
+    bucket: tuple[str, str, str] | None = None
+
+    @property
+    def states(self) -> tuple[PromptState, ...]:
+        """In the order in which they are taken up."""
+        found = [PromptState.UNRESOLVED, PromptState.PENDING, PromptState.PARTIAL]
+        found += [PromptState.FAILED, PromptState.UNKNOWN] if self.retry_failed else []
+        return (*found, PromptState.COMPLETE) if self.refresh or self.bucket else tuple(found)
+
+    def condition(self, state: PromptState) -> str:
+        """The SQL that tells which prompts of a state are due."""
+        if state is PromptState.COMPLETE:
+            return "TRUE" if self.refresh else _ELSEWHERE
+        return "TRUE" if self.retry_failed else f"given_up IS NULL AND {_OPEN}"
+
+    def parameters(self) -> dict[str, object]:
+        endpoint, bucket, key = self.bucket or ("", "", "")
+        return {
+            "run": self.run,
+            "only": self.only,
+            "denied": rows.listed(DENIED),
+            "for_good": rows.listed(FOR_GOOD),
+            "endpoint": endpoint,
+            "bucket": bucket,
+            "key": key,
+        }
+
+
+class GivenUp(Struct, frozen=True):
+    """A prompt that is left alone from now on; ``seconds`` is for how long it has been known."""
+
+    prompt_id: PromptId
+    state: str
+    seconds: float
+
+
+Found = list[tuple[int, PromptId]]
+"""Row numbers, to go on from, and the prompts."""
+
+
+def enlist(connection: sqlite3.Connection, listed: Sequence[Listed], walk: str) -> tuple[int, int]:
+    """Have a row for each of these; returns how many this walk had not seen yet, and how many nobody had."""
+    now = time.time()
+    seen = new = 0
+    for each in listed:
+        new += rows.add(connection, each.prompt_id, now)
+        # What has ended upstream after all is looked at again.
+        ended = each.state in (TaskState.DONE, TaskState.FAILED)
+        seen += connection.execute(
+            "UPDATE prompts SET walk = ?1, created_at = coalesce(created_at, ?2),"
+            " given_up = CASE WHEN ?3 AND state = 'pending' THEN NULL ELSE given_up END"
+            " WHERE prompt_id = ?4 AND walk IS NOT ?1",
+            (walk, each.created_at, ended, each.prompt_id),
+        ).rowcount
+    return seen, new
+
+
+def untried(connection: sqlite3.Connection, after: int, most: int) -> Found:
+    """Prompts that the history named and nobody asked about yet, in the order they were named."""
+    return _found(
+        connection.execute(
+            "SELECT rowid, prompt_id FROM prompts WHERE state = 'unresolved' AND tries = 0 AND rowid > ?"
+            " ORDER BY rowid LIMIT ?",
+            (after, most),
+        )
+    )
+
+
+def due(connection: sqlite3.Connection, which: Due, state: PromptState, after: int, most: int) -> Found:
+    """Prompts of a state that are due, and that this run has not taken up."""
+    return _found(
+        connection.execute(
+            "SELECT rowid, prompt_id FROM prompts WHERE state = :state AND rowid > :after"  # noqa: S608 - our own text
+            " AND run IS NOT :run AND claimed IS NOT :run AND NOT (state = 'unresolved' AND tries = 0)"
+            f" AND ({which.condition(state)}) ORDER BY rowid LIMIT :most",
+            {**which.parameters(), "state": state, "after": after, "most": most},
+        )
+    )
+
+
+def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[GivenUp]:
+    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``."""
+    now = time.time()
+    return [
+        GivenUp(PromptId(prompt_id), state, now - first_seen)
+        for prompt_id, state, first_seen in connection.execute(
+            "UPDATE prompts SET given_up = :now, changed = :now WHERE state IN ('unresolved', 'pending', 'partial')"  # noqa: S608
+            f" AND run = :run AND given_up IS NULL AND first_seen < :before AND {_OPEN}"
+            " RETURNING prompt_id, state, first_seen",
+            {**which.parameters(), "now": now, "before": before},
+        ).fetchall()
+    ]
+
+
+def covered(connection: sqlite3.Connection, url: str) -> Covered | None:
+    """How much of a history stands in the catalog."""
+    row = connection.execute("SELECT floor, top FROM histories WHERE url = ?", (url,)).fetchone()
+    return Covered(floor=row[0], top=row[1]) if row is not None else None
+
+
+def cover(connection: sqlite3.Connection, url: str, stretch: Covered) -> None:
+    """Record how much of a history stands in the catalog."""
+    connection.execute(
+        "INSERT OR REPLACE INTO histories (url, floor, top) VALUES (?, ?, ?)", (url, stretch.floor, stretch.top)
+    )
+
+
+def _found(cursor: sqlite3.Cursor) -> Found:
+    return [(rowid, PromptId(prompt_id)) for rowid, prompt_id in cursor]

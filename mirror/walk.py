@@ -1,0 +1,126 @@
+"""Down the service's history, newest first, to what the catalog knows: each page goes into the catalog as it is read.
+
+The watermark moves only at the end of a walk that reached the old one: until then the next walk starts at the top
+again, so a crash in the middle leaves no gap.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from mirror.api import Api, check_prompt_id
+from mirror.catalog import Catalog
+from mirror.errors import BadParameter
+from mirror.events import Noted, Observer
+from mirror.models import Covered, HistoryPage, Listed
+from mirror.settings import ApiSettings
+
+_BARREN = 2
+"""So many pages in a row with nothing that the walk had not seen are the end: a service may ignore ``page``."""
+
+
+class Walk:
+    """One walk. ``since`` (Unix seconds) is where it ends at the latest, and what is older is not taken in.
+
+    Every row of a page that was read goes in, except older ones than ``since``. Where the service's order is not newest
+    first the walk goes to the end, and no watermark is kept.
+    """
+
+    def __init__(
+        self, api: Api, catalog: Catalog, settings: ApiSettings, observer: Observer, *, name: str, since: float | None
+    ) -> None:
+        self._api = api
+        self._catalog = catalog
+        self._settings = settings
+        self._observer = observer
+        self._name = name
+        self._target = -math.inf if since is None else since
+        self._known: Covered | None = None
+        self._newest: float | None = None
+        self._ordered = True
+        self._barren = 0
+        self._pages = self._new = 0
+
+    async def run(self, on_page: Callable[[], None]) -> None:
+        """Until the watermark, ``since`` or the end. ``on_page`` is called when a page is in the catalog.
+
+        Raises:
+            ApiError: the history cannot be read. What was read of it stays in the catalog.
+            CatalogError: the catalog cannot be written.
+        """
+        url = self._api.history_url
+        self._known = await self._catalog.covered(url)
+        low: float | None = None
+        number = self._settings.history_first_page
+        while low is None:
+            page = await self._api.history(number)
+            await self._take_in(page, number)
+            on_page()
+            low = self._reached(page)
+            number += 1
+        stretch = self._covered(max(low, self._target))
+        if stretch is not None:
+            await self._catalog.cover(url, stretch)
+        self._note("info", f"the history was read: {self._pages} pages, {self._new} new prompts")
+
+    async def _take_in(self, page: HistoryPage, number: int) -> None:
+        for flaw in page.flaws:
+            self._note("warning", f"page {number} of the history: {flaw}")
+        seen, new = await self._catalog.enlist([row for row in page.rows if self._is_wanted(row, number)], self._name)
+        self._pages += not page.is_empty
+        self._new += new
+        self._barren = 0 if seen else self._barren + 1
+        dates = _dates(page)
+        if self._newest is None and dates:
+            # A date in the future would hide, in the next walk, what is created until then.
+            self._newest = min(max(dates), time.time())
+        if dates and dates[0] < dates[-1] and self._ordered:
+            self._ordered = False
+            self._note("warning", "the history is not newest first: all of it is read each time")
+
+    def _is_wanted(self, row: Listed, number: int) -> bool:
+        try:
+            check_prompt_id(row.prompt_id)
+        except BadParameter as error:
+            self._note("warning", f"page {number} of the history: {error}")
+            return False
+        return row.created_at is None or row.created_at >= self._target
+
+    def _reached(self, page: HistoryPage) -> float | None:
+        """Down to which creation time everything was read; None while there is more to read."""
+        if page.is_empty or self._barren >= _BARREN:
+            return -math.inf
+        dates = _dates(page)
+        if not self._ordered or len(dates) < len(page.rows) or not dates:
+            return None
+        top = max(dates)
+        if top < self._target:
+            return self._target
+        known = self._known
+        if known is not None and (known.floor is None or known.floor <= self._target):
+            overlapped = known.top - self._settings.history_overlap
+            return overlapped if top < overlapped else None
+        return None
+
+    def _covered(self, low: float) -> Covered | None:
+        """The stretch that stands in the catalog now; None where it cannot be told, or has a gap."""
+        if self._newest is None or not self._ordered:
+            return None
+        known = self._known
+        if known is None:
+            floor, top = low, self._newest
+        elif low <= known.top:
+            floor = min(low, -math.inf if known.floor is None else known.floor)
+            top = max(self._newest, known.top)
+        else:
+            return None
+        return Covered(floor=None if floor == -math.inf else floor, top=top)
+
+    def _note(self, level: str, message: str) -> None:
+        self._observer(Noted(level=level, message=message))
+
+
+def _dates(page: HistoryPage) -> list[float]:
+    return [row.created_at for row in page.rows if row.created_at is not None]
