@@ -20,7 +20,7 @@ from mirror.errors import ConfigError
 from mirror.settings import ApiSettings, S3Settings, Settings
 
 ENV_PREFIX = "MIRROR_"
-_RESERVED = {"MIRROR_CONFIG"}
+_RESERVED = {"MIRROR_CONFIG", "MIRROR_PROMPT_ID", "MIRROR_RUN_ID", "MIRROR_STATE"}  # hooks are told the latter three
 
 FLAG_KEYS: Mapping[str, tuple[str, str]] = {
     "root": ("archive", "root"),

@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, blocks, journals, counts, what a bucket refuses",
-        "catalog.rows sources.blocking stores.journal observers.redact observers.tally stores.s3.errors",
+        "catalog.rows sources.blocking stores.journal observers.redact observers.tally observers.textfile stores.s3.errors",
     ),
     (
         "the queue",
@@ -39,11 +39,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api catalog download verdict stores.recovery stores.s3.control",
+        "api hooks ping catalog download verdict stores.recovery stores.s3.control",
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
-        "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
+        "sources.args sources.file sources.stdin observers.formats observers.metrics observers.progress lanes stores.s3.wire",
     ),
     (
         "one file: fetched, and put where it stays",
@@ -87,6 +87,7 @@ LIBRARIES = {
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
+    "prometheus_client": {"mirror.observers.metrics"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},

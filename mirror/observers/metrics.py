@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING
 
 from mirror.errors import ConfigError, ExitCode
@@ -17,11 +18,12 @@ from mirror.observers.tally import Tally
 from mirror.observers.textfile import Textfile
 
 if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, Metric
+    from prometheus_client.core import Metric
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histogram, in seconds."""
 
+_BOUNDS = (*map(str, BUCKETS), "+Inf")
 _KINDS = ("api", "media", "s3")
 _LATENCY = "mirror_request_duration_seconds"
 _PATIENCE = 10.0
@@ -29,6 +31,8 @@ _PATIENCE_AFTER_SIGNAL = 0.5
 _SIGNALS = (ExitCode.SIGINT, ExitCode.SIGTERM)
 
 Labels = tuple[tuple[str, str], ...]
+Counts = dict[tuple[str, ...], float]
+"""Values by the values of their labels, in the order of the labels' names."""
 
 
 class Metrics:
@@ -56,7 +60,7 @@ class Metrics:
         self._tally = Tally(clock)
         self._requests = Counter(dict.fromkeys(_KINDS, 0))
         self._latency: defaultdict[str, _Latency] = defaultdict(_Latency, {kind: _Latency() for kind in _KINDS})
-        self._answers: Counter[tuple[str, str]] = Counter()
+        self._answers: Counter[tuple[str, ...]] = Counter()
         self._reused = 0
         self._began = self._written = clock()
         self._started_at = self._ended_at = 0.0
@@ -117,29 +121,30 @@ class Metrics:
             prompts.add_metric([state.value], self._tally.prompts[state])
         yield prompts
         end = self._end
-        ended = (
-            {} if end is None else {"last_run_exit_code": end.exit_code, "last_run_timestamp_seconds": self._ended_at}
-        )
-        if end is not None and end.exit_code in (ExitCode.OK, ExitCode.PENDING):
-            ended["last_success_timestamp_seconds"] = self._ended_at
-        now = {
-            "run_in_progress": int(end is None),
+        now: dict[str, float] = {
+            "run_in_progress": end is None,
             "run_duration_seconds": self._clock() - self._began if end is None else end.seconds,
-            "run_prompts_unfinished": self._tally.prompts_known - self._tally.prompts_done
-            if end is None
-            else end.unfinished,
-            **({"run_start_timestamp_seconds": self._started_at} if self._started_at else {}),
-            **ended,
+            "prompts_unfinished": self._under_way if end is None else end.unfinished,
         }
+        if self._started_at:
+            now["run_start_timestamp_seconds"] = self._started_at
+        if end is not None:
+            now |= {"last_run_exit_code": end.exit_code, "last_run_timestamp_seconds": self._ended_at}
+            if end.exit_code in (ExitCode.OK, ExitCode.PENDING):
+                now["last_success_timestamp_seconds"] = self._ended_at
         for name, text in _GAUGES.items():
             value = now.get(name, self._earlier.get((f"mirror_{name}", ())))
             if value is not None:
                 yield GaugeMetricFamily(f"mirror_{name}", text, value=value)
 
+    @property
+    def _under_way(self) -> int:
+        return self._tally.prompts_known - self._tally.prompts_done
+
     def _counters(self) -> Iterator[Metric]:
         tally = self._tally
         self._reused = max(self._reused, tally.bytes_reused)  # a partial that is dropped takes some back
-        files = {("stored",): tally.files, ("failed",): tally.files_failed}
+        files = _by_one({"stored": tally.files, "failed": tally.files_failed})
         yield self._counter("files", "Files, by outcome.", ["outcome"], files)
         for name, text, value in (
             ("downloaded_bytes", "Bytes of media bodies that came in.", tally.bytes_downloaded),
@@ -148,43 +153,40 @@ class Metrics:
             ("copied_bytes", "Bytes that the store copied by itself.", tally.bytes_copied),
         ):
             yield self._counter(name, text, [], {(): value})
-        requests = {(kind,): count for kind, count in self._requests.items()}
-        yield self._counter("requests", "HTTP requests sent, by kind.", ["kind"], requests)
-        yield self._counter("answers", "HTTP answers, by class of status.", ["kind", "status"], self._answers)
-        causes = {(cause,): count for cause, count in tally.retries.items()}
+        yield self._counter("requests", "HTTP requests sent, by kind.", ["kind"], _by_one(self._requests))
+        yield self._counter("answers", "HTTP answers, by class of status.", ["kind", "status"], {**self._answers})
+        causes = _by_one(tally.retries)
         yield self._counter("retries", "What was tried again, by the error that was the cause.", ["cause"], causes)
-        hooks = {(outcome.value,): tally.hooks[outcome] for outcome in HookOutcome}
+        hooks = _by_one({outcome.value: tally.hooks[outcome] for outcome in HookOutcome})
         yield self._counter("hooks", "Hooks that ended, by outcome.", ["outcome"], hooks)
 
-    def _counter(
-        self, name: str, text: str, labels: list[str], counts: Mapping[tuple[str, ...], float]
-    ) -> CounterMetricFamily:
+    def _counter(self, name: str, text: str, labels: list[str], counts: Counts) -> Metric:
         """A counter that goes on from where the earlier file left it."""
         from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
 
-        total: Counter[tuple[str, ...]] = Counter()
-        for (known, told), value in self._earlier.items():
-            if known == f"mirror_{name}_total" and [label for label, _ in told] == labels:
-                total[tuple(value for _, value in told)] += value
+        before: Counts = {
+            tuple(value for _, value in told): count
+            for (known, told), count in self._earlier.items()
+            if known == f"mirror_{name}_total" and [label for label, _ in told] == labels
+        }
         family = CounterMetricFamily(f"mirror_{name}", text, labels=labels)
-        for values in counts.keys() | total.keys():
-            family.add_metric(list(values), counts.get(values, 0) + total[values])
+        for values in sorted(counts.keys() | before.keys()):
+            family.add_metric(list(values), counts.get(values, 0) + before.get(values, 0))
         return family
 
     def _histogram(self) -> Metric:
         from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
-        from prometheus_client.utils import floatToGoString  # noqa: PLC0415
 
-        bounds = [floatToGoString(bound) for bound in (*BUCKETS, float("inf"))]
         family = HistogramMetricFamily(_LATENCY, "From a request to the headers of its answer.", labels=["kind"])
         for kind, latency in self._latency.items():
-            known = [self._earlier.get((f"{_LATENCY}_bucket", (("kind", kind), ("le", bound)))) for bound in bounds]
-            before = [count or 0.0 for count in known] if None not in known else [0.0] * len(bounds)
-            seconds = self._earlier.get((f"{_LATENCY}_sum", (("kind", kind),)), 0.0) if None not in known else 0.0
-            buckets = [
-                (bound, sum(both)) for bound, *both in zip(bounds, before, accumulate(latency.counts), strict=True)
-            ]
-            family.add_metric([kind], buckets=buckets, sum_value=seconds + latency.seconds)
+            told = (("kind", kind),)
+            known = [self._earlier.get((f"{_LATENCY}_bucket", (*told, ("le", bound)))) for bound in _BOUNDS]
+            # Of other buckets nothing can be made: the counters begin again, which Prometheus understands.
+            goes_on = None not in known
+            before = [count or 0.0 for count in known] if goes_on else [0.0] * len(_BOUNDS)
+            seconds = self._earlier.get((f"{_LATENCY}_sum", told), 0.0) if goes_on else 0.0
+            counts = map(add, before, accumulate(latency.counts))
+            family.add_metric([kind], list(zip(_BOUNDS, counts, strict=True)), sum_value=seconds + latency.seconds)
         return family
 
 
@@ -192,11 +194,15 @@ _GAUGES = {
     "run_in_progress": "1 while a run is under way, else 0.",
     "run_start_timestamp_seconds": "When the run started.",
     "run_duration_seconds": "How long the run has taken, so far or in all.",
-    "run_prompts_unfinished": "Prompts under way; at the end, those left for the next run.",
+    "prompts_unfinished": "Prompts under way; at the end, those left for the next run.",
     "last_run_exit_code": "Exit code of the last run that ended.",
     "last_run_timestamp_seconds": "When the last run ended.",
     "last_success_timestamp_seconds": "When a run last ended with exit code 0 or 5.",
 }
+
+
+def _by_one(counts: Mapping[str, float]) -> Counts:
+    return {(value,): count for value, count in counts.items()}
 
 
 class _Latency:
