@@ -17,7 +17,10 @@ PACKAGE = Path(mirror.__file__).parent
 
 FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
-    ("rules and tools of one kind each", "addresses agenda digests limits media names observers.text"),
+    (
+        "rules and tools of one kind each",
+        "addresses agenda digests limits media names observers.text observers.textfile",
+    ),
     ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
@@ -31,7 +34,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, blocks, journals, counts, what a bucket refuses",
-        "catalog.rows sources.blocking stores.journal observers.redact observers.tally observers.textfile stores.s3.errors",
+        "catalog.rows sources.blocking stores.journal observers.redact observers.tally stores.s3.errors",
     ),
     (
         "the queue",
@@ -43,11 +46,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
-        "sources.args sources.file sources.stdin observers.formats observers.metrics observers.progress lanes stores.s3.wire",
+        "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
     ),
     (
         "one file: fetched, and put where it stays",
-        "adoption resolve transfer stores.partial observers.log stores.s3.objects",
+        "adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
     ),
     (
         "the local store; into, within and about the bucket",
