@@ -76,7 +76,7 @@ class Api:
         async def ask() -> Answer:
             return read_answer(await self._ask(question), prompt_id, self.url)
 
-        return await Patience(self._attempts, prompt_id, self._observer).run(ask)
+        return await Patience(self._attempts, prompt_id, self._observer, prompt_id=prompt_id).run(ask)
 
     async def history(self, page: int) -> HistoryPage:
         """One page of the history, newest first as far as the service keeps its word; empty past the end.

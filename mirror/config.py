@@ -20,7 +20,7 @@ from mirror.errors import ConfigError
 from mirror.settings import ApiSettings, S3Settings, Settings
 
 ENV_PREFIX = "MIRROR_"
-_RESERVED = {"MIRROR_CONFIG"}
+_RESERVED = {"MIRROR_CONFIG", "MIRROR_PROMPT_ID", "MIRROR_RUN_ID", "MIRROR_STATE"}  # hooks are told the latter three
 
 FLAG_KEYS: Mapping[str, tuple[str, str]] = {
     "root": ("archive", "root"),
@@ -199,11 +199,12 @@ def _convert(section: str, key: str, value: _Value) -> Any:
         said = str(error).split(" - at ")[0]
         if get_origin(kind) is Literal:
             said = f"expected one of {', '.join(get_args(kind))}"
-        shown = "" if key == "token" else f" ({raw!r})"
+        shown = "" if key in _SECRETS else f" ({raw!r})"
         raise ConfigError(f"{where}: {said[:1].lower()}{said[1:]}{shown}") from None
     pattern, expected = _FORMS.get((section, key), (r"(?s).*", ""))
     if isinstance(converted, str) and not re.fullmatch(pattern, converted):
-        raise ConfigError(f"{where}: expected {expected}, got {_shown(converted)!r}")
+        got = "another thing" if key in _SECRETS else repr(_shown(converted))
+        raise ConfigError(f"{where}: expected {expected}, got {got}")
     if (section, key) in _PATHS and converted:
         try:
             path = Path(converted).expanduser()
@@ -222,6 +223,9 @@ def _pairs(text: str, where: str) -> dict[str, str]:
 
 
 _LINE = r"[\x20-\x7e]*"
+_SECRETS = {"token", "ping_url"}
+"""Keys whose values stand in no message."""
+
 _FORMS = {
     ("archive", "root"): (r"(?s).+", "a folder"),
     ("api", "task_path"): (r"/?[\x21-\x7e]*", "a path without spaces, such as /getTaskInfo"),

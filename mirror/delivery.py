@@ -85,14 +85,15 @@ class Delivery:
                 return receipt
         if here is None:
             return await self._from_origin.fetch(bucket, prompt_id, asset, target, fresh)
-        return await self._upload(asset, target, here)
+        return await self._upload(prompt_id, asset, target, here)
 
     # From disk to bucket -----------------------------------------------------------------------
 
-    async def _upload(self, asset: Asset, target: Target, here: ManifestFile) -> Outcome:
+    async def _upload(self, prompt_id: PromptId, asset: Asset, target: Target, here: ManifestFile) -> Outcome:
         bucket = self._places.bucket
         assert bucket is not None
-        patience = Patience(self._settings.transfer.attempts, asset.identity, self._observer)
+        attempts = self._settings.transfer.attempts
+        patience = Patience(attempts, asset.identity, self._observer, prompt_id=prompt_id)
         try:
             async with (
                 self._blocks.taken(min(here.bytes, BLOCK)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
@@ -108,14 +109,29 @@ class RequestSent(Event, frozen=True, kw_only=True):
     kind: str
 
 
+class Answered(Event, frozen=True, kw_only=True):
+    """The headers of an answer came, ``seconds`` after its request went out (a body that is sent included).
+
+    Requests of the bucket's control plane are sent by another library: they are counted, and not timed.
+    """
+
+    kind: str
+    seconds: float
+    status: int
+
+
 class Retrying(Event, frozen=True, kw_only=True):
-    """A transient error: the same is tried again after ``seconds``. ``what`` is a promptId or a URL."""
+    """A transient error: the same is tried again after ``seconds``. ``what`` is a promptId or a URL.
+
+    ``prompt_id`` is the prompt for which a URL was asked for, where that is known.
+    """
 
     what: str
     cause: str
     message: str
     attempt: int
     seconds: float
+    prompt_id: str = ""
 
 
 class Noted(Event, frozen=True, kw_only=True):
@@ -124,6 +140,25 @@ class Noted(Event, frozen=True, kw_only=True):
     level: str
     message: str
     prompt_id: str = ""
+
+
+class HookOutcome(StrEnum):
+    """How the user's command ended: well, with another exit code, too late, not at all, or since the run stopped."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    NOT_STARTED = "not_started"
+    STOPPED = "stopped"
+
+
+class HookFinished(Event, frozen=True, kw_only=True):
+    """The user's command for one prompt has ended. ``output`` is the beginning of what it wrote."""
+
+    prompt_id: str
+    outcome: HookOutcome
+    message: str
+    output: str = ""
 
 
 class RunFinished(Event, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -22,7 +23,7 @@ from yarl import URL
 from mirror import __version__
 from mirror.addresses import is_public, names_private_place
 from mirror.errors import ConfigError, MirrorError, Refused
-from mirror.events import Observer, RequestSent
+from mirror.events import Answered, Observer, RequestSent
 from mirror.settings import Settings
 from mirror.urls import check_url, is_signed, origin, shown
 
@@ -146,10 +147,13 @@ class Http:
         self._observer(RequestSent(kind=self._kind))
         # aiohttp's own timeout starts anew with each byte: headers that trickle would hold a place for ever.
         patience = self._transfer.connect_timeout + self._transfer.stall_timeout
+        sent = time.monotonic()
         async with asyncio.timeout(patience or None if body is None else None):
-            return await session.request(
+            response = await session.request(
                 method, target, headers=headers, data=body, allow_redirects=False, proxy=URL(proxy) if proxy else None
             )
+        self._observer(Answered(kind=self._kind, seconds=time.monotonic() - sent, status=response.status))
+        return response
 
     def _check(self, url: str) -> None:
         try:

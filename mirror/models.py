@@ -320,4 +320,5 @@ class Summary(Struct, frozen=True, kw_only=True):
     bytes_copied: int = 0
     requests: int = 0
     retries: dict[str, int] = {}
+    hooks_failed: int = 0
     fatal: str | None = None

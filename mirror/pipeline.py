@@ -170,7 +170,7 @@ class Pipeline:
                 skipped=True,
             )
         )
-        await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest))
+        await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest, skipped=True))
 
     async def _read_manifest(self, folder: str) -> Manifest | None:
         [document] = await self._run.places.read_manifests([folder])

@@ -45,8 +45,9 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
 class Patience:
     """Calls something until it succeeds, fails for good, or has failed ``attempts`` times without progress."""
 
-    def __init__(self, attempts: int, what: str, observer: Observer) -> None:
+    def __init__(self, attempts: int, what: str, observer: Observer, *, prompt_id: str = "") -> None:
         self._attempts = attempts
+        self._prompt_id = prompt_id
         self._what = what
         self._observer = observer
         self._best = 0
@@ -97,6 +98,7 @@ class Patience:
                 message=str(error),
                 attempt=self.tried,
                 seconds=round(state.upcoming_sleep, 3),
+                prompt_id=self._prompt_id,
             )
         )
 

@@ -73,13 +73,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a prompt in this run. ``planned`` is filled by a dry run only."""
+    """What became of a prompt in this run.
+
+    ``planned`` is filled by a dry run only; ``skipped`` says that all was there before, so that nothing was done.
+    """
 
     prompt_id: PromptId
     state: PromptState
     code: ExitCode
     manifest: Manifest | None = None
     planned: tuple[Asset, ...] = ()
+    skipped: bool = False
 
 
 def refused(raw: str, error: BadParameter, url: str) -> Result:

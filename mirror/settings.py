@@ -132,6 +132,10 @@ class MetricsSettings(_Section, frozen=True, kw_only=True):
     interval: Duration = 30.0
     ping_url: str = ""
 
+    def __repr__(self) -> str:
+        shown = "***" if self.ping_url else ""
+        return f"MetricsSettings(textfile={self.textfile!r}, interval={self.interval!r}, ping_url={shown!r})"
+
 
 class HooksSettings(_Section, frozen=True, kw_only=True):
     """``[hooks]``: commands of the user's own."""
@@ -142,7 +146,7 @@ class HooksSettings(_Section, frozen=True, kw_only=True):
 
 
 class Settings(_Section, frozen=True, kw_only=True):
-    """All sections, resolved and checked; immutable. Safe to print: the token is not shown."""
+    """All sections, resolved and checked; immutable. Safe to print: neither the token nor the ping URL is shown."""
 
     api: ApiSettings = ApiSettings()
     archive: ArchiveSettings = ArchiveSettings()

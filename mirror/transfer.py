@@ -56,7 +56,7 @@ class Transfer:
         Raises:
             MirrorError: a fatal one (the store cannot go on).
         """
-        patience = Patience(self.settings.attempts, asset.identity, self.observer)
+        patience = Patience(self.settings.attempts, asset.identity, self.observer, prompt_id=prompt_id)
         try:
             async with closing(await store.sink(target)) as sink:
                 one = _One(self, prompt_id, asset, sink, fresh)

@@ -138,7 +138,7 @@ class Visit:
         except ApiError as error:
             if error.severity is Severity.FATAL:
                 raise
-            self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
+            self._note(f"could not be polled: {error}")
 
     def _plan(self) -> Plan:
         return plan(self._answer.task, {which: file.path for which, file in self._stock.known.items()})
@@ -220,7 +220,7 @@ class Visit:
         if self._record.state is PromptState.PENDING and error.severity is Severity.TRANSIENT:
             wait = self._case.next_poll()
             if wait is not None:
-                self._run.observer(Noted(level="warning", message=f"{self._id}: could not be polled: {error}"))
+                self._note(f"could not be polled: {error}")
                 return wait
         verdict = unanswered(self._id, error, self._stock.prior, self._run.api.url, whole=not self._stock.lost)
         await self._save(verdict, (), run_id=self._run.run_id)
@@ -256,7 +256,10 @@ class Visit:
         )
         await self._run.catalog.save_prompt(record, run_id)
         if verdict.note:
-            self._run.observer(Noted(level="warning", message=f"{self._id}: {verdict.note}"))
+            self._note(verdict.note)
+
+    def _note(self, message: str) -> None:
+        self._run.observer(Noted(level="warning", message=f"{self._id}: {message}", prompt_id=self._id))
 
     def _result(self, verdict: Verdict) -> Result:
         self._run.observer(

@@ -17,7 +17,10 @@ PACKAGE = Path(mirror.__file__).parent
 
 FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
-    ("rules and tools of one kind each", "addresses agenda digests limits media names observers.text"),
+    (
+        "rules and tools of one kind each",
+        "addresses agenda digests limits media names observers.text observers.textfile",
+    ),
     ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
@@ -39,7 +42,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api catalog download verdict stores.recovery stores.s3.control",
+        "api hooks ping catalog download verdict stores.recovery stores.s3.control",
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
@@ -47,7 +50,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "one file: fetched, and put where it stays",
-        "adoption resolve transfer stores.partial observers.log stores.s3.objects",
+        "adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
     ),
     (
         "the local store; into, within and about the bucket",
@@ -88,6 +91,7 @@ LIBRARIES = {
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
+    "prometheus_client": {"mirror.observers.metrics"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},

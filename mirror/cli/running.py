@@ -20,11 +20,15 @@ from mirror.cli.common import DURATION, SIZE, settings_for, write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
-from mirror.events import Noted, Observer, RunFinished
+from mirror.events import Event, Noted, Observer, RunFinished
+from mirror.hooks import Hooks
 from mirror.manifests.document import encode_line
+from mirror.models import PromptState
 from mirror.observers.log import LogObserver, configure
+from mirror.observers.metrics import Metrics
 from mirror.observers.progress import Progress
 from mirror.observers.tally import Tally, render
+from mirror.ping import Ping, secrets_of
 from mirror.run import Result
 from mirror.settings import FetchOptions, Settings
 from mirror.times import now
@@ -101,10 +105,16 @@ class Command:
     """One call of a command that mirrors: observers wired, results printed, the exit code found.
 
     ``results`` is called once, with the archive open; its generator is closed in any case. ``observers`` are told of
-    each event before the command's own. Run it with ``run_until_signal(command.run, command.stopped)``.
+    each event before the command's own. A dry run tells no monitor and runs no hooks. Run it with
+    ``run_until_signal(command.run, command.stopped)``.
+
+    Raises:
+        ConfigError: metrics, ping or hooks cannot work as they are set.
     """
 
-    def __init__(self, settings: Settings, flags: RunFlags, results: Results, observers: tuple[Observer, ...] = ()):
+    def __init__(
+        self, settings: Settings, flags: RunFlags, results: Results, observers: tuple[Observer, ...] = ()
+    ) -> None:
         self._settings = settings
         self._flags = flags
         self._results = results
@@ -112,12 +122,25 @@ class Command:
         bar = flags.progress and not flags.quiet and sys.stderr.isatty()
         self._progress = Progress() if bar else None
         self._log = LogObserver(heartbeat=None if self._progress else 30.0)
-        bars: list[Observer] = [self._progress] if self._progress else []
-        self._observers: list[Observer] = [*observers, self._tally, self._log, *bars]
         self._codes: list[ExitCode] = []
         self._fatal: str | None = None
         log = settings.log
-        configure(log.format, log.level, self._progress, (settings.api.token,))
+        secrets = (settings.api.token, *secrets_of(settings.metrics.ping_url))
+        configure(log.format, log.level, self._progress, secrets)
+        self._observers: list[Observer] = [*observers, self._tally, self._log]
+        if self._progress is not None:
+            self._observers.append(self._progress)
+        acts = not flags.options.dry_run
+        told = settings.metrics
+        if told.textfile and acts:
+            self._observers.append(Metrics(told.textfile, told.interval))
+        self._ping = Ping(settings) if told.ping_url and acts else None
+        hooks = Hooks(settings, self._observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
+        self._hooks = hooks if acts else None
+
+    def _observe(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
 
     @property
     def wants_manifests(self) -> bool:
@@ -136,9 +159,12 @@ class Command:
     async def run(self) -> ExitCode:
         """Until everything is done or something stops it; the summary is told in either case."""
         started = time.monotonic()
+        if self._ping is not None:
+            self._ping.start()
         mirror = Mirror(self._settings, observers=self._observers)
         try:
-            async with mirror:
+            # Hooks are waited for when the archive is closed: they may work on it.
+            async with self._hooks or contextlib.nullcontext(), mirror:
                 await self._print(self._results(mirror))
         except asyncio.CancelledError:
             pass
@@ -152,12 +178,19 @@ class Command:
             self._fatal = f"a bug: {type(error).__name__}"
             self._codes.append(ExitCode.BUG)
         code = worst([*self._codes, mirror.exit_code])
-        end = RunFinished(
-            seconds=time.monotonic() - started, exit_code=code, fatal=self._fatal, unfinished=mirror.unfinished
+        self._observe(
+            RunFinished(
+                seconds=time.monotonic() - started, exit_code=code, fatal=self._fatal, unfinished=mirror.unfinished
+            )
         )
-        for observer in self._observers:
-            observer(end)
-        self._tell()
+        try:
+            self._tell()
+        except ConfigError as error:
+            code = error.exit_code
+            raise
+        finally:
+            if self._ping is not None:
+                await self._ping.finish(render(self._tally.summary()), code)
         return code
 
     async def _print(self, results: AsyncGenerator[Result, None]) -> None:
@@ -167,6 +200,8 @@ class Command:
                 if data:
                     # In a thread: a slow reader must not hold up the downloads.
                     await asyncio.to_thread(write_stdout, data)
+                if self._hooks is not None and result.manifest is not None and _is_news(result):
+                    await self._hooks.submit(result.manifest)
 
     def _line(self, result: Result) -> bytes:
         if self._flags.as_json:
@@ -182,7 +217,13 @@ class Command:
             if not self._flags.quiet and self._settings.log.format == "text":
                 click.echo(render(summary), err=True)
             elif not self._flags.quiet:
-                line = {"time": now(), "level": "info", "message": "summary", "summary": summary}
+                line = {
+                    "time": now(),
+                    "level": "info",
+                    "message": "summary",
+                    "run_id": summary.run_id,
+                    "summary": summary,
+                }
                 click.echo(msgspec.json.encode(line), err=True)
         path = self._flags.summary
         if path is not None:
@@ -190,3 +231,8 @@ class Command:
                 path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
             except OSError as error:
                 raise ConfigError(f"--summary {path}: cannot be written: {error.strerror}") from None
+
+
+def _is_news(result: Result) -> bool:
+    """Whether this run dealt with the prompt, and its manifest is one that is written."""
+    return not result.skipped and result.state not in (PromptState.UNKNOWN, PromptState.UNRESOLVED)

@@ -13,6 +13,8 @@ from mirror.events import (
     FileFailed,
     FilePlaced,
     FileStored,
+    HookFinished,
+    HookOutcome,
     Noted,
     PromptFinished,
     PromptStarted,
@@ -40,7 +42,17 @@ class Writable(Protocol):
 
 
 class _Handler(logging.StreamHandler[Writable]):
-    """Ours, to be found again. A log that cannot be written ends no run, and shows no record in another way."""
+    """Ours, to be found again. A log that cannot be written ends no run, and shows no record in another way.
+
+    Once a run has started, every record carries its id, whoever wrote it.
+    """
+
+    run_id = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.run_id and not getattr(record, "run_id", ""):
+            record.run_id = self.run_id
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
@@ -99,12 +111,17 @@ class LogObserver:
                 self._file(event)
             case RunStarted() | RunFinished() | Noted():
                 self._run(event)
+            case HookFinished():
+                self._hook(event)
         self._beat()
 
     def _run(self, event: RunStarted | RunFinished | Noted) -> None:
         match event:
             case RunStarted():
                 self._run_id = event.run_id
+                for handler in self._logger.handlers:
+                    if isinstance(handler, _Handler):
+                        handler.run_id = event.run_id
                 self._say(logging.INFO, f"run {event.run_id} started, mirroring to {event.root}")
             case RunFinished(fatal=None):
                 took = duration(event.seconds)
@@ -112,7 +129,14 @@ class LogObserver:
             case RunFinished():
                 self._say(logging.ERROR, f"run stopped, exit code {int(event.exit_code)}: {event.fatal}")
             case Noted():
-                self._say(logging.INFO if event.level == "info" else logging.WARNING, event.message)
+                level = logging.INFO if event.level == "info" else logging.WARNING
+                self._say(level, event.message, prompt_id=event.prompt_id)
+
+    def _hook(self, event: HookFinished) -> None:
+        level = logging.DEBUG if event.outcome is HookOutcome.OK else logging.WARNING
+        self._say(level, f"hook of prompt {event.prompt_id}: {event.message}", prompt_id=event.prompt_id)
+        for line in event.output.splitlines():
+            self._say(logging.DEBUG, f"hook of prompt {event.prompt_id} wrote: {line}", prompt_id=event.prompt_id)
 
     def _prompt(self, event: PromptStarted | PromptWaiting | PromptFinished) -> None:
         prompt_id = event.prompt_id
@@ -153,16 +177,17 @@ class LogObserver:
                 text = f"{how} {event.path}, {size(event.bytes)}"
                 self._say(logging.DEBUG, text, prompt_id=event.prompt_id, url=event.url)
             case FileFailed(failure=failure):
-                fields = {"url": failure.url, "error": failure.error, "attempt": failure.attempts}
                 text = f"file of prompt {event.prompt_id} failed: {_reason(failure)}"
-                self._say(logging.WARNING, text, prompt_id=event.prompt_id, **fields)
+                known = {"url": failure.url, "error": failure.error, "attempt": failure.attempts}
+                self._say(logging.WARNING, text, prompt_id=event.prompt_id, **known)
             case Retrying():
                 # One retry is everyday life; a second one, or a long silence, wants an explanation.
                 level = logging.INFO if event.attempt > 1 or event.seconds >= _LONG_PAUSE else logging.DEBUG
                 about = _about(event.what, event.message)
                 text = f"{event.cause}: {about}; tried again in {duration(event.seconds)}"
                 subject = {"url" if "://" in event.what else "prompt_id": event.what}
-                self._say(level, text, cause=event.cause, attempt=event.attempt, **subject)
+                fields = {"prompt_id": event.prompt_id, **subject}
+                self._say(level, text, cause=event.cause, attempt=event.attempt, **fields)
 
     def _beat(self) -> None:
         if self._heartbeat is None or self._clock() - self._beaten < self._heartbeat:

@@ -16,6 +16,8 @@ from mirror.events import (
     FilePlanned,
     FileSized,
     FileStored,
+    HookFinished,
+    HookOutcome,
     PromptFinished,
     PromptStarted,
     RequestSent,
@@ -67,11 +69,22 @@ class Tally:
         """The length of all files that are fetched in this run, as far as it is known."""
         self.requests = 0
         self.retries: Counter[str] = Counter()
+        self.hooks: Counter[HookOutcome] = Counter()
         self._open: dict[str, _Open] = {}
         self._clock = clock
         self._started = clock()
         self._run = RunStarted(run_id="", root="", started_at="")
         self._end: RunFinished | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; "" before it has started."""
+        return self._run.run_id
+
+    @property
+    def hooks_failed(self) -> int:
+        """Hooks that did not end well, those that the run's end cut short among them."""
+        return self.hooks.total() - self.hooks[HookOutcome.OK]
 
     @property
     def prompts_done(self) -> int:
@@ -90,6 +103,8 @@ class Tally:
                 self.requests += 1
             case Retrying():
                 self.retries[event.cause] += 1
+            case HookFinished():
+                self.hooks[event.outcome] += 1
             case FilePlanned() | FileSized() | FileStored() | FileFailed():
                 self._file(event, self._open.setdefault(event.prompt_id, _Open()))
             case PromptStarted():
@@ -165,6 +180,7 @@ class Tally:
             bytes_copied=self.bytes_copied,
             requests=self.requests,
             retries=dict(self.retries.most_common()),
+            hooks_failed=self.hooks_failed,
             fatal=end.fatal,
         )
 
@@ -198,6 +214,7 @@ def render(summary: Summary) -> str:
         "uploaded": size(summary.bytes_uploaded) if summary.bytes_uploaded else "",
         "copied": f"{size(summary.bytes_copied)} within the store" if summary.bytes_copied else "",
         "requests": str(summary.requests) + (f", {retries} tried again: {causes}" if retries else ""),
+        "hooks": f"{summary.hooks_failed} did not end well" if summary.hooks_failed else "",
         "exit code": f"{summary.exit_code}, {_MEANING.get(summary.exit_code, 'unknown')}",
         "stopped by": summary.fatal or "",
     }
