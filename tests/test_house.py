@@ -34,8 +34,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "catalog.rows sources.blocking stores.journal observers.redact observers.tally stores.s3.errors",
     ),
     (
-        "the queue",
-        "catalog.queue",
+        "the queue, the merging of two",
+        "catalog.merge catalog.queue",
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
@@ -51,12 +51,13 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the local store; into, within and about the bucket",
-        "stores.local stores.s3.multipart stores.s3.copy stores.s3.shadow",
+        "stores.local stores.s3.multipart stores.s3.copy stores.s3.exchange stores.s3.shadow",
     ),
     ("what is on its way into the bucket, and what doctor tries", "stores.s3.intake stores.s3.probe"),
     ("the bucket's sink", "stores.s3.sink"),
     ("the bucket", "stores.s3.store"),
     ("the destinations of a run", "places"),
+    ("where the catalog is between runs", "custody"),
     ("to every place the cheapest way; what is where", "delivery stock"),
     ("what a run's parts share", "run"),
     ("a prompt's files", "obtain"),
@@ -68,9 +69,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the demo's script", "demo.show"),
     ("the command line", "cli"),
     ("what commands share", "cli.common"),
+    ("what commands that mirror share", "cli.running"),
     (
         "a file a command",
-        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.verify",
+        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.sync cli.verify",
     ),
     ("python -m", "__main__"),
 )

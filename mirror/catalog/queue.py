@@ -82,6 +82,18 @@ class GivenUp(Struct, frozen=True):
     seconds: float
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """``given_up`` are unfinished and left alone; ``listed`` were named by the history and not asked about yet.
+
+    ``last_tried`` is when any prompt was, ``watermark`` up to where the history was read; both Unix seconds.
+    """
+
+    given_up: int
+    listed: int
+    last_tried: float | None
+    watermark: float | None
+
+
 Found = list[tuple[int, PromptId]]
 """Row numbers, to go on from, and the prompts."""
 
@@ -138,6 +150,16 @@ def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[G
             {**which.parameters(), "now": now, "before": before},
         ).fetchall()
     ]
+
+
+def standing(connection: sqlite3.Connection) -> Standing:
+    """How things stand beyond the states."""
+    given_up, listed, last_tried = connection.execute(
+        "SELECT count(given_up), sum(state = 'unresolved' AND tries = 0), max(last_tried) FROM prompts"
+        " WHERE given_up IS NULL OR state IN ('unresolved', 'pending', 'partial')"
+    ).fetchone()
+    [top] = connection.execute("SELECT max(top) FROM histories").fetchone()
+    return Standing(given_up=given_up, listed=listed or 0, last_tried=last_tried, watermark=top)
 
 
 def covered(connection: sqlite3.Connection, url: str) -> Covered | None:

@@ -1,0 +1,192 @@
+"""What ``fetch`` and ``sync`` share: the flags of a run, and the run itself from its first event to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from msgspec import Struct
+
+from mirror.cli.common import DURATION, SIZE, settings_for, write_stdout
+from mirror.client import Mirror
+from mirror.config import require_api
+from mirror.errors import ConfigError, ExitCode, MirrorError, worst
+from mirror.events import Noted, Observer, RunFinished
+from mirror.manifests.document import encode_line
+from mirror.observers.log import LogObserver, configure
+from mirror.observers.progress import Progress
+from mirror.observers.tally import Tally, render
+from mirror.run import Result
+from mirror.settings import FetchOptions, Settings
+from mirror.times import now
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+Results = Callable[[Mirror], AsyncGenerator[Result, None]]
+"""What a command does with an open archive: results, one a prompt, as they come."""
+
+_OPTIONS = (
+    click.option("--root", metavar="DIR", help="Where the archive stands."),
+    click.option("--s3", metavar="s3://BUCKET/PREFIX", help="Put everything into this bucket, too."),
+    click.option("--s3-endpoint", metavar="URL", help="The store, if it is not AWS."),
+    click.option("--s3-only", is_flag=True, default=None, help="Straight into the bucket: no local copy."),
+    click.option("--only", type=click.Choice(["origin", "thumbnail"]), help="Fetch files of one kind only."),
+    click.option("--wait", type=DURATION, default=0.0, help="Keep polling tasks that are queued or running (30m, 2h)."),
+    click.option("--max-time", type=DURATION, default=0.0, help="Stop cleanly after this time."),
+    click.option("--json", "as_json", is_flag=True, help="Print one manifest a line as each prompt is finished."),
+    click.option("--dry-run", is_flag=True, help="Ask the API and say what would be fetched; change nothing."),
+    click.option("--refresh", is_flag=True, help="Ask the API again for what is complete, and fetch what is new."),
+    click.option(
+        "--retry-failed", is_flag=True, help="Try again what failed for good (ids that are named always are)."
+    ),
+    click.option("--concurrency", type=click.IntRange(0, 4096), help="Requests at once to one host; 0 adapts."),
+    click.option("--limit-rate", type=SIZE, help="Bytes a second in all (10M)."),
+    click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary as JSON."),
+    click.option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),
+    click.option("-q", "--quiet", is_flag=True, help="Log errors only, and no summary."),
+    click.option("-v", "--verbose", is_flag=True, help="Log every file and every retry."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), help="How log lines look."),
+)
+
+
+def run_flags(command: C) -> C:
+    """The flags of every command that mirrors; :func:`prepared` reads them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+class RunFlags(Struct, frozen=True, kw_only=True):
+    """What the flags say beyond the settings: what is asked for, and what is told of it."""
+
+    options: FetchOptions
+    as_json: bool = False
+    summary: Path | None = None
+    progress: bool = True
+    quiet: bool = False
+
+
+def prepared(ctx: click.Context, flags: Mapping[str, Any]) -> tuple[Settings, RunFlags]:
+    """The settings of a run, and what else its flags say. Logging is set up.
+
+    Raises:
+        ConfigError: something is wrong that can be seen before anything starts.
+    """
+    level = "error" if flags["quiet"] else "debug" if flags["verbose"] else None
+    keys = ("root", "s3", "s3_endpoint", "s3_only", "concurrency", "limit_rate", "log_format")
+    settings = settings_for(ctx, {**{key: flags[key] for key in keys}, "log_level": level})
+    require_api(settings.api)
+    summary: Path | None = flags["summary"]
+    if summary is not None and not os.access(summary.parent, os.W_OK):
+        raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
+    return settings, RunFlags(
+        options=FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__}),
+        as_json=flags["as_json"],
+        summary=summary,
+        progress=not flags["no_progress"],
+        quiet=flags["quiet"],
+    )
+
+
+class Command:
+    """One call of a command that mirrors: observers wired, results printed, the exit code found.
+
+    ``results`` is called once, with the archive open; its generator is closed in any case. ``observers`` are told of
+    each event before the command's own. Run it with ``run_until_signal(command.run, command.stopped)``.
+    """
+
+    def __init__(self, settings: Settings, flags: RunFlags, results: Results, observers: tuple[Observer, ...] = ()):
+        self._settings = settings
+        self._flags = flags
+        self._results = results
+        self._tally = Tally()
+        bar = flags.progress and not flags.quiet and sys.stderr.isatty()
+        self._progress = Progress() if bar else None
+        self._log = LogObserver(heartbeat=None if self._progress else 30.0)
+        bars: list[Observer] = [self._progress] if self._progress else []
+        self._observers: list[Observer] = [*observers, self._tally, self._log, *bars]
+        self._codes: list[ExitCode] = []
+        self._fatal: str | None = None
+        log = settings.log
+        configure(log.format, log.level, self._progress, (settings.api.token,))
+
+    @property
+    def wants_manifests(self) -> bool:
+        """Whether the results of prompts that were complete before need their manifests, too."""
+        return self._flags.as_json
+
+    def stopped(self, code: ExitCode) -> None:
+        """A signal came."""
+        self._codes.append(code)
+
+    def incomplete(self, message: str) -> None:
+        """Something that was asked for cannot be done, and it is no prompt's: a warning, and exit code 3."""
+        self._log(Noted(level="warning", message=message))
+        self._codes.append(ExitCode.INCOMPLETE)
+
+    async def run(self) -> ExitCode:
+        """Until everything is done or something stops it; the summary is told in either case."""
+        started = time.monotonic()
+        mirror = Mirror(self._settings, observers=self._observers)
+        try:
+            async with mirror:
+                await self._print(self._results(mirror))
+        except asyncio.CancelledError:
+            pass
+        except MirrorError as error:
+            self._fatal = str(error)
+            self._codes.append(error.exit_code)
+        except BrokenPipeError:
+            self._codes.append(ExitCode.SIGPIPE)
+        except Exception as error:
+            logging.getLogger("mirror").exception("a bug in mirror: please report it")
+            self._fatal = f"a bug: {type(error).__name__}"
+            self._codes.append(ExitCode.BUG)
+        code = worst([*self._codes, mirror.exit_code])
+        end = RunFinished(
+            seconds=time.monotonic() - started, exit_code=code, fatal=self._fatal, unfinished=mirror.unfinished
+        )
+        for observer in self._observers:
+            observer(end)
+        self._tell()
+        return code
+
+    async def _print(self, results: AsyncGenerator[Result, None]) -> None:
+        async with contextlib.aclosing(results):
+            async for result in results:
+                data = self._line(result)
+                if data:
+                    # In a thread: a slow reader must not hold up the downloads.
+                    await asyncio.to_thread(write_stdout, data)
+
+    def _line(self, result: Result) -> bytes:
+        if self._flags.as_json:
+            return encode_line(result.manifest) if result.manifest is not None else b""
+        lines = [f"{result.prompt_id}\t{asset.name}\t{asset.identity}\n" for asset in result.planned]
+        return "".join(lines).encode()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+        summary = self._tally.summary()
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: the exit code says it all
+            if not self._flags.quiet and self._settings.log.format == "text":
+                click.echo(render(summary), err=True)
+            elif not self._flags.quiet:
+                line = {"time": now(), "level": "info", "message": "summary", "summary": summary}
+                click.echo(msgspec.json.encode(line), err=True)
+        path = self._flags.summary
+        if path is not None:
+            try:
+                path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+            except OSError as error:
+                raise ConfigError(f"--summary {path}: cannot be written: {error.strerror}") from None
