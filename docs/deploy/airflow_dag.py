@@ -30,7 +30,7 @@ class Ended(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """``verdict`` is ``"ok"``, ``"retry"`` (after a pause) or ``"fail"`` (at once: another try would change nothing)."""
+    """``verdict`` is ``"ok"``, ``"retry"`` (after a pause) or ``"fail"`` (at once: another try would not help)."""
 
     verdict: str
     reason: str
@@ -62,21 +62,20 @@ def run(command: Sequence[str] = SYNC) -> Ended:
     """Run mirror to its end. An exception meanwhile (Airflow's, on a timeout or a kill) stops it cleanly first."""
     with tempfile.TemporaryDirectory(prefix="mirror-") as folder:
         summary = Path(folder) / "summary.json"
-        process = subprocess.Popen(
-            [*command, "--summary", str(summary)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                print(line, end="", flush=True)  # the task's log
-            code = process.wait()
-        finally:
-            if process.poll() is None:
+        told = [*command, "--summary", str(summary)]
+        with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    print(line, end="", flush=True)  # the task's log
+                code = process.wait()
+            except BaseException:
                 process.send_signal(signal.SIGTERM)
                 try:
                     process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
+                raise
         return Ended(code, json.loads(summary.read_bytes()) if summary.exists() else {})
 
 
