@@ -187,6 +187,16 @@ def test_cron_starts_one_job_a_night() -> None:
     assert flags_in(shlex.split(command.split(">")[0])) <= flags_of("sync")
 
 
+def test_crontab_takes_the_file(tmp_path: Path) -> None:
+    crontab = tool("crontab", "apt-get install cron")
+    if "[-n] file" not in run(crontab, "-h").stderr:
+        pytest.skip("this crontab has no dry run")  # another's -n means something else
+    done = run(crontab, "-n", DEPLOY / "crontab")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "wrong").write_text(text("crontab").replace("17 4 * * *", "17 25 * * *"))
+    assert "bad hour" in run(crontab, "-n", tmp_path / "wrong").stderr
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_cron_mails_only_what_wants_somebody(bin_dir: Path, tmp_path: Path, code: int) -> None:
     _, _, command = cron_line()
