@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -362,7 +363,7 @@ def test_airflow_decides_by_exit_code_and_summary(
 ) -> None:
     for name, value in environ(bin_dir, code).items():
         monkeypatch.setenv(name, value)
-    ended = dag.run()
+    ended = dag.Run()()
     assert (ended.code, ended.summary["exit_code"]) == (code, code)
     decided = dag.decide(ended)
     assert decided.verdict == verdict
@@ -373,9 +374,27 @@ def test_airflow_decides_by_exit_code_and_summary(
 
 
 def test_airflow_takes_a_run_that_was_killed_and_wrote_nothing(dag: ModuleType) -> None:
-    ended = dag.run(["/bin/sh", "-c", "kill -9 $$"])
+    ended = dag.Run(["/bin/sh", "-c", "kill -9 $$"])()
     assert (ended.code, ended.summary) == (-9, {})
     assert dag.decide(ended).verdict == "retry"
+
+
+def test_a_run_does_not_outlive_its_airflow_task(
+    dag: ModuleType, bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ(bin_dir, "stay").items():
+        monkeypatch.setenv(name, value)
+    os.mkfifo(tmp_path / "up")
+    started = dag.Run()
+
+    def kill() -> None:
+        (tmp_path / "up").read_text()
+        started.stop()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert started().code == ExitCode.SIGTERM
+    killer.join()
 
 
 def test_airflow_names_what_failed_but_not_thousands(

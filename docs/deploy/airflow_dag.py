@@ -58,25 +58,33 @@ def decide(ended: Ended) -> Decision:
     return Decision("retry", f"exit code {code}: {reason or 'see the log'}")
 
 
-def run(command: Sequence[str] = SYNC) -> Ended:
-    """Run mirror to its end. An exception meanwhile (Airflow's, on a timeout or a kill) stops it cleanly first."""
-    with tempfile.TemporaryDirectory(prefix="mirror-") as folder:
-        summary = Path(folder) / "summary.json"
-        told = [*command, "--summary", str(summary)]
-        with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert process.stdout is not None
-            try:
-                for line in process.stdout:
-                    print(line, end="", flush=True)  # the task's log
-                code = process.wait()
-            except BaseException:
-                process.send_signal(signal.SIGTERM)
+class Run:
+    """One run of mirror. It can be stopped meanwhile, also from a signal's handler: that takes two seconds."""
+
+    def __init__(self, command: Sequence[str] = SYNC) -> None:
+        self.command = command
+        self.process: subprocess.Popen[str] | None = None
+
+    def __call__(self) -> Ended:
+        """Run it to its end. An exception meanwhile (Airflow's, when the time is up) stops it first."""
+        with tempfile.TemporaryDirectory(prefix="mirror-") as folder:
+            summary = Path(folder) / "summary.json"
+            told = [*self.command, "--summary", str(summary)]
+            with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+                self.process = process
+                assert process.stdout is not None
                 try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                raise
-        return Ended(code, json.loads(summary.read_bytes()) if summary.exists() else {})
+                    for line in process.stdout:
+                        print(line, end="", flush=True)  # the task's log
+                    code = process.wait()
+                except BaseException:
+                    self.stop()
+                    raise
+            return Ended(code, json.loads(summary.read_bytes()) if summary.exists() else {})
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
 
 
 def failed(command: Sequence[str] = FAILED) -> str:
@@ -88,30 +96,21 @@ def failed(command: Sequence[str] = FAILED) -> str:
 # Asked, not tried: an ImportError within Airflow itself must be seen as one.
 if importlib.util.find_spec("airflow") is not None:
     if importlib.util.find_spec("airflow.sdk") is not None:  # Airflow 3
-        from airflow.sdk import dag, task
+        from airflow.sdk import DAG, BaseOperator
         from airflow.sdk.exceptions import AirflowException, AirflowFailException
     else:
-        from airflow.decorators import dag, task
+        from airflow import DAG
         from airflow.exceptions import AirflowException, AirflowFailException
+        from airflow.models import BaseOperator
 
-    @dag(
-        schedule="17 2 * * *",
-        start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-        catchup=False,  # a run looks at all of the history that it does not know: there is nothing to fill in
-        max_active_runs=1,
-        tags=["mirror"],
-        doc_md=__doc__,
-    )
-    def mirror_sync() -> None:
-        @task(
-            retries=4,
-            retry_delay=datetime.timedelta(minutes=5),
-            retry_exponential_backoff=True,
-            max_retry_delay=datetime.timedelta(hours=1),
-            execution_timeout=datetime.timedelta(hours=5),
-        )
-        def sync() -> dict[str, Any]:
-            ended = run()
+    class MirrorSync(BaseOperator):
+        """An operator of its own, because only that is told when the task is killed: a run must not outlive it."""
+
+        _run: Run | None = None
+
+        def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
+            self._run = Run()
+            ended = self._run()
             verdict, reason = decide(ended)
             if verdict == "retry":
                 raise AirflowException(reason)
@@ -120,6 +119,24 @@ if importlib.util.find_spec("airflow") is not None:
             print(reason)
             return {"exit_code": ended.code, **ended.summary}
 
-        sync()
+        def on_kill(self) -> None:
+            if self._run is not None:
+                self._run.stop()
 
-    mirror_sync()
+    with DAG(
+        "mirror_sync",
+        schedule="17 2 * * *",
+        start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        catchup=False,  # a run looks at all of the history that it does not know: there is nothing to fill in
+        max_active_runs=1,
+        tags=["mirror"],
+        doc_md=__doc__,
+    ):
+        MirrorSync(
+            task_id="sync",
+            retries=4,
+            retry_delay=datetime.timedelta(minutes=5),
+            retry_exponential_backoff=True,
+            max_retry_delay=datetime.timedelta(hours=1),
+            execution_timeout=datetime.timedelta(hours=5),
+        )
