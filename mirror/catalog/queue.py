@@ -139,13 +139,16 @@ def due(connection: sqlite3.Connection, which: Due, state: PromptState, after: i
 
 
 def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[GivenUp]:
-    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``."""
+    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``.
+
+    One that was tried once only is not given up: the clock may have been set meanwhile.
+    """
     now = time.time()
     return [
         GivenUp(PromptId(prompt_id), state, now - first_seen)
         for prompt_id, state, first_seen in connection.execute(
             "UPDATE prompts SET given_up = :now, changed = :now WHERE state IN ('unresolved', 'pending', 'partial')"  # noqa: S608
-            f" AND run = :run AND given_up IS NULL AND first_seen < :before AND {_OPEN}"
+            f" AND run = :run AND given_up IS NULL AND tries > 1 AND first_seen < :before AND {_OPEN}"
             " RETURNING prompt_id, state, first_seen",
             {**which.parameters(), "now": now, "before": before},
         ).fetchall()
