@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,22 @@ from mirror.observers.progress import Progress
 from mirror.observers.tally import Tally, render
 from mirror.run import Result
 from mirror.settings import FetchOptions, Settings
-from mirror.sources import Batch
-from mirror.sources.args import from_iterable
-from mirror.sources.file import from_file
-from mirror.sources.stdin import from_stdin
+from mirror.sources.inputs import FORMATS, Reading, ids_of, is_local
 from mirror.times import now
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("-i", "--input", "inputs", multiple=True, metavar="FILE|-", help="Read ids, one a line; - is stdin.")
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FILE|-",
+    help="Read ids from a file (text, .csv, .tsv, .jsonl, .parquet; .gz, .zst), from s3://BUCKET/KEY or - (stdin).",
+)
+@click.option("--column", metavar="NAME|N", help="Which column of a table holds the ids [promptId, prompt_id, id].")
+@click.option("--input-format", type=click.Choice(FORMATS), help="The format of each -i, whatever its name says.")
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
 @click.option("--s3", metavar="s3://BUCKET/PREFIX", help="Put everything into this bucket, too.")
 @click.option("--s3-endpoint", metavar="URL", help="The store, if it is not AWS.")
@@ -70,7 +75,7 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
     if summary is not None and not os.access(summary.parent, os.W_OK):
         raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
     for name in inputs:
-        if name != "-" and not os.access(name, os.R_OK):
+        if is_local(name) and not os.access(name, os.R_OK):
             raise ConfigError(f"-i {name}: cannot be read: is it there, and yours to read?")
     options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__})
     command = _Fetch(settings, options, ids, inputs, flags)
@@ -92,6 +97,7 @@ class _Fetch:
         self._options = options
         self._ids = ids
         self._inputs = inputs
+        self._reading = Reading(settings=settings, column=flags["column"], format=flags["input_format"])
         self._json: bool = flags["as_json"]
         self._quiet: bool = flags["quiet"]
         self._summary: Path | None = flags["summary"]
@@ -136,7 +142,8 @@ class _Fetch:
         return code
 
     async def _fetch(self, mirror: Mirror) -> None:
-        results = mirror.results(self._source(), self._options, want_manifests=self._json)
+        source = ids_of(self._ids, self._inputs, self._reading, on_bad_line=self._bad_line, observer=self._log)
+        results = mirror.results(source, self._options, want_manifests=self._json)
         async with contextlib.aclosing(results):
             async for result in results:
                 data = self._line(result)
@@ -149,18 +156,6 @@ class _Fetch:
             return encode_line(result.manifest) if result.manifest is not None else b""
         lines = [f"{result.prompt_id}\t{asset.name}\t{asset.identity}\n" for asset in result.planned]
         return "".join(lines).encode()
-
-    async def _source(self) -> AsyncGenerator[Batch, None]:
-        """The ids of the command line first, then those of each input in turn."""
-        sources = [from_iterable(self._ids)] if self._ids else []
-        sources += [
-            from_stdin(on_bad_line=self._bad_line) if name == "-" else from_file(name, on_bad_line=self._bad_line)
-            for name in self._inputs
-        ]
-        for source in sources:
-            async with contextlib.aclosing(source):
-                async for batch in source:
-                    yield batch
 
     def _bad_line(self, message: str) -> None:
         self._log(Noted(level="warning", message=message))
