@@ -77,7 +77,7 @@ def bin_dir(tmp_path: Path) -> Path:
         "#!/bin/sh\n"
         f'printf "%s\\n" "$@" >>{tmp_path}/arguments\n'
         'echo "the log of $1" >&2\n'
-        'if [ "$1" = status ]; then printf "abc\\tpartial\\tGone: it is gone\\n"; exit 0; fi\n'
+        'if [ "$1" = status ]; then printf "abc\\t# partial: Gone: it is gone\\n"; exit 0; fi\n'
         'while [ $# -gt 0 ]; do if [ "$1" = --summary ]; then cp "$SUMMARY" "$2"; fi; shift; done\n'
         f'if [ "$CODE" = stay ]; then trap "exit 143" TERM; echo up >{tmp_path}/up; while :; do sleep 0.05; done; fi\n'
         "exit $CODE\n"
@@ -402,7 +402,7 @@ def test_airflow_names_what_failed_but_not_thousands(
 ) -> None:
     for name, value in environ(bin_dir, 0).items():
         monkeypatch.setenv(name, value)
-    assert dag.failed() == "abc\tpartial\tGone: it is gone"
+    assert dag.failed() == "abc\t# partial: Gone: it is gone"
     assert dag.failed(["seq", "100"]).splitlines()[-2:] == ["20", "… and 80 more"]
 
 
