@@ -27,7 +27,9 @@ import yaml
 from mirror.cli import cli
 from mirror.config import load
 from mirror.errors import ExitCode
+from mirror.events import RunFinished, RunStarted
 from mirror.models import Summary
+from mirror.observers.metrics import Metrics
 from mirror.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,11 +39,6 @@ GOOD = {ExitCode.OK, ExitCode.PENDING}
 
 COMING = {"sync": {"--wait-lock"}, "verify": {"--repair"}}
 """Flags that the contract promises and the command line does not have yet."""
-
-METRICS = {
-    *("mirror_last_success_timestamp_seconds", "mirror_last_run_timestamp_seconds", "mirror_last_exit_code"),
-    *("mirror_prompts", "mirror_retries_total"),
-}
 
 
 def text(name: str) -> str:
@@ -77,7 +74,7 @@ def bin_dir(tmp_path: Path) -> Path:
         "#!/bin/sh\n"
         f'printf "%s\\n" "$@" >>{tmp_path}/arguments\n'
         'echo "the log of $1" >&2\n'
-        'if [ "$1" = status ]; then printf "abc\\tpartial\\tGone: it is gone\\n"; exit 0; fi\n'
+        'if [ "$1" = status ]; then printf "abc\\t# partial: Gone: it is gone\\n"; exit 0; fi\n'
         'while [ $# -gt 0 ]; do if [ "$1" = --summary ]; then cp "$SUMMARY" "$2"; fi; shift; done\n'
         f'if [ "$CODE" = stay ]; then trap "exit 143" TERM; echo up >{tmp_path}/up; while :; do sleep 0.05; done; fi\n'
         "exit $CODE\n"
@@ -402,7 +399,7 @@ def test_airflow_names_what_failed_but_not_thousands(
 ) -> None:
     for name, value in environ(bin_dir, 0).items():
         monkeypatch.setenv(name, value)
-    assert dag.failed() == "abc\tpartial\tGone: it is gone"
+    assert dag.failed() == "abc\t# partial: Gone: it is gone"
     assert dag.failed(["seq", "100"]).splitlines()[-2:] == ["20", "… and 80 more"]
 
 
@@ -422,9 +419,17 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_alerts_ask_for_metrics_that_exist_and_name_a_place_to_read_on() -> None:
+def metrics(folder: Path) -> set[str]:
+    """The names of all that a run writes."""
+    written = Metrics(folder / "mirror.prom")
+    written(RunStarted(run_id="r", root="/archive", started_at="2026-01-29T13:54:20Z"))
+    written(RunFinished(seconds=1.0, exit_code=0, fatal=None, unfinished=0))
+    return set(re.findall(r"^# TYPE (\w+)", (folder / "mirror.prom").read_text(), re.MULTILINE))
+
+
+def test_alerts_ask_for_metrics_that_exist_and_name_a_place_to_read_on(tmp_path: Path) -> None:
     found = {name for rule in rules() for name in re.findall(r"\bmirror_\w+", rule["expr"])}
-    assert found <= METRICS
+    assert found <= metrics(tmp_path)
     places = anchors((DOCS / "operations.md").read_text("utf-8"))
     for rule in rules():
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
@@ -446,14 +451,14 @@ def test_promtool_takes_the_alerts_and_they_fire_when_they_should(tmp_path: Path
 ONCE = {
     "mirror_last_run_timestamp_seconds": "0x300",
     "mirror_last_success_timestamp_seconds": "0x300",
-    "mirror_last_exit_code": "0x300",
+    "mirror_last_run_exit_code": "0x300",
 }
 """It ran at the epoch, well, and never again. A value each ten minutes."""
 
 NIGHTS = {
     "mirror_last_run_timestamp_seconds": "0+600x600",
     "mirror_last_success_timestamp_seconds": "0+600x600",
-    "mirror_last_exit_code": "5x60 4x60 3x400",
+    "mirror_last_run_exit_code": "5x60 4x60 3x400",
     'mirror_prompts{state="pending"}': "80+1x600",
     'mirror_prompts{state="complete"}': "80+10x600",
     'node_filesystem_avail_bytes{mountpoint="/var/lib/mirror"}': "1000-2x600",
@@ -475,8 +480,11 @@ FIRING: list[tuple[dict[str, str], dict[int, set[str]]]] = [
     ({}, {2: {"MirrorMetricsGone"}}),
     (
         {**ONCE, "mirror_last_success_timestamp_seconds": "0+600x300", "mirror_last_run_timestamp_seconds": "0+600x300"}
-        | {'mirror_retries_total{cause="Truncated"}': "900x300", 'mirror_retries_total{cause="Stalled"}': "200x300"},
-        {24: set(), 26: {"MirrorRetriesMany"}},
+        | {
+            'mirror_retries_total{cause="Truncated"}': "5000+9x300",
+            'mirror_retries_total{cause="Stalled"}': "5000x300",
+        },
+        {15: set(), 26: {"MirrorRetriesMany"}},
     ),
 ]
 """Series, and which alerts fire after so many hours."""
