@@ -17,7 +17,7 @@ PACKAGE = Path(mirror.__file__).parent
 
 FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
-    ("rules and tools of one kind each", "addresses agenda digests limits media names observers.text"),
+    ("rules and tools of one kind each", "addresses agenda digests limits media names observers.text sampling"),
     ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
@@ -53,11 +53,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the bucket's sink", "stores.s3.sink"),
     ("the bucket", "stores.s3.store"),
     ("the destinations of a run", "places"),
-    ("to every place the cheapest way; what is where", "delivery stock"),
+    ("to every place the cheapest way; what is where, and whether it is sound", "checks delivery stock"),
     ("what a run's parts share", "run"),
     ("a prompt's files", "obtain"),
-    ("one prompt; all manifests", "audit preview verify visit"),
-    ("all prompts", "pipeline"),
+    ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
+    ("all prompts; what is flawed", "pipeline repair"),
     ("the public API", "client"),
     ("a service and a bucket to show it with", "demo.origin demo.bucket demo.swift"),
     ("the demo's script", "demo.show"),

@@ -72,7 +72,7 @@ def fetch(ctx: click.Context, /, ids: tuple[str, ...], inputs: tuple[str, ...], 
     for name in inputs:
         if name != "-" and not os.access(name, os.R_OK):
             raise ConfigError(f"-i {name}: cannot be read: is it there, and yours to read?")
-    options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__})
+    options = FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__ if key in flags})
     command = _Fetch(settings, options, ids, inputs, flags)
     return run_until_signal(command.run, command.stopped)
 

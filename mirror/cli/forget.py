@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from mirror import audit
 from mirror.catalog import Catalog
-from mirror.cli.common import prompt_ids, s3_flags, settings_for
+from mirror.cli.common import open_disk, prompt_ids, run_command, s3_flags, settings_for, wait_lock_flag
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
@@ -23,21 +21,24 @@ from mirror.settings import Settings
 @click.option(
     "--delete", is_flag=True, help="Delete manifest and files, too, wherever they are. This cannot be undone."
 )
+@wait_lock_flag
 @s3_flags
 @click.pass_context
-def forget(ctx: click.Context, /, ids: tuple[str, ...], root: str | None, delete: bool, **s3: str) -> int:
+def forget(
+    ctx: click.Context, /, ids: tuple[str, ...], root: str | None, delete: bool, wait_lock: float | None, **s3: str
+) -> int:
     """Remove prompts from the catalog; a later fetch starts from what is on disk then."""
     settings = settings_for(ctx, {"root": root, **s3})
     if not catalog_path(settings).exists():
         raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
-    return asyncio.run(_forget(settings, prompt_ids(ids), delete=delete))
+    return run_command(lambda: _forget(settings, prompt_ids(ids), delete=delete, wait_lock=wait_lock))
 
 
-async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool) -> int:
+async def _forget(settings: Settings, ids: list[PromptId], *, delete: bool, wait_lock: float | None) -> ExitCode:
     places = open_places(settings)
     code = ExitCode.OK
     try:
-        places.disk.open()
+        await open_disk(places, wait_lock)
         catalog = Catalog.open(catalog_path(settings))
         try:
             for prompt_id in ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.catalog import Catalog, PromptRecord
+from mirror.catalog import Catalog, PromptRecord, in_pages
 from mirror.cli.common import prompt_ids, settings_for, write_stdout
 from mirror.client import catalog_path
 from mirror.errors import ConfigError, ExitCode
@@ -42,14 +43,14 @@ async def _status(path: Path, ids: list[PromptId], *, failed: bool, as_json: boo
         if not ids and not failed:
             _print_counts(await catalog.counts(), as_json=as_json)
             return ExitCode.OK
-        wanted = ids or await catalog.prompt_ids(failed=True)
         unknown = False
-        for start in range(0, len(wanted), _PAGE):
-            page = wanted[start : start + _PAGE]
-            known = await catalog.records(page)
-            unknown = unknown or len(known) < len(set(page))
-            lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
-            write_stdout("".join(lines).encode())
+        pages = in_pages(ids, _PAGE) if ids else catalog.prompt_ids(failed=True, page=_PAGE)
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                known = await catalog.records(page)
+                unknown = unknown or len(known) < len(set(page))
+                lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
+                write_stdout("".join(lines).encode())
         return ExitCode.INCOMPLETE if unknown else ExitCode.OK
     finally:
         await catalog.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import Any
 
@@ -248,6 +248,16 @@ class S3Store:
 
         there = await asyncio.gather(*map(look, files))
         return [file for file, is_there in zip(files, there, strict=True) if is_there]
+
+    async def keys(self) -> AsyncGenerator[list[str], None]:
+        """All keys under the prefix, in pages of at most a thousand: a request each."""
+        more: dict[str, str] = {}
+        while True:
+            answer = await self._control.call("ListObjectsV2", Prefix=self.objects.key(""), **more)
+            yield [each["Key"] for each in answer.get("Contents", ())]
+            if not answer.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""
