@@ -13,8 +13,6 @@ from mirror.catalog import Catalog, PromptRecord
 from mirror.errors import ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
-from mirror.stores import Document
-from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store
@@ -68,8 +66,8 @@ async def _delete_from_bucket(bucket: S3Store | None, record: PromptRecord) -> l
     return await bucket.delete(objects)
 
 
-async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:
-    """Make the catalog again from the manifests under the root.
+async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
+    """Make the catalog again from the manifests under the root; where nothing is kept there, from the bucket's.
 
     A new file is filled beside the old one and takes its place at the end; the old one stays as ``….old``. What only
     the catalog knew does not come back: failures of prompts without a manifest, and how often they were tried.
@@ -83,14 +81,14 @@ async def rebuild(path: Path, store: LocalStore, *, durable: bool) -> Rebuilt:
     catalog = Catalog.open(fresh, durable=durable)
     prompts, unreadable = 0, []
     try:
-        for folder in store.folders():
-            content = store.read_manifest_now(folder)
-            record = record_from(Document(content=content), folder) if content is not None else None
-            if record is None:
-                unreadable.append(folder)
-                continue
-            await catalog.save_prompt(record, "")
-            prompts += 1
+        async for folders in places.folders():
+            for folder, document in zip(folders, await places.read_manifests(folders), strict=True):
+                record = record_from(document, folder) if document is not None else None
+                if record is None:
+                    unreadable.append(folder)
+                    continue
+                await catalog.save_prompt(record, "")
+                prompts += 1
     finally:
         await catalog.close()
     _take_the_place_of(path, fresh)

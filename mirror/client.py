@@ -7,27 +7,40 @@ import contextlib
 import queue
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from types import TracebackType
 
 from mirror.api import Api
 from mirror.catalog import Catalog
+from mirror.checks import Checked
 from mirror.config import require_api
 from mirror.custody import catalog_of
 from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.limits import shared_out
-from mirror.models import Manifest
+from mirror.models import Manifest, PromptId
 from mirror.pipeline import Emit, Pipeline
 from mirror.places import open_places
+from mirror.repair import Repair
 from mirror.run import Fetched, Result, Run
+from mirror.sampling import Sample
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
 from mirror.sync import Sync
 from mirror.times import now
+from mirror.verify import Verify
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
@@ -146,6 +159,41 @@ class Mirror:
             self._codes.add(error.exit_code)
             raise
 
+    async def repair(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        bucket: bool = False,
+        deep: bool = False,
+        sample: Sample | None = None,
+        wait_lock: float | None = None,
+    ) -> AsyncGenerator[Checked, None]:
+        """Verify these prompts (all that the catalog knows, without any), and fetch again what is missing or damaged.
+
+        Only those files are fetched, and only bytes with the SHA-256 of the manifest are accepted. With ``bucket`` it
+        is the bucket that is verified, and put right from the disk where that has the file; ``deep`` reads its objects.
+        ``wait_lock`` is for how many seconds to wait where another run holds the root.
+
+        Raises:
+            Unauthorized: the token is rejected.
+            Locked: another run holds the root.
+            StoreError, CatalogError: the archive cannot be worked on (any more).
+        """
+        options = FetchOptions(wait_lock=wait_lock)
+        async with self._open_catalog(options) as catalog:
+            verify = Verify(self._places, catalog, deep=deep, sample=sample)
+
+            async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
+                run = self._new_run(options, catalog, wanted)
+                pipeline = Pipeline(run, _dropped, workers=max(16, self._delivery.cap), want_manifests=False)
+                await pipeline.run(from_iterable(list(wanted)))
+
+            disk_too = self._places.wants_disk
+            repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=disk_too)
+            async with contextlib.aclosing(repair.run([PromptId(each) for each in ids])) as found:
+                async for checked in found:
+                    yield checked
+
     async def _drain(
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
     ) -> AsyncGenerator[Result, None]:
@@ -182,7 +230,7 @@ class Mirror:
             return
         async with self._opening:
             if self._catalog is None:
-                await asyncio.to_thread(self._places.disk.open)
+                await self._places.disk.open_when_free(options.wait_lock, self._note)
                 opened = catalog_of(self.settings, self._places, self._observer)
                 self._catalog = await self._held.enter_async_context(opened)
         yield self._catalog
@@ -190,11 +238,29 @@ class Mirror:
     async def _run(
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
     ) -> None:
-        run_id = secrets.token_hex(8)
-        self._observer(RunStarted(run_id=run_id, root=self._places.shown, started_at=now()))
+        run = self._new_run(options, catalog)
+        self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
+        workers = max(16, self._delivery.cap)
+        night = Sync(run, self.settings, source) if isinstance(source, SyncOptions) else None
+        told = emit if night is None else night.judging(emit)
+        self._pipeline = Pipeline(run, told, workers=workers, want_manifests=want_manifests)
+        if isinstance(source, SyncOptions):
+            assert night is not None
+            async with contextlib.aclosing(night.batches()) as batches:
+                await self._pipeline.run(batches)
+            self._codes.add(await night.end())
+        else:
+            await self._pipeline.run(source)
+        if self._pipeline.stopped_by_time:
+            self._codes.add(ExitCode.INCOMPLETE)
+            self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
+
+    def _new_run(
+        self, options: FetchOptions, catalog: Catalog, repair: Mapping[PromptId, frozenset[str]] | None = None
+    ) -> Run:
         token = self.settings.api.token
-        run = Run(
-            run_id=run_id,
+        return Run(
+            run_id=secrets.token_hex(8),
             options=options,
             api=self._api,
             places=self._places,
@@ -204,24 +270,15 @@ class Mirror:
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
             slots=asyncio.Semaphore(2 * self._delivery.cap),
             inflight=self._inflight,
+            repair=repair,
         )
-        workers = max(16, self._delivery.cap)
-        if isinstance(source, SyncOptions):
-            sync = Sync(run, self.settings, source)
 
-            async def judged(result: Result) -> None:
-                await emit(sync.judged(result))
+    def _note(self, message: str) -> None:
+        self._observer(Noted(level="warning", message=message))
 
-            self._pipeline = Pipeline(run, judged, workers=workers, want_manifests=want_manifests)
-            async with contextlib.aclosing(sync.batches()) as batches:
-                await self._pipeline.run(batches)
-            self._codes.add(await sync.end())
-        else:
-            self._pipeline = Pipeline(run, emit, workers=workers, want_manifests=want_manifests)
-            await self._pipeline.run(source)
-        if self._pipeline.stopped_by_time:
-            self._codes.add(ExitCode.INCOMPLETE)
-            self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
+
+async def _dropped(_: Result) -> None:
+    """The files themselves are looked at."""
 
 
 def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None = None) -> Iterator[Manifest]:

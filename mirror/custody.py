@@ -43,9 +43,11 @@ def catalog_path(settings: Settings) -> Path:
 
 @contextlib.asynccontextmanager
 async def catalog_of(
-    settings: Settings, places: Places, observer: Observer, mode: Mode = "write"
+    settings: Settings, places: Places, observer: Observer, mode: Mode = "write", *, anew: bool = False
 ) -> AsyncIterator[Catalog]:
     """The catalog of an archive, open. For ``write`` the caller holds the root's lock.
+
+    ``anew`` makes one that stands in the bucket from the manifests, whatever is there.
 
     Raises:
         CatalogError, StoreError: it cannot be worked with; or, at the end, not be put back (its file stays then).
@@ -62,7 +64,7 @@ async def catalog_of(
             yield catalog
         return
     custody = _InBucket(places, places.bucket, path, observer)
-    async with custody.taken(mode) as catalog:
+    async with custody.taken(mode, anew=anew) as catalog:
         yield catalog
 
 
@@ -76,14 +78,18 @@ class _InBucket:
         self._etag: str | None = None
 
     @contextlib.asynccontextmanager
-    async def taken(self, mode: Mode) -> AsyncIterator[Catalog]:
+    async def taken(self, mode: Mode, *, anew: bool) -> AsyncIterator[Catalog]:
         await self._places.ready()
         if mode != "write":
             async with self._to_look_at() as catalog:
                 yield catalog
             return
         taken = self._beside("taken")
-        is_there = await self._take(taken)
+        if anew:
+            _remove(self._path)
+            found = await self._bucket.objects.find(self._key)
+            self._etag = found.etag if found is not None else None
+        is_there = not anew and await self._take(taken)
         catalog = await asyncio.to_thread(Catalog.open, self._path, durable=False)
         try:
             if is_there:
@@ -173,7 +179,7 @@ class _InBucket:
     async def _rebuild(self, catalog: Catalog) -> None:
         came_back = await fill_from_bucket(catalog, self._places)
         if came_back:
-            self._note(f"the bucket has no catalog: {came_back} prompts came back from its manifests")
+            self._note(f"the catalog was made again: {came_back} prompts came back from the bucket's manifests")
 
     def _beside(self, suffix: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{suffix}")

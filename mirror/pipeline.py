@@ -132,7 +132,7 @@ class Pipeline:
 
     async def _complete_and_there(self, known: dict[PromptId, PromptRecord]) -> list[PromptId]:
         """The prompts for which nothing is left to do: all that is wanted is stored, and is there."""
-        if self._run.options.refresh:
+        if self._run.options.refresh or self._run.repair is not None:
             return []
         done = [record for record in known.values() if self._is_done(record)]
         places = self._run.places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,6 +17,9 @@ from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store
+
+
+_PAGE = 500
 
 
 class Where(Struct, frozen=True):
@@ -51,6 +54,18 @@ class Places:
         """The bucket is opened by the first who has work for it: a run with nothing to do asks nobody."""
         if self.bucket is not None:
             await self.bucket.open()
+
+    async def folders(self) -> AsyncGenerator[list[str], None]:
+        """The names of all folders that could be a prompt's, in pages, from where files go first."""
+        if self.wants_disk:
+            names = list(await self.disk.disk.run(lambda: list(self.disk.folders())))
+            for start in range(0, len(names), _PAGE):
+                yield names[start : start + _PAGE]
+            return
+        assert self.bucket is not None
+        await self.ready()
+        async for page in self.bucket.folders():
+            yield page
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         """Each folder's manifest, from where files go first, else from the other place."""

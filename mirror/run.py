@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mirror.api import Api
@@ -28,7 +29,10 @@ Fetched = tuple[str, Failure] | None
 
 @dataclass(frozen=True)
 class Run:
-    """What all visits of a run work with. ``inflight`` are the files that one of them fetches right now."""
+    """What all visits of a run work with. ``inflight`` are the files that one of them fetches right now.
+
+    ``repair`` limits the run to these files of these prompts, by identity: nothing else is fetched.
+    """
 
     run_id: str
     options: FetchOptions
@@ -40,6 +44,11 @@ class Run:
     secrets: tuple[str, ...]
     slots: asyncio.Semaphore
     inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
+    repair: Mapping[PromptId, frozenset[str]] | None = None
+
+    def may_fetch(self, prompt_id: PromptId, identity: str) -> bool:
+        """Whether a file is one that this run is for."""
+        return self.repair is None or identity in self.repair.get(prompt_id, frozenset())
 
     async def stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
         """Which of these files this run has stored already: for each, a folder and the file's entry."""

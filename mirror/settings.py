@@ -35,6 +35,10 @@ Duration = Annotated[
 """Seconds: a number, or a string such as ``"90s"``, ``"30m"``, ``"1h30m"``."""
 
 
+FOREVER = 1e9
+"""The longest duration, some thirty years."""
+
+
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
 
@@ -177,7 +181,8 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     ``only`` limits the run to files of one role (``"origin"`` or ``"thumbnail"``); ``wait`` is how many seconds a task
     that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never);
     ``refresh`` asks the API again for what is complete; ``retry_failed`` tries again what failed for good;
-    ``dry_run`` asks the API and changes nothing.
+    ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to wait where another run holds
+    the root (None: not at all; :data:`FOREVER`: as long as it takes).
     """
 
     only: Literal["origin", "thumbnail"] | None = None
@@ -186,3 +191,4 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     refresh: bool = False
     retry_failed: bool = False
     dry_run: bool = False
+    wait_lock: Duration | None = None

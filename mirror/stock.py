@@ -8,7 +8,7 @@ from mirror.catalog import PromptRecord
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, ManifestFile, Placed, PromptState
 from mirror.places import Places
-from mirror.stores import Wanted
+from mirror.stores import Document, Wanted
 
 
 class Stock:
@@ -50,6 +50,14 @@ class Stock:
         if document is None:
             return None
         self.placed = document.placed or self.placed
+        manifest = self._ours(document)
+        if manifest is None and document.placed is None and self._places.bucket is not None:
+            [document] = await self._places.bucket.read_manifests([self._record.folder])
+            manifest = self._ours(document) if document is not None else None
+            self.has_manifest = False  # the one on disk is to be written anew
+        return manifest
+
+    def _ours(self, document: Document) -> Manifest | None:
         manifest = decode_if_sound(document.content)
         return manifest if manifest is not None and manifest.prompt_id == self._record.prompt_id else None
 

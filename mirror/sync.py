@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from mirror.catalog import Due, Found
 from mirror.errors import ApiError, ExitCode, Severity
@@ -18,6 +18,8 @@ from mirror.sources import Batch
 from mirror.walk import Walk
 
 BATCH = 200
+
+Emit = Callable[[Result], Awaitable[None]]
 
 
 class Sync:
@@ -97,11 +99,14 @@ class Sync:
 
     # What became of it -------------------------------------------------------------------------
 
-    def judged(self, result: Result) -> Result:
-        """What failed upstream, or is not known there, is told and makes no night red."""
-        if result.state in (PromptState.FAILED, PromptState.UNKNOWN) and result.code is ExitCode.INCOMPLETE:
-            return dataclasses.replace(result, code=ExitCode.OK)
-        return result
+    def judging(self, emit: Emit) -> Emit:
+        """Hands results on; what failed upstream, or is not known there, is told and makes no night red."""
+
+        async def judged(result: Result) -> None:
+            told = result.state in (PromptState.FAILED, PromptState.UNKNOWN)
+            await emit(dataclasses.replace(result, code=ExitCode.OK) if told else result)
+
+        return judged
 
     async def end(self) -> ExitCode:
         """Give up what has been unfinished for too long; the exit code for that and for the history."""

@@ -1,202 +1,245 @@
-"""Compares what the manifests say with what is there: on disk by hashing, in the bucket by the store's checksums."""
+"""Compares what should be there with what is: all prompts or some, many files at once, each told as it is done."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Iterator, Sequence
+from functools import partial
 
-from msgspec import UNSET, Struct
-
-from mirror.catalog import Catalog
-from mirror.digests import Digests
-from mirror.errors import MirrorError, Severity
-from mirror.manifests.document import decode_if_sound, says_more
-from mirror.models import ManifestFile, PromptId, PromptState
+from mirror.catalog import Catalog, PromptRecord, in_pages
+from mirror.checks import BucketChecks, Checked, Checks, DiskChecks, Expected
+from mirror.errors import ConfigError
+from mirror.manifests.document import decode_if_sound
+from mirror.models import Manifest, ManifestFile, PromptId, PromptState
 from mirror.places import Places
-from mirror.stores import MANIFEST, Document
+from mirror.sampling import Sample
+from mirror.stores import MANIFEST
 
-if TYPE_CHECKING:
-    from mirror.stores.s3.objects import Found
-
-_PAGE = 200
+_PAGE = 100
 _AT_ONCE = 16
+_FILES_AT_ONCE = 64
 
+Key = tuple[str, str | None]
+"""A promptId and a file's identity; None for the manifest."""
 
-class Checked(Struct, frozen=True, kw_only=True):
-    """What was found of one file: ``flaw`` is None where all is well, else ``missing``, ``damaged`` or ``unreadable``.
-
-    ``where`` is the path on disk, or the object's URL.
-    """
-
-    prompt_id: str
-    where: str
-    bytes: int = 0
-    flaw: str | None = None
-    detail: str = ""
+Job = Callable[[], Awaitable[list[Checked]]]
 
 
 class Verify:
-    """``deep`` reads every object back; without it the store's own checksums are compared."""
+    """What should be there is what the manifest says, and what the catalog says was stored once.
 
-    def __init__(self, places: Places, catalog: Catalog, *, deep: bool = False) -> None:
+    ``deep`` reads every object of a bucket back; without it the store's own checksums are compared. With a ``sample``
+    only its files are looked at, and only the manifests of their prompts.
+    """
+
+    def __init__(self, places: Places, catalog: Catalog, *, deep: bool = False, sample: Sample | None = None) -> None:
         self._places = places
         self._catalog = catalog
         self._deep = deep
+        self._sample = sample
 
-    async def on_disk(self, prompt_ids: Sequence[PromptId] = ()) -> AsyncGenerator[Checked, None]:
-        """Every file of these prompts (of all, without any), hashed.
+    async def on_disk(
+        self, prompt_ids: Sequence[PromptId] = (), only: Container[Key] | None = None
+    ) -> AsyncGenerator[Checked, None]:
+        """Every file of these prompts (of all, without any), hashed, in the order in which they are done.
+
+        What nobody names is told, too: in the folders of these prompts, and where all are looked at, folders that
+        belong to none. With ``only`` nothing but these files is looked at.
 
         Raises:
             CatalogError, StoreError: nothing more can be checked.
         """
-        async for checked in self._each(
-            prompt_ids, self._disk_file, self._disk_manifest, self._places.disk.read_manifests
-        ):
-            yield checked
+        checks = DiskChecks(self._places.disk)
+        try:
+            async with contextlib.aclosing(self._each(checks, prompt_ids, only)) as found:
+                async for checked in found:
+                    yield checked
+        finally:
+            checks.close()
 
-    async def in_bucket(self, prompt_ids: Sequence[PromptId] = ()) -> AsyncGenerator[Checked, None]:
+    async def in_bucket(
+        self, prompt_ids: Sequence[PromptId] = (), only: Container[Key] | None = None
+    ) -> AsyncGenerator[Checked, None]:
         """The same of the bucket."""
+        if self._places.bucket is None:
+            raise ConfigError("no bucket is configured")
         await self._places.ready()
-        async for checked in self._each(
-            prompt_ids, self._bucket_file, self._bucket_manifest, self._places.read_manifests
-        ):
-            yield checked
-
-    async def _each(
-        self,
-        prompt_ids: Sequence[PromptId],
-        look: Callable[[str, str, ManifestFile], Awaitable[Checked]],
-        look_at_manifest: Callable[[str, str, bytes], Awaitable[Checked]],
-        read: Callable[[Sequence[str]], Awaitable[list[Document | None]]],
-    ) -> AsyncIterator[Checked]:
-        ids = prompt_ids or await self._catalog.prompt_ids()
-        room = asyncio.Semaphore(_AT_ONCE)
-
-        async def held(checked: Awaitable[Checked]) -> Checked:
-            async with room:
-                return await checked
-
-        for page in _pages(ids):
-            checks: list[Awaitable[Checked]] = []
-            async for prompt_id, folder, content in self._manifests(page, read):
-                manifest = decode_if_sound(content)
-                if content is None or manifest is None:
-                    flaw = "missing" if content is None else "damaged"
-                    yield Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", flaw=flaw)
-                    continue
-                checks += [look(prompt_id, folder, file) for file in manifest.files]
-                checks.append(look_at_manifest(prompt_id, folder, content))
-            for checked in await asyncio.gather(*map(held, checks)):
+        checks = BucketChecks(self._places, self._places.bucket, deep=self._deep)
+        async with contextlib.aclosing(self._each(checks, prompt_ids, only)) as found:
+            async for checked in found:
                 yield checked
 
-    async def _manifests(
-        self, page: Sequence[PromptId], read: Callable[[Sequence[str]], Awaitable[list[Document | None]]]
-    ) -> AsyncIterator[tuple[str, str, bytes | None]]:
-        records = await self._catalog.records(page)
-        written = [
-            record
-            for record in (records[prompt_id] for prompt_id in page if prompt_id in records)
-            if record.state not in (PromptState.UNKNOWN, PromptState.UNRESOLVED) or record.stored()
+    async def _each(
+        self, checks: Checks, prompt_ids: Sequence[PromptId], only: Container[Key] | None
+    ) -> AsyncGenerator[Checked, None]:
+        if self._sample is not None and only is None:
+            self._sample.begin(await self._catalog.count_files(prompt_ids))
+        jobs = self._jobs(checks, prompt_ids, only)
+        async with contextlib.aclosing(jobs), contextlib.aclosing(_as_they_end(jobs)) as found:
+            async for checked in found:
+                yield checked
+        if not prompt_ids and only is None and self._sample is None:
+            async with contextlib.aclosing(self._strangers(checks)) as strange:
+                async for checked in strange:
+                    yield checked
+
+    # What is to be looked at -------------------------------------------------------------------
+
+    async def _jobs(
+        self, checks: Checks, prompt_ids: Sequence[PromptId], only: Container[Key] | None
+    ) -> AsyncGenerator[Job, None]:
+        pages = in_pages(prompt_ids, _PAGE) if prompt_ids else self._catalog.prompt_ids(page=_PAGE)
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                known = await self._catalog.records(page)
+                for prompt_id in page:
+                    if prompt_id not in known:
+                        yield partial(_unknown, prompt_id)
+                chosen = [
+                    (known[prompt_id], wanted)
+                    for prompt_id in page
+                    if prompt_id in known and (wanted := self._choice(known[prompt_id], only)) is not None
+                ]
+                documents = await checks.read_manifests([record.folder for record, _ in chosen])
+                batch: list[Expected] = []
+                for (record, wanted), document in zip(chosen, documents, strict=True):
+                    content = document.content if document is not None else None
+                    subject = _Subject(record, content)
+                    yield partial(subject.look_at_manifest, checks)
+                    if self._sample is None and only is None:
+                        yield partial(self._unexpected, checks, subject)
+                    for expected in subject.expected():
+                        if wanted(expected.file.url):
+                            batch.append(expected)
+                            if _is_full(batch, checks.batch):
+                                yield partial(checks.look, batch)
+                                batch = []
+                if batch:
+                    yield partial(checks.look, batch)
+
+    def _choice(self, record: PromptRecord, only: Container[Key] | None) -> Callable[[str], bool] | None:
+        """Which of a prompt's files to look at; None for a prompt with nothing to look at."""
+        stored = [file.identity for file in record.files if file.entry is not None]
+        if record.state in (PromptState.UNKNOWN, PromptState.UNRESOLVED) and not stored:
+            return None
+        if only is not None:
+            return lambda identity: (record.prompt_id, identity) in only
+        if self._sample is None:
+            return lambda _: True
+        taken = frozenset(identity for identity in stored if self._sample.takes_next())
+        return taken.__contains__ if taken else None
+
+    # What nobody names -------------------------------------------------------------------------
+
+    async def _unexpected(self, checks: Checks, subject: _Subject) -> list[Checked]:
+        found = [name for name in await checks.names(subject.folder) if name not in subject.paths]
+        if found:  # a run that is under way may have stored it this moment
+            fresh = (await self._catalog.records([subject.prompt_id])).get(subject.prompt_id)
+            late = _paths(fresh) if fresh is not None else set()
+            found = [name for name in found if name not in late]
+        return [
+            Checked(prompt_id=subject.prompt_id, where=f"{subject.folder}/{name}", flaw="unexpected") for name in found
         ]
-        for prompt_id in page:
-            if prompt_id not in records:
-                yield prompt_id, prompt_id, None
-        documents = await read([record.folder for record in written])
-        for record, document in zip(written, documents, strict=True):
-            yield record.prompt_id, record.folder, document.content if document is not None else None
 
-    # On disk -----------------------------------------------------------------------------------
+    async def _strangers(self, checks: Checks) -> AsyncGenerator[Checked, None]:
+        """What stands under the root, or the prefix, and is no prompt's that the catalog knows."""
+        async with contextlib.aclosing(checks.entries()) as pages:
+            async for page in pages:
+                records = await self._catalog.records_in(list({folder for folder, _, _ in page}))
+                keys = {record.folder: _keys(record) for record in records}
+                for folder, where, key in page:
+                    if folder not in keys or (key and key not in keys[folder]):
+                        owner = next((each.prompt_id for each in records if each.folder == folder), "")
+                        yield Checked(prompt_id=owner, where=where, flaw="unexpected")
 
-    async def _disk_file(self, prompt_id: str, folder: str, file: ManifestFile) -> Checked:
-        where = f"{folder}/{file.path}"
-        digests = Digests()
-        try:
-            async with contextlib.aclosing(self._places.disk.read(folder, file.path)) as blocks:
-                async for block in blocks:
-                    await self._places.disk.disk.run(digests.update, block)
-        except MirrorError as error:
-            if error.severity is Severity.FATAL:
-                raise
-            gone = isinstance(error.__cause__, FileNotFoundError)
-            return Checked(
-                prompt_id=prompt_id, where=where, flaw="missing" if gone else "unreadable", detail=str(error)
-            )
-        wrong = _difference(digests, file)
-        return Checked(
-            prompt_id=prompt_id, where=where, bytes=digests.at, flaw="damaged" if wrong else None, detail=wrong
-        )
 
-    async def _disk_manifest(self, prompt_id: str, folder: str, content: bytes) -> Checked:
-        return Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", bytes=len(content))
+class _Subject:
+    """A prompt: what its manifest and the catalog say that should be there."""
 
-    # In the bucket -----------------------------------------------------------------------------
+    def __init__(self, record: PromptRecord, content: bytes | None) -> None:
+        self.prompt_id = record.prompt_id
+        self.folder = record.folder
+        self._record = record
+        self._content = content
+        found = decode_if_sound(content)
+        self._manifest = found if found is not None and found.prompt_id == record.prompt_id else None
 
-    async def _bucket_file(self, prompt_id: str, folder: str, file: ManifestFile) -> Checked:
-        bucket = self._places.bucket
-        assert bucket is not None
-        if file.s3 is None or not bucket.owns(file.s3):
-            where = bucket.objects.where(bucket.objects.key(folder, file.path))
-            return Checked(prompt_id=prompt_id, where=where, flaw="missing", detail="the manifest names no object")
-        where = f"s3://{file.s3.bucket}/{file.s3.key}"
-        try:
-            found = await bucket.objects.find(file.s3.key)
-            if found is None:
-                return Checked(prompt_id=prompt_id, where=where, flaw="missing")
-            wrong = await self._compare(file, found)
-            if self._deep and not wrong:
-                wrong = _difference(await bucket.objects.read_back(file.s3.key, found, Digests()), file)
-        except MirrorError as error:
-            if error.severity is Severity.FATAL:
-                raise
-            return Checked(prompt_id=prompt_id, where=where, flaw="unreadable", detail=str(error))
-        size = found.size if wrong or not self._deep else file.bytes
-        return Checked(prompt_id=prompt_id, where=where, bytes=size, flaw="damaged" if wrong else None, detail=wrong)
+    async def look_at_manifest(self, checks: Checks) -> list[Checked]:
+        where = f"{self.folder}/{MANIFEST}"
+        if self._content is None:
+            return [Checked(prompt_id=self.prompt_id, where=where, flaw="missing")]
+        flaw = "it cannot be read" if self._manifest is None else self._contradiction(self._manifest)
+        if flaw:
+            return [Checked(prompt_id=self.prompt_id, where=where, flaw="damaged", detail=flaw)]
+        return [await checks.look_at_manifest(self.prompt_id, self.folder, self._content)]
 
-    async def _compare(self, file: ManifestFile, found: Found) -> str:
-        """What is wrong with an object; empty where nothing is."""
-        bucket = self._places.bucket
-        assert bucket is not None
-        assert file.s3 is not None
-        if found.size != file.bytes:
-            return f"{found.size} bytes, not {file.bytes}"
-        expected = {"checksum_sha256": file.s3.checksum_sha256, "checksum_crc64nvme": file.s3.checksum_crc64nvme}
-        known = {name: value for name, value in expected.items() if value not in (None, UNSET)}
-        if known and not any(getattr(found, name) for name in known):
-            found = await bucket.objects.with_attributes(file.s3.key, found)
-        for name, value in known.items():
-            told = getattr(found, name)
-            if told is not None:
-                return "" if told == value else f"its {name} is {told}, not {value}"
-        if bucket.objects.is_of(found, file.sha256):
-            return ""
-        if found.etag.strip('"') != file.s3.etag.strip('"'):
-            return f"its ETag is {found.etag}, not {file.s3.etag}: another object was put there"
+    def _contradiction(self, manifest: Manifest) -> str:
+        """The catalog remembers what was written: one flipped digit of a digest leaves a sound manifest."""
+        known = self._known()
+        for file in manifest.files:
+            ours = known.get(file.url)
+            if ours is not None and (ours.path, ours.bytes, ours.sha256) != (file.path, file.bytes, file.sha256):
+                return f"it says other of {file.path} than the catalog"
         return ""
 
-    async def _bucket_manifest(self, prompt_id: str, folder: str, content: bytes) -> Checked:
-        bucket = self._places.bucket
-        assert bucket is not None
-        where = bucket.objects.where(bucket.objects.key(folder, MANIFEST))
-        [document] = await bucket.read_manifests([folder])
-        if document is None:
-            return Checked(prompt_id=prompt_id, where=where, flaw="missing")
-        there, here = decode_if_sound(document.content), decode_if_sound(content)
-        same = there is not None and here is not None and says_more(there, here)
-        detail = "" if same else "it does not say what the one on disk says"
-        return Checked(
-            prompt_id=prompt_id, where=where, bytes=len(content), flaw=None if same else "damaged", detail=detail
-        )
+    def _known(self) -> dict[str, ManifestFile]:
+        return {file.identity: file.entry for file in self._record.files if file.entry is not None}
+
+    def expected(self) -> Iterator[Expected]:
+        """Every file that was stored once: what the catalog knows of it counts, if it knows any."""
+        known, named = self._known(), self._named()
+        lost = {file.identity for file in self._record.files if file.failure is not None} - named.keys()
+        for which, file in (named | known).items():
+            yield Expected(prompt_id=self.prompt_id, folder=self.folder, file=file, unnamed=which in lost)
+
+    def _named(self) -> dict[str, ManifestFile]:
+        return {file.url: file for file in self._manifest.files} if self._manifest is not None else {}
+
+    @property
+    def paths(self) -> set[str]:
+        """The names that are ours in its folder."""
+        return _paths(self._record) | {file.path for file in self._named().values()}
 
 
-def _difference(digests: Digests, file: ManifestFile) -> str:
-    if digests.at != file.bytes:
-        return f"{digests.at} bytes, not {file.bytes}"
-    if file.sha256 is not None and digests.sha256 != file.sha256:
-        return f"its SHA-256 is {digests.sha256}, not {file.sha256}"
-    return ""
+def _paths(record: PromptRecord) -> set[str]:
+    return {MANIFEST} | {file.entry.path for file in record.files if file.entry is not None}
 
 
-def _pages(ids: Sequence[PromptId]) -> list[Sequence[PromptId]]:
-    return [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
+def _keys(record: PromptRecord) -> set[str]:
+    objects = [file.entry.s3 for file in record.files if file.entry is not None]
+    return {each.key for each in (record.placed, *objects) if each is not None}
+
+
+async def _unknown(prompt_id: PromptId) -> list[Checked]:
+    told = "the catalog does not know this prompt"
+    return [Checked(prompt_id=prompt_id, where=f"{prompt_id}/{MANIFEST}", flaw="missing", detail=told)]
+
+
+def _is_full(batch: Sequence[Expected], limit: int) -> bool:
+    return len(batch) >= _FILES_AT_ONCE or sum(expected.file.bytes for expected in batch) >= limit
+
+
+async def _as_they_end(jobs: AsyncGenerator[Job, None]) -> AsyncGenerator[Checked, None]:
+    """What the jobs find, as soon as each has ended; so many at once and no more are begun."""
+    under_way: set[asyncio.Task[list[Checked]]] = set()
+    try:
+        async for job in jobs:
+            under_way.add(asyncio.ensure_future(job()))
+            while len(under_way) >= _AT_ONCE:
+                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for checked in _found_by(done):
+                    yield checked
+        while under_way:
+            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for checked in _found_by(done):
+                yield checked
+    finally:
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
+
+
+def _found_by(tasks: Iterable[asyncio.Task[list[Checked]]]) -> list[Checked]:
+    return [checked for task in tasks for checked in task.result()]

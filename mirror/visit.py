@@ -51,6 +51,7 @@ class Visit:
         self._record = await self._run.catalog.claim(self._id, self._run.run_id)
         self._stock = Stock(self._run.places, self._record)
         await self._stock.take(ask=self._run.options.refresh)
+        self._keep_failures(left=True)
         if self._case.bytes_before is None:
             self._case.bytes_before = self._stock.bytes_before
         self._files = Obtain(self._run, self._id, self._record.folder, self._stock, self._failures, self._fresh_url)
@@ -92,7 +93,8 @@ class Visit:
     async def _spread(self, group: asyncio.TaskGroup) -> None:
         """What stands in one place goes to the others that lack it. The service need not be asked for that."""
         for which, file in self._stock.known.items():
-            if not self._stock.is_whole(which) and (which in self._stock.on_disk or which in self._stock.in_bucket):
+            is_somewhere = which in self._stock.on_disk or which in self._stock.in_bucket
+            if is_somewhere and not self._stock.is_whole(which) and self._run.may_fetch(self._id, which):
                 known = Asset(identity=which, url=which, role=file.role, name=file.path, named_by=file.named_by)
                 await self._run.slots.acquire()
                 self._start(group, known, None)
@@ -148,7 +150,9 @@ class Visit:
         return [
             asset
             for asset in self._plan().assets
-            if not self._stock.is_whole(asset.identity) and (only is None or asset.role == only)
+            if not self._stock.is_whole(asset.identity)
+            and (only is None or asset.role == only)
+            and self._run.may_fetch(self._id, asset.identity)
         ]
 
     async def _start_missing(self, group: asyncio.TaskGroup) -> None:
@@ -174,6 +178,16 @@ class Visit:
         task.add_done_callback(self._under_way.discard)
         task.add_done_callback(lambda _: self._run.slots.release())
 
+    def _keep_failures(self, *, left: bool) -> None:
+        """A repair forgets no failure: neither of files that it is not for (``left``), nor of those it did not try."""
+        if self._run.repair is None:
+            return
+        for file in self._record.files:
+            if file.failure is None or self._stock.is_there(file.identity):
+                continue
+            if left != self._run.may_fetch(self._id, file.identity):
+                self._failures.setdefault(file.identity, file.failure)
+
     async def _fresh_url(self, identity: str) -> str | None:
         try:
             answer = await self._resolver.ask()
@@ -187,6 +201,7 @@ class Visit:
 
     async def _finish(self, wait: float | None) -> Result | float:
         """Write the manifest if it says something new, and record the prompt: in this order."""
+        self._keep_failures(left=False)
         found = Findings(
             prompt_id=self._id,
             answer=self._answer,
@@ -223,7 +238,8 @@ class Visit:
                 self._note(f"could not be polled: {error}")
                 return wait
         verdict = unanswered(self._id, error, self._stock.prior, self._run.api.url, whole=not self._stock.lost)
-        await self._save(verdict, (), run_id=self._run.run_id)
+        if self._run.repair is None or self._stock.prior is not None:  # else a repair would only make it less
+            await self._save(verdict, (), run_id=self._run.run_id)
         return self._result(verdict)
 
     def _changed_files(self, found: Findings) -> tuple[FileRecord, ...]:

@@ -117,7 +117,7 @@ def test_without_a_catalog_the_manifests_tell(ground: Ground, tmp_path: Path) ->
     ground.forget()
     done = pod(ground, "pod2").run("sync")
     assert done.code == 0, done.err
-    assert "3 prompts came back from its manifests" in done.err
+    assert "3 prompts came back from the bucket's manifests" in done.err
     assert (tasks(ground.origin), ground.origin.media_requests) == ([], [])
     assert states(ground, tmp_path) == dict.fromkeys("abc", "complete")
 

@@ -150,10 +150,10 @@ def test_cleanup_aborts_what_the_journals_name_and_nothing_else(ground: Ground, 
     assert len(ground.bucket.uploads()) == len(theirs) + 1
 
     done = ground.archive.run("cleanup", "--bucket", ground.url)
-    assert (done.code, done.out) == (0, "1 multipart upload aborted\n")
+    assert (done.code, done.out) == (0, "1 multipart upload aborted\n0 partial files removed, 0 B\n")
     assert {upload["UploadId"] for upload in ground.bucket.uploads()} == theirs
     again = ground.archive.run("cleanup", "--bucket", ground.url)
-    assert (again.code, again.out) == (0, "0 multipart uploads aborted\n")
+    assert (again.code, again.out) == (0, "0 multipart uploads aborted\n0 partial files removed, 0 B\n")
     assert {upload["UploadId"] for upload in ground.bucket.uploads()} == theirs
     assert mirrored(ground.archive, "q", s3_only=True, s3_prefix="pre").code == 0
     assert ground.media() == {"pre/q/large.mp4": LARGE}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from mirror.catalog.schema import Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord", "Standing"]
+__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord", "Standing", "in_pages"]
 
 T = TypeVar("T")
 
@@ -117,19 +118,32 @@ class Catalog:
 
         await self._read(check)
 
-    async def prompt_ids(self, *, failed: bool = False) -> list[PromptId]:
-        """The ids of all prompts, or of those of which something failed or was never resolved."""
+    async def prompt_ids(self, *, failed: bool = False, page: int = 200) -> AsyncGenerator[list[PromptId], None]:
+        """The ids of all prompts, or of those of which something failed or was never resolved: oldest first, in pages.
 
-        def find(connection: sqlite3.Connection) -> list[PromptId]:
-            rows = connection.execute(
-                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR given_up IS NOT NULL"
-                " OR (state = 'unresolved' AND tries > 0)"
-                " ORDER BY first_seen, prompt_id",
-                (failed,),
-            )
-            return [PromptId(row[0]) for row in rows]
+        Prompts that come meanwhile come last.
+        """
+        after = -1
+        while True:
+            ids, after = await self._read(partial(rows.page_of_ids, after=after, failed=failed, limit=page))
+            if not ids:
+                return
+            yield ids
 
-        return await self._read(find)
+    async def records_in(self, folders: Sequence[str]) -> list[PromptRecord]:
+        """The records of the prompts that these folders belong to."""
+        return await self._read(lambda connection: rows.read_folders(connection, folders))
+
+    async def count_files(self, prompt_ids: Sequence[PromptId] = ()) -> int:
+        """How many files were stored of these prompts, of all without any; those that are lost again included."""
+
+        def count(connection: sqlite3.Connection) -> int:
+            only = " AND prompt_id IN (SELECT value FROM json_each(?))" if prompt_ids else ""
+            given = (listed(prompt_ids),) if prompt_ids else ()
+            found = connection.execute(f"SELECT count(*) FROM files WHERE entry IS NOT NULL{only}", given)  # noqa: S608
+            return int(found.fetchone()[0])
+
+        return await self._read(count)
 
     async def untried(self, after: int, most: int) -> Found:
         """Prompts that nobody asked about yet, behind a row number."""
@@ -250,3 +264,9 @@ class Catalog:
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             return [call(self._connection) for call in calls]
+
+
+async def in_pages(ids: Sequence[PromptId], page: int) -> AsyncGenerator[list[PromptId], None]:
+    """Ids that are at hand, in pages as :meth:`Catalog.prompt_ids` gives them."""
+    for start in range(0, len(ids), page):
+        yield list(ids[start : start + page])

@@ -27,6 +27,13 @@ _OPEN = """
     ))
 """
 
+_LOST = """
+    prompt_id IN (
+        SELECT prompt_id FROM files WHERE failure IS NOT NULL AND (:only IS NULL OR role = :only)
+        AND json_extract(CAST(failure AS TEXT), '$.error') NOT IN (SELECT value FROM json_each(:for_good))
+    )
+"""
+
 _ELSEWHERE = """
     (placed IS NULL OR NOT json_extract(CAST(placed AS TEXT), '$.current')
     OR json_extract(CAST(placed AS TEXT), '$.endpoint') != :endpoint
@@ -38,8 +45,9 @@ _ELSEWHERE = """
 class Due(Struct, frozen=True, kw_only=True):
     """Which prompts a run takes up by itself: those that are unfinished, and not for good.
 
-    ``retry_failed`` adds what failed for good or was given up, ``refresh`` what is complete; ``only`` looks at files of
-    one role; ``bucket`` (endpoint, bucket, start of the key) adds what is complete but not there.
+    What is complete is due where a file of it was found to be lost or damaged, and where it is not in ``bucket``
+    (endpoint, bucket, start of the key). ``retry_failed`` adds what failed for good or was given up, ``refresh`` all
+    that is complete; ``only`` looks at files of one role.
     """
 
     run: str
@@ -53,12 +61,12 @@ class Due(Struct, frozen=True, kw_only=True):
         """In the order in which they are taken up."""
         found = [PromptState.UNRESOLVED, PromptState.PENDING, PromptState.PARTIAL]
         found += [PromptState.FAILED, PromptState.UNKNOWN] if self.retry_failed else []
-        return (*found, PromptState.COMPLETE) if self.refresh or self.bucket else tuple(found)
+        return (*found, PromptState.COMPLETE)
 
     def condition(self, state: PromptState) -> str:
         """The SQL that tells which prompts of a state are due."""
         if state is PromptState.COMPLETE:
-            return "TRUE" if self.refresh else _ELSEWHERE
+            return "TRUE" if self.refresh else f"{_LOST} OR {_ELSEWHERE}" if self.bucket else _LOST
         return "TRUE" if self.retry_failed else f"given_up IS NULL AND {_OPEN}"
 
     def parameters(self) -> dict[str, object]:

@@ -59,6 +59,31 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
         )
 
 
+def page_of_ids(connection: sqlite3.Connection, *, after: int, failed: bool, limit: int) -> tuple[list[PromptId], int]:
+    """The ids of the prompts behind a row, oldest first, and the last one's row."""
+    found = connection.execute(
+        "SELECT rowid, prompt_id FROM prompts WHERE rowid > ?"
+        " AND (NOT ? OR error IS NOT NULL OR given_up IS NOT NULL OR (state = 'unresolved' AND tries > 0))"
+        " ORDER BY rowid LIMIT ?",
+        (after, failed, limit),
+    ).fetchall()
+    return [PromptId(prompt_id) for _, prompt_id in found], found[-1][0] if found else after
+
+
+def read_folders(connection: sqlite3.Connection, folders: Sequence[str]) -> list[PromptRecord]:
+    """The records of the prompts that these folders belong to."""
+    keys = {key for folder in folders for key in (names.key(folder), f"{names.key(folder)}/{folder}")}
+    owners = [
+        PromptId(prompt_id)
+        for prompt_id, folder in connection.execute(
+            "SELECT prompt_id, folder FROM prompts WHERE folder_key IN (SELECT value FROM json_each(?))",
+            (listed(sorted(keys)),),
+        )
+        if folder in folders
+    ]
+    return list(read_prompts(connection, owners))
+
+
 def _known(kind: type[E], value: str) -> E:
     try:
         return kind(value)

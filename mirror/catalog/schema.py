@@ -49,6 +49,7 @@ MIGRATIONS = (
     ALTER TABLE prompts ADD COLUMN given_up REAL;
     ALTER TABLE prompts ADD COLUMN claimed TEXT;
     ALTER TABLE prompts ADD COLUMN changed REAL NOT NULL DEFAULT 0;
+    CREATE INDEX files_failed ON files(prompt_id) WHERE failure IS NOT NULL;
     CREATE TABLE histories (url TEXT PRIMARY KEY, floor REAL, top REAL NOT NULL);
     """,
 )

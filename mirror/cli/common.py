@@ -20,7 +20,7 @@ from mirror.errors import ConfigError, ExitCode, StoreUnavailable
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver, configure
 from mirror.places import Places, open_places
-from mirror.settings import Settings
+from mirror.settings import FOREVER, Settings
 
 
 class Parsed(click.ParamType[float]):
@@ -62,6 +62,28 @@ def s3_flags(command: C) -> C:
     """The flags that name a bucket, for commands that work on one; ``--s3`` is theirs."""
     command = click.option("--s3-endpoint", metavar="URL", help="The store, if it is not AWS.")(command)
     return click.option("--bucket", "s3", metavar="s3://BUCKET/PREFIX", help="The bucket (else [s3] bucket).")(command)
+
+
+def wait_lock_flag(command: C) -> C:
+    """``--wait-lock``, its value optional."""
+    return click.option(
+        "--wait-lock",
+        type=DURATION,
+        is_flag=False,
+        flag_value=FOREVER,
+        metavar="[DURATION]",
+        help="Where another run holds the archive, wait for its end (10m: so long at most).",
+    )(command)
+
+
+async def open_disk(places: Places, wait_lock: float | None) -> None:
+    """Take the root's lock, waiting for it where that is allowed; the log says for whom.
+
+    Raises:
+        Locked: another run holds it.
+        StoreError: the root cannot be worked on.
+    """
+    await places.disk.open_when_free(wait_lock, logging.getLogger("mirror").warning)
 
 
 def require_bucket(settings: Settings) -> None:
@@ -116,6 +138,19 @@ def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped:
         # Not asyncio.run: it would wait for threads that a slow name server holds.
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+def run_command(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> int:
+    """Run a coroutine until it ends or a signal ends it; the exit code of what happened."""
+    stopped: list[ExitCode] = []
+
+    async def guarded() -> ExitCode:
+        try:
+            return await main()
+        except asyncio.CancelledError:
+            return stopped[0] if stopped else ExitCode.SIGINT
+
+    return run_until_signal(guarded, stopped.append)
 
 
 def prompt_ids(arguments: Iterable[str]) -> list[PromptId]:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Any
 
 import click
 
 from mirror import audit
-from mirror.cli.common import settings_for
-from mirror.custody import catalog_path
+from mirror.cli.common import open_disk, run_command, s3_flags, settings_for, wait_lock_flag
+from mirror.custody import catalog_of, catalog_path
 from mirror.errors import ConfigError, ExitCode
-from mirror.stores.local import LocalStore
+from mirror.observers.log import LogObserver
+from mirror.places import Places, open_places
+from mirror.settings import Settings
 
 
 @click.command()
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
+@click.option("--s3-only", is_flag=True, default=None, help="From the bucket's manifests: nothing is kept here.")
+@wait_lock_flag
+@s3_flags
 @click.pass_context
-def rebuild(ctx: click.Context, root: str | None) -> int:
+def rebuild(ctx: click.Context, /, root: str | None, wait_lock: float | None, **s3: Any) -> int:
     """Make the catalog again from the manifests, where it is lost or damaged."""
-    settings = settings_for(ctx, {"root": root})
-    store = LocalStore(settings)
-    if not store.root.is_dir():
-        raise ConfigError(f"{store.root}: there is no such folder; is --root right?")
-    store.open()
+    settings = settings_for(ctx, {"root": root, **s3})
+    places = open_places(settings)
+    if places.wants_disk and not places.disk.root.is_dir():
+        raise ConfigError(f"{places.disk.root}: there is no such folder; is --root right?")
+    return run_command(lambda: _rebuild(settings, places, wait_lock))
+
+
+async def _rebuild(settings: Settings, places: Places, wait_lock: float | None) -> ExitCode:
     try:
-        durable = settings.archive.durability == "full"
-        done = asyncio.run(audit.rebuild(catalog_path(settings), store, durable=durable))
+        await open_disk(places, wait_lock)
+        if settings.s3.catalog:
+            async with catalog_of(settings, places, LogObserver(), anew=True):
+                return ExitCode.OK
+        done = await audit.rebuild(catalog_path(settings), places, durable=settings.archive.durability == "full")
     finally:
-        store.close()
+        await places.close()
     click.echo(f"{done.prompts} prompts came back from their manifests")
     for folder in done.unreadable:
         click.echo(f"{folder}: no manifest that can be read: its prompt is not in the catalog", err=True)

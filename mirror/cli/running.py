@@ -16,7 +16,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from mirror.cli.common import DURATION, SIZE, settings_for, write_stdout
+from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag, write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
@@ -59,6 +59,7 @@ _OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="Log errors only, and no summary."),
     click.option("-v", "--verbose", is_flag=True, help="Log every file and every retry."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="How log lines look."),
+    wait_lock_flag,
 )
 
 

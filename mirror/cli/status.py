@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from mirror.catalog import PromptRecord, Standing
+from mirror.catalog import PromptRecord, Standing, in_pages
 from mirror.cli.common import prompt_ids, reading, settings_for, write_stdout
 from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
@@ -41,14 +42,14 @@ async def _status(settings: Settings, ids: list[PromptId], *, failed: bool, as_j
         if not ids and not failed:
             _print_counts(await catalog.counts(), await catalog.standing(), as_json=as_json)
             return ExitCode.OK
-        wanted = ids or await catalog.prompt_ids(failed=True)
         unknown = False
-        for start in range(0, len(wanted), _PAGE):
-            page = wanted[start : start + _PAGE]
-            known = await catalog.records(page)
-            unknown = unknown or len(known) < len(set(page))
-            lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
-            write_stdout("".join(lines).encode())
+        pages = in_pages(ids, _PAGE) if ids else catalog.prompt_ids(failed=True, page=_PAGE)
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                known = await catalog.records(page)
+                unknown = unknown or len(known) < len(set(page))
+                lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
+                write_stdout("".join(lines).encode())
         return ExitCode.INCOMPLETE if unknown else ExitCode.OK
 
 

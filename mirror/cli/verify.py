@@ -1,78 +1,164 @@
-"""``mirror verify``: is there what the manifests say?"""
+"""``mirror verify``: is there what the manifests say? With ``--repair``: is there again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import click
+import msgspec
 
-from mirror.catalog import Catalog
-from mirror.cli.common import prompt_ids, require_bucket, s3_flags, settings_for, write_stdout
+from mirror.checks import Checked
+from mirror.cli.common import (
+    prompt_ids,
+    reading,
+    require_bucket,
+    run_command,
+    s3_flags,
+    settings_for,
+    wait_lock_flag,
+    write_stdout,
+)
+from mirror.client import Mirror
+from mirror.config import require_api
 from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
+from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, size
-from mirror.places import open_places
+from mirror.sampling import Sample, parse_sample
 from mirror.settings import Settings
-from mirror.verify import Checked, Verify
+from mirror.verify import Verify
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
-@click.option("--s3", "s3_only", is_flag=True, help="Check the bucket, by its own checksums: nothing is downloaded.")
+@click.option("--s3", "bucket", is_flag=True, help="Check the bucket, by its own checksums: nothing is downloaded.")
 @click.option("--deep", is_flag=True, help="With --s3: read every object back and hash it.")
+@click.option("--repair", is_flag=True, help="Fetch again what is missing or damaged: only the very same bytes.")
+@click.option("--sample", metavar="N|N%", help="Look at so many files only, chosen at random (1%, 200).")
+@click.option("--seed", type=int, metavar="N", help="With --sample: choose as the run that told this seed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each flaw.")
+@wait_lock_flag
 @s3_flags
 @click.pass_context
-def verify(ctx: click.Context, /, ids: tuple[str, ...], root: str | None, s3_only: bool, deep: bool, **s3: str) -> int:
+def verify(ctx: click.Context, /, ids: tuple[str, ...], bucket: bool, deep: bool, repair: bool, **flags: Any) -> int:
     """Compare what is there with the manifests: files on disk by hashing them, with --s3 the bucket instead.
 
-    Prints a line for each file that is missing or damaged: promptId, place, what is wrong. Exit code 3 if there is one.
+    Prints a line for each file that is missing, damaged, unreadable or unexpected: promptId, place, what is wrong. What
+    is unexpected is left alone. Exit code 3 if something is wrong and was not repaired.
     """
-    if deep and not s3_only:
+    if deep and not bucket:
         raise click.UsageError("--deep goes with --s3: what is on disk is always hashed")
-    settings = settings_for(ctx, {"root": root, **s3})
-    if s3_only:
+    if flags["wait_lock"] is not None and not repair:
+        raise click.UsageError("--wait-lock goes with --repair: to verify takes no lock")
+    sample = _sample(flags["sample"], flags["seed"])
+    settings = settings_for(ctx, {key: flags[key] for key in ("root", "s3", "s3_endpoint")})
+    if bucket:
         require_bucket(settings)
     elif settings.s3.only:
         raise click.UsageError("this archive stands in its bucket only: mirror verify --s3")
-    if not catalog_path(settings).exists():
+    if repair:
+        require_api(settings.api)
+    if not catalog_path(settings).exists() and not settings.s3.catalog:
         raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
-    return asyncio.run(_verify(settings, prompt_ids(ids), bucket=s3_only, deep=deep))
+    told = _Told(as_json=flags["as_json"], repair=repair, sample=sample)
+    work = _Work(settings, prompt_ids(ids), bucket=bucket, deep=deep, sample=sample)
+    return run_command(lambda: work.run(work.repair(flags["wait_lock"]) if repair else work.verify(), told))
 
 
-async def _verify(settings: Settings, ids: list[PromptId], *, bucket: bool, deep: bool) -> int:
-    catalog = await asyncio.to_thread(Catalog.open, catalog_path(settings), mode="read")
-    places = open_places(settings)
-    told = _Told()
+def _sample(text: str | None, seed: int | None) -> Sample | None:
+    if text is None:
+        if seed is not None:
+            raise click.UsageError("--seed goes with --sample")
+        return None
     try:
-        checking = Verify(places, catalog, deep=deep)
-        checkeds = checking.in_bucket(ids) if bucket else checking.on_disk(ids)
-        async with contextlib.aclosing(checkeds):
-            async for checked in checkeds:
-                await asyncio.to_thread(told.tell, checked)
-    finally:
-        await places.close()
-        await catalog.close()
-    click.echo(told.summary, err=True)
-    if told.wrong and bucket:
-        click.echo("`mirror fetch --refresh` of these ids puts back what is missing", err=True)
-    return ExitCode.INCOMPLETE if told.wrong else ExitCode.OK
+        return parse_sample(text, seed)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--sample") from None
+
+
+class _Work:
+    def __init__(
+        self, settings: Settings, ids: list[PromptId], *, bucket: bool, deep: bool, sample: Sample | None
+    ) -> None:
+        self._settings = settings
+        self._ids = ids
+        self._bucket = bucket
+        self._deep = deep
+        self._sample = sample
+
+    async def verify(self) -> AsyncGenerator[Checked, None]:
+        """Without a lock, without the API, and without a change."""
+        async with reading(self._settings) as (places, catalog):
+            checking = Verify(places, catalog, deep=self._deep, sample=self._sample)
+            found = checking.in_bucket(self._ids) if self._bucket else checking.on_disk(self._ids)
+            async with contextlib.aclosing(found):
+                async for checked in found:
+                    yield checked
+
+    async def repair(self, wait_lock: float | None) -> AsyncGenerator[Checked, None]:
+        async with (
+            Mirror(self._settings, observers=[LogObserver(heartbeat=30.0)]) as mirror,
+            contextlib.aclosing(
+                mirror.repair(self._ids, bucket=self._bucket, deep=self._deep, sample=self._sample, wait_lock=wait_lock)
+            ) as found,
+        ):
+            async for checked in found:
+                yield checked
+
+    async def run(self, found: AsyncGenerator[Checked, None], told: _Told) -> ExitCode:
+        async with contextlib.aclosing(found):
+            async for checked in found:
+                if told.count(checked):
+                    await asyncio.to_thread(told.tell, checked)
+        click.echo(told.summary, err=True)
+        if told.wrong > told.repaired and not told.is_repair:
+            click.echo("`mirror verify --repair` fetches again what is missing or damaged", err=True)
+        return ExitCode.INCOMPLETE if told.wrong > told.repaired else ExitCode.OK
 
 
 class _Told:
-    def __init__(self) -> None:
-        self.files = self.bytes = self.wrong = 0
+    def __init__(self, *, as_json: bool, repair: bool, sample: Sample | None) -> None:
+        self.files = self.bytes = self.wrong = self.repaired = self.unexpected = 0
+        self.is_repair = repair
+        self._as_json = as_json
+        self._sample = sample
+        self._media = 0
+
+    def count(self, checked: Checked) -> bool:
+        """True for what is to be told."""
+        if checked.flaw == "unexpected":
+            self.unexpected += 1
+            return True
+        self.files += 1
+        self._media += checked.file is not None
+        self.bytes += checked.bytes
+        self.wrong += checked.flaw is not None
+        self.repaired += bool(checked.repaired)
+        return checked.flaw is not None
 
     def tell(self, checked: Checked) -> None:
-        self.files += 1
-        self.bytes += checked.bytes
-        if checked.flaw is not None:
-            self.wrong += 1
-            what = checked.flaw + (f": {checked.detail}" if checked.detail else "")
-            write_stdout("\t".join(map(one_line, (checked.prompt_id, checked.where, what))).encode() + b"\n")
+        """A line on stdout. Blocks."""
+        assert checked.flaw is not None
+        if self._as_json:
+            line = {name: getattr(checked, name) for name in ("prompt_id", "where", "flaw", "detail")}
+            if self.is_repair:
+                line["repaired"] = bool(checked.repaired)
+            write_stdout(msgspec.json.encode(line) + b"\n")
+            return
+        what = ": ".join(filter(None, ["repaired" if checked.repaired else "", checked.flaw, checked.detail]))
+        write_stdout("\t".join(map(one_line, (checked.prompt_id or "-", checked.where, what))).encode() + b"\n")
 
     @property
     def summary(self) -> str:
-        return f"{counted(self.files, 'file')}, {size(self.bytes)}, {self.wrong or 'nothing'} wrong"
+        looked = counted(self.files, "file")
+        if self._sample is not None:
+            looked = f"a sample of {self._media} of {counted(self._sample.total, 'file')} (--seed {self._sample.seed})"
+        told = [looked, size(self.bytes), f"{self.wrong or 'nothing'} wrong"]
+        told += [f"{self.repaired} repaired"] if self.is_repair else []
+        told += [f"{self.unexpected} unexpected"] if self.unexpected else []
+        return ", ".join(told)

@@ -6,6 +6,7 @@ A manifest follows the same ritual after its files.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -13,7 +14,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
@@ -55,6 +56,29 @@ class LocalStore:
         with translated(f"{self.disk.parts}"):
             self._left = {entry.name.partition(".")[0] for entry in os.scandir(self.disk.parts)}
 
+    async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
+        """As :meth:`open`; where another run holds the root, wait for its end so many seconds (None: not at all).
+
+        ``tell`` is told once who holds it. To be cancelled ends the wait at once.
+
+        Raises:
+            Locked: another run holds the root still.
+        """
+        deadline, pause = time.monotonic() + (wait or 0.0), 0.05
+        while True:
+            try:
+                await asyncio.to_thread(self.open)
+            except Locked as error:
+                left = deadline - time.monotonic()
+                if wait is None or left <= 0:
+                    raise
+                if pause == 0.05:
+                    tell(f"{error.message.rpartition(': ')[0]}: waiting for its end")
+                await asyncio.sleep(min(pause, left))
+                pause = min(2 * pause, 1.0)
+            else:
+                return
+
     def close(self) -> None:
         """Let go of the threads and of the lock."""
         self.disk.close()
@@ -73,9 +97,8 @@ class LocalStore:
             holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
             os.close(fd)
             if isinstance(error, BlockingIOError):
-                raise Locked(
-                    f"{self.root} is in use by another run ({holder or 'unknown'}): wait for its end"
-                ) from None
+                told = f"{self.root} is in use by another run ({holder or 'unknown'})"
+                raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
             raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode(), 0)
@@ -148,15 +171,23 @@ class LocalStore:
                     self._link_or_copy(source[1], there, name, here)
                     self.disk.sync_folder(here)
                     return name
-                if _same_file(source[1], there, name, here):
+                if stat.S_ISREG(found.st_mode) and _same_file(source[1], there, name, here):
+                    return name
+                if target.sha256 is not None:  # its own name: what has it is damaged
+                    self._link_or_copy(source[1], there, name, here, replace=True)
+                    self.disk.sync_folder(here)
                     return name
         return None
 
-    def _link_or_copy(self, path: str, there: int, name: str, here: int) -> None:
+    def _link_or_copy(self, path: str, there: int, name: str, here: int, *, replace: bool = False) -> None:
+        fresh = self.disk.parts / f"{_key(f'{here}/{name}')}.copy"
         try:
-            os.link(path, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+            if not replace:
+                os.link(path, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+                return
+            fresh.unlink(missing_ok=True)
+            os.link(path, fresh, src_dir_fd=there, follow_symlinks=False)
         except OSError:  # a file system without hard links, or with too many of this one
-            fresh = self.disk.parts / f"{_key(f'{here}/{name}')}.copy"
             with (
                 os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there), "rb") as source,
                 os.fdopen(os.open(fresh, _NEW_FILE, 0o644), "wb") as target,
@@ -164,7 +195,7 @@ class LocalStore:
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
                 self.disk.sync_file(target.fileno())
-            os.replace(fresh, name, dst_dir_fd=here)
+        os.replace(fresh, name, dst_dir_fd=here)
 
     async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:  # noqa: ARG002
         def write() -> None:
@@ -203,7 +234,7 @@ class LocalStore:
         Raises:
             StoreUnavailable: it is gone, or cannot be read; an error of this file only.
         """
-        fd = await self.disk.run(self._open, folder, path)
+        fd = await self.disk.run(self.open_now, folder, path)
         try:
             at = 0
             while block := await self.disk.run(self._read_block, fd, at, f"{folder}/{path}"):
@@ -212,7 +243,12 @@ class LocalStore:
         finally:
             os.close(fd)
 
-    def _open(self, folder: str, path: str) -> int:
+    def open_now(self, folder: str, path: str) -> int:
+        """A finished file, opened to be read. Blocks.
+
+        Raises:
+            StoreUnavailable, Obstructed: it is gone, or cannot be read; an error of this file only.
+        """
         try:
             with self.disk.folder(folder) as there:
                 return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)

@@ -236,16 +236,24 @@ class S3Store:
         return [file for file, is_there in zip(files, there, strict=True) if is_there]
 
     async def folders(self) -> AsyncGenerator[list[str], None]:
-        """The names of all folders that could be a prompt's, up to a thousand at once."""
+        """The names of all folders that could be a prompt's, in pages of at most a thousand: a request each."""
         prefix = self.objects.key("")
-        more: dict[str, str] = {}
-        while True:
-            answer = await self._control.call("ListObjectsV2", Prefix=prefix, Delimiter="/", **more)
+        async for answer in self._listing(Delimiter="/"):
             found = [each["Prefix"][len(prefix) : -1] for each in answer.get("CommonPrefixes", ())]
             yield [folder for folder in found if folder != INTERNAL]
+
+    async def keys(self) -> AsyncGenerator[list[str], None]:
+        """All keys under the prefix, in pages of at most a thousand: a request each."""
+        async for answer in self._listing():
+            yield [each["Key"] for each in answer.get("Contents", ())]
+
+    async def _listing(self, **more: str) -> AsyncGenerator[dict[str, Any], None]:
+        while True:
+            answer = await self._control.call("ListObjectsV2", Prefix=self.objects.key(""), **more)
+            yield answer
             if not answer.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+            more["ContinuationToken"] = answer["NextContinuationToken"]
 
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""

@@ -1,0 +1,60 @@
+"""A random part of many files, for archives too large to be read whole each time."""
+
+from __future__ import annotations
+
+import random
+import secrets
+
+
+class Sample:
+    """Which files are looked at: each with the chance ``share`` (0 to 1), or ``count`` of them in all.
+
+    ``seed`` repeats a choice, as long as the archive is the same; None takes one from the system. ``total`` is of how
+    many files was chosen, known once it was begun.
+    """
+
+    def __init__(self, *, share: float | None = None, count: int | None = None, seed: int | None = None) -> None:
+        self.share = share
+        self.count = count
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.total = 0
+        self._left = self._needed = 0
+        self._random = random.Random(self.seed)  # noqa: S311  not a secret: it is told, to be repeated
+
+    def begin(self, total: int) -> None:
+        """Start over, with this many files to come."""
+        self._random = random.Random(self.seed)  # noqa: S311
+        self.total = self._left = total
+        self._needed = min(self.count or 0, total)
+
+    def takes_next(self) -> bool:
+        """Whether the next file is one of the sample."""
+        chance = self._random.random()
+        if self.share is not None:
+            return chance < self.share
+        # Each with the share that is still needed of those still to come: at the end exactly so many were taken.
+        taken = chance * self._left < self._needed
+        self._left -= 1
+        self._needed -= taken
+        return taken
+
+
+def parse_sample(text: str, seed: int | None = None) -> Sample:
+    """``"1%"`` or ``"0.5%"`` of the files, or ``"200"`` of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    told = text.strip()
+    try:
+        if told.endswith("%"):
+            share = float(told[:-1]) / 100
+            if not 0 < share <= 1:
+                raise ValueError
+            return Sample(share=share, seed=seed)
+        count = int(told)
+        if count < 1:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"expected a percentage such as 1%, or a number of files such as 200, got {text!r}") from None
+    return Sample(count=count, seed=seed)
