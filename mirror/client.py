@@ -9,12 +9,12 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 
 from mirror.api import Api
 from mirror.catalog import Catalog
 from mirror.config import require_api
+from mirror.custody import catalog_of
 from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
@@ -26,7 +26,6 @@ from mirror.run import Fetched, Result, Run
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
-from mirror.stores.disk import INTERNAL, translated
 from mirror.sync import Sync
 from mirror.times import now
 
@@ -70,6 +69,7 @@ class Mirror:
     async def __aenter__(self) -> Mirror:
         require_api(self.settings.api)
         self._catalog: Catalog | None = None
+        self._held = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._runs: set[asyncio.Task[None]] = set()
         self._api = Api(self.settings, self._observer)
@@ -88,9 +88,13 @@ class Mirror:
             await asyncio.wait(self._runs)
         for close in (self._api.close, self._delivery.close):
             await close()
-        if self._catalog is not None:
-            await self._catalog.close()
-        await self._places.close()
+        try:
+            await self._held.aclose()
+        except MirrorError as failed:
+            self._codes.add(failed.exit_code)
+            raise
+        finally:
+            await self._places.close()
 
     async def fetch(
         self, ids: Iterable[str] | AsyncIterable[str], options: FetchOptions | None = None
@@ -172,21 +176,15 @@ class Mirror:
     @contextlib.asynccontextmanager
     async def _open_catalog(self, options: FetchOptions) -> AsyncIterator[Catalog]:
         """The catalog, opened and the root locked by the first who needs them; for a dry run, a copy of its own."""
-        path = catalog_path(self.settings)
         if options.dry_run:
-            scratch = await asyncio.to_thread(Catalog.open, path, mode="scratch")
-            try:
+            async with catalog_of(self.settings, self._places, self._observer, "scratch") as scratch:
                 yield scratch
-            finally:
-                await scratch.close()
             return
         async with self._opening:
             if self._catalog is None:
-                durable = self.settings.archive.durability == "full"
                 await asyncio.to_thread(self._places.disk.open)
-                with translated(f"the folder of the catalog {path}"):
-                    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-                self._catalog = await asyncio.to_thread(Catalog.open, path, durable=durable)
+                opened = catalog_of(self.settings, self._places, self._observer)
+                self._catalog = await self._held.enter_async_context(opened)
         yield self._catalog
 
     async def _run(
@@ -224,11 +222,6 @@ class Mirror:
         if self._pipeline.stopped_by_time:
             self._codes.add(ExitCode.INCOMPLETE)
             self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
-
-
-def catalog_path(settings: Settings) -> Path:
-    """Where the catalog of an archive stands."""
-    return Path(settings.archive.catalog or Path(settings.archive.root) / INTERNAL / "catalog.sqlite")
 
 
 def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None = None) -> Iterator[Manifest]:

@@ -102,7 +102,10 @@ def _find(config: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> 
                 "if you trust it, name it: --config ./mirror.toml"
             )
         return here
-    folder = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    try:
+        folder = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    except RuntimeError:  # no HOME, and a user whom the machine does not know: a container's, for one
+        return None
     user = Path(folder) / "mirror" / "mirror.toml"
     return user if _is_there(user) else None
 

@@ -37,6 +37,7 @@ class Sync:
         self._walk = Walk(run.api, run.catalog, settings.api, run.observer, name=run.run_id, since=options.since)
         self._left = options.max_prompts or None
         self._more = asyncio.Event()
+        self._began = time.time()
         self.walk_failed = False
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
@@ -107,7 +108,7 @@ class Sync:
         code = ExitCode.INCOMPLETE if self.walk_failed else ExitCode.OK
         if not self._options.give_up:
             return code
-        given_up = await self._run.catalog.give_up(self._due, time.time() - self._options.give_up)
+        given_up = await self._run.catalog.give_up(self._due, self._began - self._options.give_up)
         for each in given_up:
             message = (
                 f"{each.prompt_id}: still {each.state} {each.seconds / 86400:.1f} days after it was first seen: "

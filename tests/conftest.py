@@ -90,10 +90,10 @@ class Archive:
         )
 
     def run(self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] | None = None) -> Done:
-        """Run the command line to its end. ``fetch`` writes its summary, too."""
+        """Run the command line to its end. ``fetch`` and ``sync`` write their summary, too."""
         summary = self.root.with_name(f"{self.root.name}-summary.json")
         summary.unlink(missing_ok=True)
-        told = ["--summary", str(summary)] if arguments[:1] == ("fetch",) else []
+        told = ["--summary", str(summary)] if arguments[:1] in (("fetch",), ("sync",)) else []
         process = self.start(*arguments, *told, environ=environ, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
         out, err = process.communicate(stdin, timeout=60)
         found = json.loads(summary.read_bytes()) if summary.exists() else {}

@@ -55,6 +55,10 @@ def test_without_anything_all_is_default() -> None:
     assert load(None, {}, {"HOME": "/nonexistent"}) == (Settings(), None, ())
 
 
+def test_a_user_without_a_home_has_no_file_there() -> None:
+    assert load(None, {}, {"HOME": "~nobody-of-that-name"}).path is None
+
+
 def test_flags_have_the_names_of_the_command_line_or_section_and_key(tmp_path: Path) -> None:
     found = load_settings(root=tmp_path, concurrency=3, limit_rate="1K", log_format="json", api_base_url="https://h")
     assert found.archive.root == str(tmp_path)

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema sources.lines stores.disk",
+        "catalog.records catalog.schema sources.lines sources.records stores.disk",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
@@ -33,12 +33,16 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
-        "rows, blocks, journals, counts, what a bucket refuses",
-        "catalog.rows sources.blocking stores.journal observers.redact observers.tally stores.s3.errors",
+        "rows, journals, counts, what a bucket refuses",
+        "catalog.rows stores.journal observers.redact observers.tally stores.s3.errors",
     ),
     (
-        "the queue",
-        "catalog.queue",
+        "bytes as they come, tables",
+        "sources.blocking sources.compressed sources.tables",
+    ),
+    (
+        "the queue, the merging of two",
+        "catalog.merge catalog.queue",
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
@@ -49,17 +53,22 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
     ),
     (
-        "one file: fetched, and put where it stays",
-        "adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
+        "files that must be there whole, objects that are streamed",
+        "sources.parquet stores.s3.reading",
     ),
     (
-        "the local store; into, within and about the bucket",
-        "stores.local stores.s3.multipart stores.s3.copy stores.s3.shadow",
+        "one file: fetched, and put where it stays; the ids in an object",
+        "sources.objects adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
+    ),
+    (
+        "the local store; into, within and about the bucket; a source by its name",
+        "sources.inputs stores.local stores.s3.multipart stores.s3.copy stores.s3.exchange stores.s3.shadow",
     ),
     ("what is on its way into the bucket, and what doctor tries", "stores.s3.intake stores.s3.probe"),
     ("the bucket's sink", "stores.s3.sink"),
     ("the bucket", "stores.s3.store"),
     ("the destinations of a run", "places"),
+    ("where the catalog is between runs", "custody"),
     ("to every place the cheapest way; what is where", "delivery stock"),
     ("what a run's parts share", "run"),
     ("a prompt's files", "obtain"),
@@ -74,7 +83,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what commands that mirror share", "cli.running"),
     (
         "a file a command",
-        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.verify",
+        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.sync cli.verify",
     ),
     ("python -m", "__main__"),
 )
@@ -91,9 +100,11 @@ LIBRARIES = {
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
     "prometheus_client": {"mirror.observers.metrics"},
+    "pyarrow": {"mirror.sources.parquet"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},
+    "zstandard": {"mirror.sources.compressed"},
 }
 """Who may import what is not ours: foreign errors become ours where a library is used, and nowhere else."""
 

@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 from mirror.errors import ConfigError
 from mirror.sources import Batch
 from mirror.sources.args import BATCH, from_iterable
-from mirror.sources.file import from_file
-from mirror.sources.lines import BLOCK, MAX_LINE, LineParser
-from mirror.sources.stdin import from_stdin
+from mirror.sources.inputs import Reading, open_input
+from mirror.sources.lines import BLOCK, MAX_LINE, LineParser, Report
 
 
 async def taken(source: AsyncGenerator[Batch, None]) -> list[Batch]:
@@ -36,6 +35,14 @@ async def taken(source: AsyncGenerator[Batch, None]) -> list[Batch]:
 
 def all_of(source: AsyncGenerator[Batch, None]) -> list[str]:
     return [found for batch in asyncio.run(taken(source)) for found in batch]
+
+
+def from_file(path: str | os.PathLike[str], *, on_bad_line: Report) -> AsyncGenerator[Batch, None]:
+    return open_input(os.fspath(path), Reading(), on_bad_line=on_bad_line, observer=print)
+
+
+def from_stdin(fd: int, *, on_bad_line: Report) -> AsyncGenerator[Batch, None]:
+    return open_input("-", Reading(), on_bad_line=on_bad_line, observer=print, stdin=fd)
 
 
 def parsed(*blocks: bytes) -> tuple[list[str], list[str]]:
@@ -351,12 +358,12 @@ class TestStdin:
 
 HEAD = """
 import asyncio
-from mirror.sources.stdin import from_stdin
+from mirror.sources.inputs import Reading, open_input
 
 async def main():
     task = asyncio.current_task()
     asyncio.get_running_loop().call_later(0.05, task.cancel)
-    async for batch in from_stdin(on_bad_line=print):
+    async for batch in open_input("-", Reading(), on_bad_line=print, observer=print):
         print(batch, flush=True)
 """
 
@@ -392,7 +399,7 @@ def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
 
 
 def test_a_process_without_stdin_says_so() -> None:
-    program = "from mirror.sources.stdin import from_stdin\nfrom_stdin(on_bad_line=print)\n"
+    program = "from mirror.sources.stdin import stdin_blocks\nstdin_blocks()\n"
     shell = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, program]
     done = subprocess.run(shell, capture_output=True, timeout=30, check=False)
     assert b"ConfigError: stdin: cannot be read: it is closed" in done.stderr

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mirror.catalog import queue, rows
-from mirror.catalog.queue import Due, Found, GivenUp
+from mirror.catalog.merge import merge
+from mirror.catalog.queue import Due, Found, GivenUp, Standing
 from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.catalog.rows import decode, listed, read_prompts
 from mirror.catalog.schema import Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord"]
+__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord", "Standing"]
 
 T = TypeVar("T")
 
@@ -98,6 +99,10 @@ class Catalog:
 
         return await self._read(count)
 
+    async def standing(self) -> Standing:
+        """How things stand beyond the states."""
+        return await self._read(queue.standing)
+
     async def check(self) -> None:
         """Have SQLite check the file.
 
@@ -117,7 +122,8 @@ class Catalog:
 
         def find(connection: sqlite3.Connection) -> list[PromptId]:
             rows = connection.execute(
-                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR state = 'unresolved'"
+                "SELECT prompt_id FROM prompts WHERE NOT ? OR error IS NOT NULL OR given_up IS NOT NULL"
+                " OR (state = 'unresolved' AND tries > 0)"
                 " ORDER BY first_seen, prompt_id",
                 (failed,),
             )
@@ -166,6 +172,25 @@ class Catalog:
     async def give_up(self, which: Due, before: float) -> list[GivenUp]:
         """Leave alone what this run has found unfinished and what has been known since ``before`` (Unix seconds)."""
         return await self._write(lambda connection: queue.give_up(connection, which, before))
+
+    async def merge(self, other: Path) -> None:
+        """Take in what another catalog knows; nothing that either knows is lost. Nobody has the other one open.
+
+        Raises:
+            CatalogError: the other one is damaged, or of a newer version.
+        """
+        theirs = await asyncio.to_thread(Catalog.open, other)  # brings it to this version
+        await theirs.close()
+        await self._read(lambda connection: merge(connection, other))
+
+    async def save_as(self, path: Path) -> bool:
+        """Write a copy to a file that is not there yet. False if nothing was changed since this was opened."""
+
+        def save(connection: sqlite3.Connection) -> bool:
+            connection.execute("VACUUM INTO ?", (str(path),))
+            return connection.total_changes > 0
+
+        return await self._read(save)
 
     async def mark(self, prompt_ids: Sequence[PromptId], run: str) -> None:
         """Note that a run has dealt with these prompts."""

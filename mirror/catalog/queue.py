@@ -82,6 +82,18 @@ class GivenUp(Struct, frozen=True):
     seconds: float
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """``given_up`` are unfinished and left alone; ``listed`` were named by the history and not asked about yet.
+
+    ``last_tried`` is when any prompt was, ``watermark`` up to where the history was read; both Unix seconds.
+    """
+
+    given_up: int
+    listed: int
+    last_tried: float | None
+    watermark: float | None
+
+
 Found = list[tuple[int, PromptId]]
 """Row numbers, to go on from, and the prompts."""
 
@@ -127,17 +139,30 @@ def due(connection: sqlite3.Connection, which: Due, state: PromptState, after: i
 
 
 def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[GivenUp]:
-    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``."""
+    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``.
+
+    One that was tried once only is not given up: the clock may have been set meanwhile.
+    """
     now = time.time()
     return [
         GivenUp(PromptId(prompt_id), state, now - first_seen)
         for prompt_id, state, first_seen in connection.execute(
             "UPDATE prompts SET given_up = :now, changed = :now WHERE state IN ('unresolved', 'pending', 'partial')"  # noqa: S608
-            f" AND run = :run AND given_up IS NULL AND first_seen < :before AND {_OPEN}"
+            f" AND run = :run AND given_up IS NULL AND tries > 1 AND first_seen < :before AND {_OPEN}"
             " RETURNING prompt_id, state, first_seen",
             {**which.parameters(), "now": now, "before": before},
         ).fetchall()
     ]
+
+
+def standing(connection: sqlite3.Connection) -> Standing:
+    """How things stand beyond the states."""
+    given_up, listed, last_tried = connection.execute(
+        "SELECT count(given_up), sum(state = 'unresolved' AND tries = 0), max(last_tried) FROM prompts"
+        " WHERE given_up IS NULL OR state IN ('unresolved', 'pending', 'partial')"
+    ).fetchone()
+    [top] = connection.execute("SELECT max(top) FROM histories").fetchone()
+    return Standing(given_up=given_up, listed=listed or 0, last_tried=last_tried, watermark=top)
 
 
 def covered(connection: sqlite3.Connection, url: str) -> Covered | None:

@@ -139,7 +139,7 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
         " placed, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?9) ON CONFLICT (prompt_id) DO UPDATE"
         " SET state = excluded.state, unfinished = excluded.unfinished, error = excluded.error,"
         " message = excluded.message, note = excluded.note, run = excluded.run, placed = excluded.placed,"
-        " changed = excluded.changed",
+        " changed = excluded.changed, given_up = CASE excluded.state WHEN 'complete' THEN NULL ELSE given_up END",
         (
             record.prompt_id,
             record.folder,

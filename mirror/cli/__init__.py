@@ -13,6 +13,7 @@ from mirror.errors import ExitCode, MirrorError
 
 _COMMANDS = {
     "fetch": "Mirror prompts: ask, download, verify, write manifests.",
+    "sync": "Mirror what is new in the service's history, and what is unfinished: the nightly run.",
     "status": "Say what the catalog knows.",
     "verify": "Compare what is there, on disk or in the bucket, with the manifests.",
     "forget": "Remove prompts from the catalog, and with --delete their files.",

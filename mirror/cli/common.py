@@ -8,15 +8,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from mirror.catalog import Catalog
 from mirror.config import load, parse_duration, parse_size
+from mirror.custody import catalog_of
 from mirror.errors import ConfigError, ExitCode, StoreUnavailable
 from mirror.models import PromptId
-from mirror.observers.log import configure
+from mirror.observers.log import LogObserver, configure
+from mirror.places import Places, open_places
 from mirror.settings import Settings
 
 
@@ -69,6 +72,17 @@ def require_bucket(settings: Settings) -> None:
     """
     if not settings.s3.bucket:
         raise ConfigError("no bucket is configured: give [s3] bucket, MIRROR_S3_BUCKET or --bucket s3://bucket/prefix")
+
+
+@contextlib.asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[tuple[Places, Catalog]]:
+    """The places of an archive, and its catalog as it stands, for a command that changes nothing and takes no lock."""
+    places = open_places(settings)
+    try:
+        async with catalog_of(settings, places, LogObserver(), "read") as catalog:
+            yield places, catalog
+    finally:
+        await places.close()
 
 
 def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped: Callable[[ExitCode], None]) -> int:

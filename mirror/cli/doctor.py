@@ -16,8 +16,8 @@ import msgspec
 from mirror.api import Api
 from mirror.catalog import Catalog
 from mirror.cli.common import require_bucket, s3_flags, settings_for
-from mirror.client import catalog_path
 from mirror.config import load, require_api
+from mirror.custody import catalog_path
 from mirror.errors import (
     ApiError,
     BadParameter,

@@ -9,7 +9,7 @@ import click
 from mirror import audit
 from mirror.catalog import Catalog
 from mirror.cli.common import prompt_ids, s3_flags, settings_for
-from mirror.client import catalog_path
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import one_line

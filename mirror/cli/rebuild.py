@@ -8,7 +8,7 @@ import click
 
 from mirror import audit
 from mirror.cli.common import settings_for
-from mirror.client import catalog_path
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.stores.local import LocalStore
 

@@ -135,10 +135,11 @@ class Command:
         if told.textfile and acts:
             self._observers.append(Metrics(told.textfile, told.interval))
         self._ping = Ping(settings) if told.ping_url and acts else None
-        hooks = Hooks(settings, self._observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
+        hooks = Hooks(settings, self.observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
         self._hooks = hooks if acts else None
 
-    def _observe(self, event: Event) -> None:
+    def observe(self, event: Event, /) -> None:
+        """Tell whoever watches this command."""
         for observer in self._observers:
             observer(event)
 
@@ -178,7 +179,7 @@ class Command:
             self._fatal = f"a bug: {type(error).__name__}"
             self._codes.append(ExitCode.BUG)
         code = worst([*self._codes, mirror.exit_code])
-        self._observe(
+        self.observe(
             RunFinished(
                 seconds=time.monotonic() - started, exit_code=code, fatal=self._fatal, unfinished=mirror.unfinished
             )

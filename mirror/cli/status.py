@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from mirror.catalog import Catalog, PromptRecord
-from mirror.cli.common import prompt_ids, settings_for, write_stdout
-from mirror.client import catalog_path
+from mirror.catalog import PromptRecord, Standing
+from mirror.cli.common import prompt_ids, reading, settings_for, write_stdout
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size
+from mirror.settings import Settings
 
 _PAGE = 500
 
@@ -31,16 +31,15 @@ def status(ctx: click.Context, ids: tuple[str, ...], root: str | None, failed: b
     """Say what the catalog knows: counts by state, or of each ID its state, files and failures."""
     settings = settings_for(ctx, {"root": root})
     path = catalog_path(settings)
-    if not path.exists():
+    if not path.exists() and not settings.s3.catalog:
         raise ConfigError(f"{path}: there is no catalog; is --root right? (`mirror rebuild` makes one from manifests)")
-    return asyncio.run(_status(path, prompt_ids(ids), failed=failed, as_json=as_json))
+    return asyncio.run(_status(settings, prompt_ids(ids), failed=failed, as_json=as_json))
 
 
-async def _status(path: Path, ids: list[PromptId], *, failed: bool, as_json: bool) -> int:
-    catalog = await asyncio.to_thread(Catalog.open, path, mode="read")
-    try:
+async def _status(settings: Settings, ids: list[PromptId], *, failed: bool, as_json: bool) -> int:
+    async with reading(settings) as (_, catalog):
         if not ids and not failed:
-            _print_counts(await catalog.counts(), as_json=as_json)
+            _print_counts(await catalog.counts(), await catalog.standing(), as_json=as_json)
             return ExitCode.OK
         wanted = ids or await catalog.prompt_ids(failed=True)
         unknown = False
@@ -51,13 +50,17 @@ async def _status(path: Path, ids: list[PromptId], *, failed: bool, as_json: boo
             lines = [_line(known.get(i), i, failed=failed, as_json=as_json) for i in page]
             write_stdout("".join(lines).encode())
         return ExitCode.INCOMPLETE if unknown else ExitCode.OK
-    finally:
-        await catalog.close()
 
 
-def _print_counts(counts: dict[str, tuple[int, int, int]], *, as_json: bool) -> None:
+def _print_counts(counts: dict[str, tuple[int, int, int]], standing: Standing, *, as_json: bool) -> None:
     if as_json:
-        told = {s: {"prompts": p, "files": f, "bytes": b} for s, (p, f, b) in counts.items()}
+        told: dict[str, Any] = {s: {"prompts": p, "files": f, "bytes": b} for s, (p, f, b) in counts.items()}
+        told["sync"] = {
+            "listed": standing.listed,
+            "given_up": standing.given_up,
+            "last_tried": _time(standing.last_tried),
+            "watermark": _time(standing.watermark),
+        }
         write_stdout(msgspec.json.encode(told) + b"\n")
         return
     rows = [("state", "prompts", "files", "size")]
@@ -65,7 +68,18 @@ def _print_counts(counts: dict[str, tuple[int, int, int]], *, as_json: bool) -> 
     totals = [sum(row[at] for row in counts.values()) for at in range(3)]
     rows.append(("all", str(totals[0]), str(totals[1]), size(totals[2])))
     lines = [f"{name:<12}" + "".join(f"{number:>12}" for number in numbers) + "\n" for name, *numbers in rows]
-    write_stdout("".join(lines).encode())
+    write_stdout("".join([*lines, *_told(standing)]).encode())
+
+
+def _told(standing: Standing) -> Iterator[str]:
+    if standing.listed:
+        yield f"not asked about yet: {counted(standing.listed, 'unresolved prompt')}\n"
+    if standing.given_up:
+        yield f"given up, left alone by sync: {counted(standing.given_up, 'prompt')}\n"
+    if standing.watermark is not None:
+        yield f"the history was read up to {_time(standing.watermark)}\n"
+    if standing.last_tried is not None:
+        yield f"last tried: {_time(standing.last_tried)}\n"
 
 
 def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_json: bool) -> str:
@@ -74,8 +88,8 @@ def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_
     if record is None:
         return f"{one_line(prompt_id)}\tnot in the catalog\n"
     if failed:
-        # The id first and a tab behind it, so that `cut -f1` gives what `fetch -i -` reads.
-        return f"{record.prompt_id}\t{record.state}\t{one_line('; '.join(_reasons(record)))}\n"
+        # The rest is a comment to whatever reads ids: the list can be piped into `fetch -i -` as it is.
+        return f"{record.prompt_id}\t# {record.state}: {one_line('; '.join(_reasons(record)))}\n"
     stored = record.stored().values()
     when = _time(record.last_tried)
     total = size(sum(file.bytes for file in stored))
@@ -83,6 +97,7 @@ def _line(record: PromptRecord | None, prompt_id: PromptId, *, failed: bool, as_
     lines = [f"{record.prompt_id}  {record.state}, {len(stored)} files, {total}, {tried}"]
     lines += [f"  {one_line(reason)}" for reason in _reasons(record)]
     lines += [f"  note: {one_line(record.note)}"] if record.note else []
+    lines += [f"  given up {_time(record.given_up)}: sync leaves it alone"] if record.given_up else []
     return "\n".join(lines) + "\n"
 
 
@@ -108,6 +123,7 @@ def _as_dict(record: PromptRecord | None, prompt_id: PromptId) -> dict[str, Any]
         "last_tried": _time(record.last_tried),
         "reasons": list(_reasons(record)),
         "note": record.note,
+        "given_up": _time(record.given_up),
     }
 
 

@@ -9,7 +9,7 @@ import click
 
 from mirror.catalog import Catalog
 from mirror.cli.common import prompt_ids, require_bucket, s3_flags, settings_for, write_stdout
-from mirror.client import catalog_path
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size

@@ -1,4 +1,4 @@
-"""Ids from a text file, one a line."""
+"""The bytes of a file."""
 
 from __future__ import annotations
 
@@ -11,25 +11,18 @@ import aiofiles
 import aiofiles.os
 
 from mirror.errors import ConfigError
-from mirror.sources import Batch
 from mirror.sources.blocking import blocks_of, in_thread
-from mirror.sources.lines import BLOCK, LineParser, Report, batches
+from mirror.sources.lines import BLOCK
 
 
-def from_file(path: str | os.PathLike[str], *, on_bad_line: Report) -> AsyncGenerator[Batch, None]:
-    """The ids in a file, read as :class:`mirror.sources.lines.LineParser` says, a block of 64 KiB a batch.
+async def file_blocks(path: str) -> AsyncGenerator[bytes, None]:
+    """What a file holds, a block of 64 KiB at a time.
 
-    Of a file of any size no more than a block's ids are in memory. A named pipe or a device is read as standard input
-    is: it may block.
+    A named pipe or a device is read as standard input is: it may block.
 
     Raises:
         ConfigError: (while iterating) the file cannot be opened or read.
     """
-    name = os.fspath(path)
-    return batches(_blocks(name), LineParser(name, on_bad_line))
-
-
-async def _blocks(path: str) -> AsyncGenerator[bytes, None]:
     try:
         if stat.S_ISREG((await aiofiles.os.stat(path)).st_mode):
             async with aiofiles.open(path, "rb", buffering=0) as file:
@@ -42,6 +35,17 @@ async def _blocks(path: str) -> AsyncGenerator[bytes, None]:
     async with aclosing(in_thread(_special(path))) as blocks:
         async for block in blocks:
             yield block
+
+
+def begins_with(path: str, magic: bytes) -> bool:
+    """Whether it is a regular file that begins with these bytes. Blocks."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return False
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(len(magic)) == magic
+    except OSError:  # whoever reads it will say so
+        return False
 
 
 def _special(path: str) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 from mirror.sources import Batch
 
@@ -19,6 +20,24 @@ Report = Callable[[str], None]
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
+
+
+class Damaged(Exception):
+    """A stream of bytes cannot be read on; ``whole`` where everything up to there is sure to have come."""
+
+    def __init__(self, problem: str, *, whole: bool = False) -> None:
+        super().__init__(problem)
+        self.whole = whole
+
+
+class Parser(Protocol):
+    """Makes ids of blocks of bytes."""
+
+    def feed(self, block: bytes) -> Batch: ...
+
+    def finish(self) -> Batch: ...
+
+    def interrupt(self, problem: str) -> None: ...
 
 
 class LineParser:
@@ -49,6 +68,10 @@ class LineParser:
     def finish(self) -> Batch:
         """The id of a last line without a newline."""
         return self._lines(b"") if self._begun or self._too_long else []
+
+    def interrupt(self, problem: str) -> None:
+        """Report that what follows the last whole line cannot be read."""
+        self._on_bad_line(f"{self._name}:{self._number + 1}: {problem}")
 
     def _begin(self, part: bytes) -> None:
         if len(self._begun) + len(part) > MAX_LINE:
@@ -98,12 +121,20 @@ class LineParser:
         self._on_bad_line(f"{self._name}:{self._number}: {problem}")
 
 
-async def batches(blocks: AsyncGenerator[bytes, None], parser: LineParser) -> AsyncGenerator[Batch, None]:
-    """The ids of each block as soon as its lines are whole. Closes ``blocks``."""
-    async with aclosing(blocks):
-        async for block in blocks:
-            if ids := parser.feed(block):
-                yield ids
+async def batches(blocks: AsyncGenerator[bytes, None], parser: Parser) -> AsyncGenerator[Batch, None]:
+    """The ids of each block as soon as its lines are whole. Closes ``blocks``.
+
+    Where they are :class:`Damaged` that is reported, and a last line that was cut off is no id.
+    """
+    try:
+        async with aclosing(blocks):
+            async for block in blocks:
+                if ids := parser.feed(block):
+                    yield ids
+    except Damaged as damage:
+        parser.interrupt(str(damage))
+        if not damage.whole:
+            return
     if ids := parser.finish():
         yield ids
 

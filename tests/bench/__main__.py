@@ -6,9 +6,9 @@ import argparse
 import platform
 from collections.abc import Callable
 
-from tests.bench import puts, stream
+from tests.bench import again, puts, stream
 
-SCENARIOS: dict[str, Callable[..., None]] = {"puts": puts.run, "stream": stream.run}
+SCENARIOS: dict[str, Callable[..., None]] = {"again": again.run, "puts": puts.run, "stream": stream.run}
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def _transfer(size: int) -> tuple[float, float, float]:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         before, since = used.ru_utime + used.ru_stime, time.monotonic()
         process = subprocess.Popen(command, env=environ, cwd=Path(__file__).parents[2])
-        peak = _watch(process)
+        peak = watch(process)
         wall = time.monotonic() - since
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
@@ -50,7 +50,7 @@ def _transfer(size: int) -> tuple[float, float, float]:
     return wall, used.ru_utime + used.ru_stime - before, peak
 
 
-def _watch(process: subprocess.Popen[bytes]) -> float:
+def watch(process: subprocess.Popen[bytes]) -> float:
     """The peak of a process's resident memory in MB, until its end; ru_maxrss would count the parent's, too."""
     peak = 0.0
     while process.poll() is None:

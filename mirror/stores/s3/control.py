@@ -65,9 +65,7 @@ class Control:
             Denied: no credentials, wrong ones, no such bucket, or the right to list it is missing.
             StoreUnavailable: the endpoint cannot be reached.
         """
-        await self._threads.run(self.identity.load)
-        self.region = self.settings.region or self.identity.session.region_name or _DEFAULT_REGION
-        await self._threads.run(self._make_client)
+        await self.connect()
         try:
             answer = await self.call("HeadBucket")
         except NoSuchKey:
@@ -79,6 +77,17 @@ class Control:
         told = _headers(answer).get("x-amz-bucket-region")
         if told and told != self.region and not self.settings.region:
             await self._move(told)
+
+    async def connect(self) -> None:
+        """The first half of :meth:`open`, for one who may read some objects and not list the bucket.
+
+        Raises:
+            ConfigError: the profile does not exist.
+            Denied: no credentials.
+        """
+        await self._threads.run(self.identity.load)
+        self.region = self.settings.region or self.identity.session.region_name or _DEFAULT_REGION
+        await self._threads.run(self._make_client)
 
     def close(self) -> None:
         self._threads.close()

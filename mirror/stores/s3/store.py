@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,12 @@ from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.disk import Disk
+from mirror.stores.disk import INTERNAL, Disk
 from mirror.stores.s3.checksums import same_etag
 from mirror.stores.s3.control import Control
 from mirror.stores.s3.copy import Copier
-from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
+from mirror.stores.s3.errors import NoSuchKey
+from mirror.stores.s3.exchange import Exchange
 from mirror.stores.s3.multipart import Uploads
 from mirror.stores.s3.objects import Found, Objects
 from mirror.stores.s3.sink import ObjectSink
@@ -43,7 +44,7 @@ class S3Store:
         self._budget = ByteBudget(memory)
         self._opening = asyncio.Lock()
         self._is_open = False
-        self._conditional = settings.s3.conditional_writes
+        self.exchange = Exchange(self.objects)
 
     async def open(self) -> None:
         """Find credentials, bucket and region. Does so once.
@@ -175,28 +176,8 @@ class S3Store:
 
     async def _put_manifest(self, key: str, content: bytes, etag: str | None) -> Found | None:
         """None where the manifest that is there is not the one that we know of."""
-        headers = {"Content-Type": "application/json"}
-        if self.settings.sse:
-            headers["x-amz-server-side-encryption"] = self.settings.sse
-        if self.settings.kms_key_id:
-            headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.settings.kms_key_id
-        condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
-        if not self._conditional:
-            # The next best thing: look, then write.
-            there = await self.objects.find(key)
-            if (there.etag if there is not None else None) != etag:
-                return None
-            condition = {}
         sha256 = hashlib.sha256(content).hexdigest()
-        try:
-            return await self.objects.put(key, [content], len(content), sha256, headers | condition)
-        except (PreconditionFailed, NoSuchKey):
-            return None
-        except NotSupported:
-            if not condition:
-                raise
-            self._conditional = False  # some know If-None-Match and not If-Match
-            return await self._put_manifest(key, content, etag)
+        return await self.exchange.put(key, [content], sha256, etag, "application/json")
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         room = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
@@ -253,6 +234,18 @@ class S3Store:
 
         there = await asyncio.gather(*map(look, files))
         return [file for file, is_there in zip(files, there, strict=True) if is_there]
+
+    async def folders(self) -> AsyncGenerator[list[str], None]:
+        """The names of all folders that could be a prompt's, up to a thousand at once."""
+        prefix = self.objects.key("")
+        more: dict[str, str] = {}
+        while True:
+            answer = await self._control.call("ListObjectsV2", Prefix=prefix, Delimiter="/", **more)
+            found = [each["Prefix"][len(prefix) : -1] for each in answer.get("CommonPrefixes", ())]
+            yield [folder for folder in found if folder != INTERNAL]
+            if not answer.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""

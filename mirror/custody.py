@@ -1,0 +1,219 @@
+"""Where the catalog is between runs: in its file, or, for a machine that keeps no disk, in the bucket.
+
+In the bucket it is ``<prefix>/.mirror/catalog.sqlite.gz``: taken when a run starts, put back at its end if nobody else
+has put one there meanwhile, else merged with theirs first. The file here is a working copy, which goes when it was put
+back: one that is found was left by a run that died, and what it knows is taken in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import mmap
+import shutil
+import tempfile
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirror.adoption import record_from
+from mirror.catalog import Catalog, Mode
+from mirror.errors import CatalogError, StoreUnavailable
+from mirror.events import Noted, Observer
+from mirror.places import Places
+from mirror.settings import Settings
+from mirror.stores.disk import INTERNAL, translated
+
+if TYPE_CHECKING:
+    from mirror.stores.s3.store import S3Store
+
+_OBJECT = "catalog.sqlite.gz"
+_MAGIC = b"SQLite format 3\0"
+_ATTEMPTS = 8
+"""Each lost race means that another run has put its catalog there."""
+
+
+def catalog_path(settings: Settings) -> Path:
+    """Where the catalog of an archive stands on disk."""
+    return Path(settings.archive.catalog or Path(settings.archive.root) / INTERNAL / "catalog.sqlite")
+
+
+@contextlib.asynccontextmanager
+async def catalog_of(
+    settings: Settings, places: Places, observer: Observer, mode: Mode = "write"
+) -> AsyncIterator[Catalog]:
+    """The catalog of an archive, open. For ``write`` the caller holds the root's lock.
+
+    Raises:
+        CatalogError, StoreError: it cannot be worked with; or, at the end, not be put back (its file stays then).
+    """
+    path = catalog_path(settings)
+    if mode == "write":
+        with translated(f"the folder of the catalog {path}"):
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+    durable = settings.archive.durability == "full"
+    if not settings.s3.catalog or places.bucket is None:
+        async with contextlib.AsyncExitStack() as stack:
+            catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, mode=mode)
+            stack.push_async_callback(catalog.close)
+            yield catalog
+        return
+    custody = _InBucket(places, places.bucket, path, observer)
+    async with custody.taken(mode) as catalog:
+        yield catalog
+
+
+class _InBucket:
+    def __init__(self, places: Places, bucket: S3Store, path: Path, observer: Observer) -> None:
+        self._places = places
+        self._bucket = bucket
+        self._path = path
+        self._observer = observer
+        self._key = bucket.objects.key(INTERNAL, _OBJECT)
+        self._etag: str | None = None
+
+    @contextlib.asynccontextmanager
+    async def taken(self, mode: Mode) -> AsyncIterator[Catalog]:
+        await self._places.ready()
+        if mode != "write":
+            async with self._to_look_at() as catalog:
+                yield catalog
+            return
+        taken = self._beside("taken")
+        is_there = await self._take(taken)
+        catalog = await asyncio.to_thread(Catalog.open, self._path, durable=False)
+        try:
+            if is_there:
+                await catalog.merge(taken)
+                _remove(taken)
+            else:
+                await self._rebuild(catalog)
+            try:
+                yield catalog
+            finally:
+                await self._put_back(catalog)
+        finally:
+            await catalog.close()
+        _remove(self._path)
+
+    @contextlib.asynccontextmanager
+    async def _to_look_at(self) -> AsyncIterator[Catalog]:
+        """A copy that is not put back, and stands in nobody's way."""
+        folder = await asyncio.to_thread(_scratch)
+        try:
+            path = folder / "catalog.sqlite"
+            await self._take(path)
+            catalog = await asyncio.to_thread(Catalog.open, path)
+            try:
+                yield catalog
+            finally:
+                await catalog.close()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _take(self, path: Path) -> bool:
+        """Have the bucket's catalog in a file; False where it has none."""
+        _remove(path)
+        packed = path.with_name(path.name + ".gz")
+        self._etag = await self._bucket.exchange.take(self._key, packed)
+        if self._etag is None:
+            return False
+        try:
+            await asyncio.to_thread(_unpack, packed, path)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise self._damaged(error) from None
+        finally:
+            _remove(packed)
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise self._damaged("it is no catalog")
+        return True
+
+    def _damaged(self, why: object) -> CatalogError:
+        where = self._bucket.objects.where(self._key)
+        return CatalogError(
+            f"the catalog {where} is damaged ({why}): delete it, and the next run makes it again from the manifests"
+        )
+
+    async def _put_back(self, catalog: Catalog) -> None:
+        for _ in range(_ATTEMPTS):
+            if await self._put(catalog):
+                return
+            self._note("another run has put its catalog there meanwhile: ours is merged with it")
+            taken = self._beside("taken")
+            if await self._take(taken):
+                await catalog.merge(taken)
+                _remove(taken)
+        raise StoreUnavailable(f"{self._bucket.objects.where(self._key)}: other runs write it all the time")
+
+    async def _put(self, catalog: Catalog) -> bool:
+        copy, packed = self._beside("copy"), self._beside("copy.gz")
+        try:
+            _remove(copy)
+            changed = await catalog.save_as(copy)
+            if not changed and self._etag is not None:
+                return True
+            await asyncio.to_thread(_pack, copy, packed)
+            return await self._send(packed)
+        finally:
+            _remove(copy)
+            _remove(packed)
+
+    async def _send(self, packed: Path) -> bool:
+        sha256 = await asyncio.to_thread(_sha256_of, packed)
+        with packed.open("rb") as file:
+            # From the page cache: a large catalog costs no memory. It is unmapped when its last view is gone.
+            body: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        found = await self._bucket.exchange.put(self._key, [body], sha256, self._etag, "application/gzip")
+        return found is not None
+
+    async def _rebuild(self, catalog: Catalog) -> None:
+        came_back = await fill_from_bucket(catalog, self._places)
+        if came_back:
+            self._note(f"the bucket has no catalog: {came_back} prompts came back from its manifests")
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{suffix}")
+
+    def _note(self, message: str) -> None:
+        self._observer(Noted(level="warning", message=message))
+
+
+async def fill_from_bucket(catalog: Catalog, places: Places) -> int:
+    """Put in what the bucket's manifests tell; how many prompts that were."""
+    assert places.bucket is not None
+    count = 0
+    async for folders in places.bucket.folders():
+        for folder, document in zip(folders, await places.bucket.read_manifests(folders), strict=True):
+            record = record_from(document, folder) if document is not None else None
+            if record is not None:
+                await catalog.save_prompt(record, "")
+                count += 1
+    return count
+
+
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp(prefix="mirror-catalog-"))
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pack(source: Path, target: Path) -> None:
+    with source.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        shutil.copyfileobj(plain, packed, 1 << 20)
+
+
+def _unpack(source: Path, target: Path) -> None:
+    with gzip.open(source) as packed, target.open("wb") as plain:
+        shutil.copyfileobj(packed, plain, 1 << 20)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

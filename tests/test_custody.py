@@ -1,0 +1,195 @@
+"""State without a disk: the catalog stands in the bucket, is taken from there and put back."""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Archive
+from tests.helpers import done_prompt
+from tests.origin import answer, task
+from tests.s3 import faults
+from tests.s3.bucket import Bucket
+from tests.s3.proxy import FaultProxy
+from tests.s3_runs_e2e import Ground, named
+from tests.test_sync import row, tasks
+
+one = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
+KEY = "pre/.mirror/catalog.sqlite.gz"
+
+
+@pytest.fixture
+def ground(archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Ground:
+    found = Ground.prepared(archive, bucket, proxy, monkeypatch)
+    monkeypatch.setenv("MIRROR_S3_BUCKET", bucket.name)
+    monkeypatch.setenv("MIRROR_S3_PREFIX", "pre")
+    monkeypatch.setenv("MIRROR_S3_ONLY", "true")
+    monkeypatch.setenv("MIRROR_S3_CATALOG", "true")
+    return found
+
+
+def pod(ground: Ground, name: str) -> Archive:
+    """An archive on a machine that knows nothing yet."""
+    return Archive(ground.archive.root.with_name(name), ground.origin)
+
+
+def history(ground: Ground, *names: str) -> None:
+    ground.origin.history([row(name, age=60 * number) for number, name in enumerate(names)])
+    for name in names:
+        done_prompt(ground.origin, name, f"{name}.png")
+
+
+def in_bucket(ground: Ground, tmp_path: Path, sql: str) -> list[tuple[Any, ...]]:
+    """What the catalog in the bucket says."""
+    path = tmp_path / "read.sqlite"
+    path.write_bytes(gzip.decompress(ground.bucket.read(KEY)[KEY]))
+    connection = sqlite3.connect(path)
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def states(ground: Ground, tmp_path: Path) -> dict[str, str]:
+    return dict(in_bucket(ground, tmp_path, "SELECT prompt_id, state FROM prompts"))
+
+
+def test_each_night_goes_on_where_another_pod_stopped(ground: Ground, tmp_path: Path) -> None:
+    history(ground, "a", "b")
+    first = pod(ground, "pod1")
+    done = first.run("sync")
+    assert done.code == 0, done.err
+    assert states(ground, tmp_path) == {"a": "complete", "b": "complete"}
+    assert not list((first.root / ".mirror").glob("catalog*")), "the working copy is gone"
+    history(ground, "c", "a", "b")
+    ground.forget()
+    done = pod(ground, "pod2").run("sync")
+    assert done.code == 0, done.err
+    assert tasks(ground.origin) == ["c"]
+    assert [request.path for request in ground.origin.media_requests] == ["/c/c.png"]
+    assert states(ground, tmp_path) == {"a": "complete", "b": "complete", "c": "complete"}
+    [(floor, top)] = in_bucket(ground, tmp_path, "SELECT floor, top FROM histories")
+    assert floor is None
+    assert top is not None
+
+
+def test_failures_and_tries_are_remembered_from_pod_to_pod(ground: Ground, tmp_path: Path) -> None:
+    ground.origin.prompt("a", answer(task("a", 30, [(None, f"{ground.origin.url}/gone.png")])))
+    ground.origin.history([row("a"), row("unknown")])
+    assert [pod(ground, f"pod{night}").run("sync").code for night in range(3)] == [3, 0, 0]
+    assert in_bucket(ground, tmp_path, "SELECT prompt_id, tries FROM prompts ORDER BY 1") == [("a", 1), ("unknown", 1)]
+    told = pod(ground, "looking").run("status", "--failed")
+    assert (told.code, told.out.splitlines()[0].partition(":")[0]) == (0, "a\t# partial")
+    assert len(told.out.splitlines()) == 2
+
+
+def test_two_runs_at_once_lose_nothing_of_each_other(ground: Ground, tmp_path: Path) -> None:
+    done_prompt(ground.origin, "b", "b.png")
+    reached, opened = threading.Event(), threading.Event()
+
+    def slow(_: int) -> dict[str, Any]:
+        reached.set()
+        opened.wait(30)
+        return answer(task("slow", 20))
+
+    ground.origin.prompt("slow", slow)
+    process = pod(ground, "pod1").start("fetch", "slow")
+    assert reached.wait(30)
+    other = pod(ground, "pod2").run("fetch", "b")
+    assert other.code == 0, other.err
+    opened.set()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert "another run has put its catalog there meanwhile" in err
+    assert states(ground, tmp_path) == {"b": "complete", "slow": "pending"}
+
+
+def test_without_a_catalog_the_manifests_tell(ground: Ground, tmp_path: Path) -> None:
+    history(ground, "a", "b", "c")
+    assert pod(ground, "pod1").run("sync").code == 0
+    ground.bucket.server.client().delete_object(Bucket=ground.bucket.name, Key=KEY)
+    ground.forget()
+    done = pod(ground, "pod2").run("sync")
+    assert done.code == 0, done.err
+    assert "3 prompts came back from its manifests" in done.err
+    assert (tasks(ground.origin), ground.origin.media_requests) == ([], [])
+    assert states(ground, tmp_path) == dict.fromkeys("abc", "complete")
+
+
+@one
+@pytest.mark.parametrize("damage", [b"", b"not a catalog", gzip.compress(b"not a catalog" * 99), None])
+def test_a_damaged_catalog_is_told_and_stays(ground: Ground, damage: bytes | None) -> None:
+    history(ground, "a")
+    assert pod(ground, "pod1").run("sync").code == 0
+    body = ground.bucket.read(KEY)[KEY][:-100] if damage is None else damage
+    ground.bucket.put(KEY, body)
+    done = pod(ground, "pod2").run("sync")
+    assert (done.code, done.err.count("Traceback")) == (4, 0), done.err
+    assert "damaged" in done.err
+    assert KEY in done.err
+    assert ground.bucket.read(KEY)[KEY] == body
+
+
+@one
+def test_what_a_killed_run_knew_is_taken_in_by_the_next_one_there(ground: Ground, tmp_path: Path) -> None:
+    history(ground, "a")
+    first = pod(ground, "pod1")
+    assert first.run("sync").code == 0
+    history(ground, "b", "unknown", "a")
+    ground.origin.prompt("unknown", answer(None, 900, "no data"))
+    ground.forget()
+    ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.hold())
+    process = first.start("sync")
+    first.kill_when(process, lambda: ground.proxy.wait_for(lambda: held(ground.proxy), timeout=30))
+    assert states(ground, tmp_path) == {"a": "complete"}
+    ground.forget()
+    assert first.run("sync").code == 0
+    assert tasks(ground.origin) == []
+    assert states(ground, tmp_path) == {"a": "complete", "b": "complete", "unknown": "unknown"}
+
+
+def held(proxy: FaultProxy) -> bool:
+    return any(named("PutObject", "catalog.sqlite.gz")(seen) for seen in proxy.requests)
+
+
+@one
+def test_a_catalog_that_cannot_be_put_back_is_told_and_kept(ground: Ground, tmp_path: Path) -> None:
+    history(ground, "a")
+    ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.answer(403, "AccessDenied"))
+    first = pod(ground, "pod1")
+    done = first.run("sync")
+    assert (done.code, done.err.count("Traceback")) == (4, 0), done.err
+    assert (first.root / ".mirror" / "catalog.sqlite").exists()
+    assert ground.proxy.unused == 0
+    ground.forget()
+    assert first.run("sync").code == 0
+    assert tasks(ground.origin) == []
+    assert states(ground, tmp_path) == {"a": "complete"}
+
+
+@one
+def test_to_look_is_not_to_touch(ground: Ground) -> None:
+    history(ground, "a")
+    assert pod(ground, "pod1").run("sync").code == 0
+    history(ground, "b", "a")
+    before = ground.bucket.read()
+    looking = pod(ground, "pod2")
+    assert looking.run("status", "a").code == 0
+    dry = looking.run("sync", "--dry-run")
+    assert (dry.code, [line.split("\t")[0] for line in dry.out.splitlines()]) == (0, ["b"])
+    assert ground.bucket.read() == before
+    assert not looking.root.exists() or not list(looking.root.rglob("catalog*"))
+
+
+@one
+def test_a_catalog_in_the_bucket_needs_a_bucket_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIRROR_S3_ONLY", "false")
+    done = pod(ground, "pod1").run("sync")
+    assert done.code == 2
+    assert "only = true" in done.err
