@@ -139,7 +139,7 @@ class TestWhatItWrites:
     ) -> None:
         done_prompt(origin, "p", "one.png")
         code = f"print('from the hook', flush=True); print('token {origin.token}', file=sys.stderr, flush=True)\n"
-        code += "os.write(1, b'y' * 5_000_000)"
+        code += "print('yyyyyyyyy\\n' * 100_000)"
         done = fetched(archive, hook.does(code), "p", "--json", "-v")
         assert (done.code, len(done.lines), done.summary["hooks_failed"]) == (0, 1, 0)
         assert "hook of prompt p wrote: from the hook" in done.err

@@ -31,6 +31,8 @@ from mirror.events import (
     FilePlanned,
     FileSized,
     FileStored,
+    HookFinished,
+    HookOutcome,
     Noted,
     PromptFinished,
     PromptStarted,
@@ -485,6 +487,23 @@ class TestLogObserver:
         assert known.items() <= second.items()
         assert "prompt_id" not in second
         assert (third["prompt_id"], third["error"], third["attempt"], third["level"]) == ("p", "Gone", 2, "warning")
+
+    def test_json_names_the_prompt_wherever_one_is_meant(self, log: io.StringIO) -> None:
+        configure("json", "debug", log)
+        observer = LogObserver()
+        retrying = Retrying(what=URL, cause="Truncated", message="m", attempt=3, seconds=1, prompt_id="p")
+        hook = HookFinished(prompt_id="p", outcome=HookOutcome.OK, message="ended well", output="one\ntwo\n")
+        for event in (RunStarted(run_id="r1", root="x", started_at=""), retrying, hook):
+            observer(event)
+        observer(Noted(level="warning", message="of one prompt", prompt_id="p"))
+        observer(Noted(level="warning", message="of none"))
+        logging.getLogger("mirror.elsewhere").warning("by somebody else")
+        _, retried, *hooks, noted, general, other = records(log)
+        assert {"prompt_id": "p", "url": URL, "cause": "Truncated", "attempt": 3}.items() <= retried.items()
+        assert [(each["prompt_id"], each["level"]) for each in hooks] == [("p", "debug")] * 3
+        assert (noted["prompt_id"], "prompt_id" in general) == ("p", False)
+        assert {each["run_id"] for each in records(log)} == {"r1"}
+        assert other["message"] == "by somebody else"
 
 
 class TestConfigure:

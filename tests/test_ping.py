@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from mirror import Settings
 from mirror.config import load
-from mirror.errors import ConfigError
+from mirror.errors import ConfigError, ExitCode
 from mirror.ping import Ping
 from tests import faults, media
 from tests.conftest import Archive, Done
@@ -107,14 +108,22 @@ class TestWhatIsTold:
         assert (start.path, end.path) == (f"{CHECK}/start", CHECK)
         assert start.query == end.query == f"create=1&a=%2F&rid={rid(start)}"
 
-    def test_the_body_is_bounded(self, archive: Archive, origin: Origin, monitor: Origin) -> None:
-        # A cause is told in full: the folder's name is in it.
-        root = archive.root.parent.joinpath(*["ü" * 100] * 15)
-        with running(
-            archive, "fetch", "p", "--root", str(root), environ={"MIRROR_METRICS_PING_URL": monitor.url + CHECK}
-        ) as process:
-            process.communicate(timeout=20)
-        assert all(len(request.body) <= 10_000 for request in monitor.requests)
+    def test_the_body_is_bounded(self, archive: Archive, monitor: Origin) -> None:
+        ping = Ping(archive.settings(metrics_ping_url=monitor.url + CHECK))
+        asyncio.run(ping.finish("x" + "ü" * 10_000, ExitCode.OK))
+        [end] = monitor.requests
+        assert end.body.decode() == "x" + "ü" * 4999
+
+    def test_a_signal_just_before_the_end_is_told(self, archive: Archive, monitor: Origin) -> None:
+        async def run() -> None:
+            ping = Ping(archive.settings(metrics_ping_url=monitor.url + CHECK))
+            telling = asyncio.create_task(ping.finish("all done", ExitCode.OK))
+            await asyncio.sleep(0)
+            telling.cancel()
+            await telling
+
+        asyncio.run(run())
+        assert told(monitor) == [""]
 
     def test_a_dry_run_tells_nothing(self, archive: Archive, origin: Origin, monitor: Origin) -> None:
         done_prompt(origin, "p", "one.png")
