@@ -79,8 +79,8 @@ async def from_spooled(
 def _rows(name: str, file: str | IO[bytes], column: str | None) -> Iterator[tuple[Batch, list[str]]]:
     """Batches with what is wrong in them. Blocks."""
     pyarrow = require_pyarrow()
-    # A buffer of its own size: without, a row group's whole column would be read at once.
-    options = {"buffer_size": BLOCK, "page_checksum_verification": True}
+    # Without these two a row group's whole column would be read at once.
+    options = {"buffer_size": BLOCK, "pre_buffer": False, "page_checksum_verification": True}
     try:
         opened = pyarrow.parquet.ParquetFile(file, **options)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
