@@ -130,6 +130,7 @@ def _reason(record: PromptRecord, checked: Checked) -> str:
     own = next((file.failure for file in record.files if file.identity == which), None)
     if own is not None and own.attempts:
         return f"{own.error}: {own.message}"
-    if record.error:
+    of_files = {(file.failure.error, file.failure.message) for file in record.files if file.failure is not None}
+    if record.error and (record.error, record.message) not in of_files:
         return f"{record.error}: {record.message}"
     return "" if own is None else "the service names it no more"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from mirror.catalog import FileRecord, PromptRecord
 from mirror.errors import ApiError, ExitCode, Severity, StoreError, first_error
 from mirror.events import (
@@ -238,8 +240,9 @@ class Visit:
                 self._note(f"could not be polled: {error}")
                 return wait
         verdict = unanswered(self._id, error, self._stock.prior, self._run.api.url, whole=not self._stock.lost)
-        if self._run.repair is None or self._stock.prior is not None:  # else a repair would only make it less
-            await self._save(verdict, (), run_id=self._run.run_id)
+        if self._run.repair is not None and self._stock.prior is None:  # a manifest is lost, and no more than that
+            verdict = replace(verdict, state=self._record.state, unfinished=self._record.unfinished)
+        await self._save(verdict, (), run_id=self._run.run_id)
         return self._result(verdict)
 
     def _changed_files(self, found: Findings) -> tuple[FileRecord, ...]:

@@ -13,7 +13,6 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from mirror.sources.lines import Damaged, LineParser, batches
 from tests.conftest import Archive
 from tests.helpers import done_prompt, running
 from tests.origin import Origin
-from tests.source_runs import collected, cut, nobody, parquet, pipe, read
+from tests.source_runs import cut, nobody, parquet, pipe, read
 
 
 def zstd(data: bytes) -> bytes:
@@ -253,7 +252,7 @@ def test_any_cut_gives_the_same(parts: list[bytes], zipped: bool, cuts: list[int
 @given(data=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_what_is_not_compressed_passes_unchanged(data: bytes, cuts: list[int]) -> None:
     if not data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")) and data[1:4] != b"\x2a\x4d\x18":
-        assert unpacked(cut(data, cuts)) [:2] == (data, None)
+        assert unpacked(cut(data, cuts))[:2] == (data, None)
 
 
 @both

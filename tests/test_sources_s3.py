@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import pytest
 
 from mirror.errors import ConfigError
-from mirror.sources.inputs import Reading, open_input
 from tests.conftest import Archive
 from tests.helpers import done_prompt
 from tests.origin import Origin
-from tests.s3 import faults
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
 from tests.s3_runs_small import as_user, settings_for
-from tests.source_runs import nobody, parquet, read
+from tests.source_runs import parquet, read
 
 one = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
 

@@ -1,0 +1,119 @@
+"""One run a root at a time, and ``--wait-lock``: to wait for the other one's end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from mirror import FetchOptions, Mirror
+from mirror.errors import Locked
+from mirror.settings import FOREVER
+from tests import faults, media
+from tests.conftest import Archive
+from tests.helpers import done_prompt, large_prompt, mirrored, running
+from tests.origin import Origin
+
+COMMANDS = [
+    ("verify", "--repair"),
+    ("cleanup",),
+    ("forget", "q"),
+    ("rebuild",),
+]
+
+
+@pytest.fixture
+def holder(origin: Origin, archive: Archive) -> Iterator[subprocess.Popen[str]]:
+    """A run that holds the root until /p/large.mp4 is released."""
+    done_prompt(origin, "q", "a.png")
+    assert mirrored(archive, "q").code == 0
+    large_prompt(origin, "p", media.png(), faults.hold_after(10))
+    with running(archive, "fetch", "p") as process:
+        origin.wait_for(lambda: origin.count("/p/") == 1)
+        yield process
+
+
+def told(process: subprocess.Popen[str], holder: subprocess.Popen[str]) -> str:
+    """The line that says for whom it waits."""
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert f"is in use by another run (pid {holder.pid} since 20" in line, line
+    assert "waiting for its end" in line
+    return line
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_who_does_not_wait_is_told_who_holds_it(
+    holder: subprocess.Popen[str], archive: Archive, command: tuple[str, ...]
+) -> None:
+    for options in ((), ("--wait-lock=50ms",)):
+        done = archive.run(*command, *options)
+        assert done.code == 4, done.err
+        assert f"is in use by another run (pid {holder.pid} since 20" in done.err
+        assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("value", ["--wait-lock", "--wait-lock=10m"])
+def test_who_waits_goes_on_at_the_other_s_end(
+    holder: subprocess.Popen[str], origin: Origin, archive: Archive, command: tuple[str, ...], value: str
+) -> None:
+    with running(archive, *command, value) as process:
+        told(process, holder)
+        origin.release("/p/large.mp4")
+        assert holder.wait(20) == 0
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0, err
+        assert "in use" not in err  # told once
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_signal_ends_the_wait(
+    holder: subprocess.Popen[str], archive: Archive, command: tuple[str, ...], number: signal.Signals
+) -> None:
+    with running(archive, *command, "--wait-lock") as process:
+        told(process, holder)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 128 + number
+        assert "Traceback" not in err
+    assert holder.poll() is None
+
+
+def test_the_holder_s_death_ends_the_wait(holder: subprocess.Popen[str], archive: Archive) -> None:
+    with running(archive, "forget", "q", "--wait-lock") as process:
+        told(process, holder)
+        holder.kill()
+        assert process.wait(20) == 0
+
+
+def test_to_verify_and_a_dry_run_wait_for_nobody(holder: subprocess.Popen[str], archive: Archive) -> None:
+    assert holder.poll() is None
+    assert archive.run("verify", "q").code == 0
+    assert archive.run("cleanup", "--dry-run").code == 0
+
+
+def test_waiting_from_python(holder: subprocess.Popen[str], origin: Origin, archive: Archive) -> None:
+    notes: list[str] = []
+
+    async def fetch(wait: float | None) -> list[str]:
+        async with Mirror(archive.settings(), observers=[lambda event: notes.append(str(event))]) as mirror:
+            return [str(m.state) async for m in mirror.fetch(["q"], FetchOptions(wait_lock=wait))]
+
+    async def release_when_told() -> None:
+        while not any("waiting for its end" in note for note in notes):
+            await asyncio.sleep(0.01)
+        origin.release("/p/large.mp4")
+
+    async def both() -> list[str]:
+        states, _ = await asyncio.gather(fetch(FOREVER), release_when_told())
+        return states
+
+    for wait in (None, 0.0):
+        with pytest.raises(Locked, match=f"pid {holder.pid} since"):
+            asyncio.run(fetch(wait))
+    assert asyncio.run(both()) == ["complete"]
