@@ -117,11 +117,11 @@ class TestCsv:
         [
             (b'b,"oops\nc,2\nd,""3\ne,4', ["c", "d", "e"], ["t.csv:2: a quote is opened and never closed"]),
             (
-                b'b,"oops\nc,",",",\nd,"",",\ne,4',
-                ["c", "e"],
+                b'b,"oops\nc,x",",y\nd,3\ne,4',
+                ["d", "e"],
                 [
                     "t.csv:2: a quote is opened and never closed",
-                    "t.csv:4: a quote is opened and not closed on this line",
+                    "t.csv:3: a quote is opened and not closed on this line",
                 ],
             ),
             # Nobody can tell that this one was not meant to end where the next one stands.
@@ -191,7 +191,9 @@ class TestCsv:
     ) -> None:
         text = io.StringIO()
         writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
-        writer.writerows([("note", "id"), *((note, found) for found, note in rows)])
+        # csv quotes a lone CR only where it writes CRLF.
+        kept = [(note if end == "\r\n" else note.replace("\r", ""), found) for found, note in rows]
+        writer.writerows([("note", "id"), *kept])
         bad: list[str] = []
         parser = CsvParser("t.csv", bad.append, delimiter=delimiter)
         assert fed(parser, cut(text.getvalue().encode(), cuts)) == [found for found, _ in rows]
