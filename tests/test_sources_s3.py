@@ -36,6 +36,7 @@ def reading(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("ids.jsonl", b'{"id":"a"}\n"b"'),
         ("é/ids.parquet", parquet({"id": ["a", "b"]})),
     ],
+    ids=["text", "gzipped csv", "gzip by its bytes", "jsonl", "parquet"],
 )
 def test_an_object_is_read(bucket: Bucket, reading: dict[str, Any], key: str, body: bytes) -> None:
     bucket.put(key, body)
