@@ -240,13 +240,7 @@ _FORMS = {
     ("metrics", "ping_url"): (r"(https?://[\x21-\x7e]+)?", "http:// or https:// and a host"),
 }
 
-_PATHS = {
-    ("api", "token_file"),
-    ("archive", "root"),
-    ("archive", "catalog"),
-    ("transfer", "ca_file"),
-    ("metrics", "textfile"),
-}
+_PATHS = {("api", "token_file"), ("archive", "root"), ("archive", "catalog"), ("transfer", "ca_file"), ("metrics", "textfile")}
 
 
 def _with_token(settings: Settings, values: Mapping[tuple[str, str], _Value]) -> Settings:

@@ -40,11 +40,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "sources": ({"cdn.example:8443": "media/a", "b.example": "media"}, "cdn.example:8443=media/a,b.example=media,"),
     "catalog": (True, "true"),
 }
-NEEDED = {
-    "kms_key_id": {"sse": "aws:kms"},
-    "only": {"bucket": "my-bucket"},
-    "catalog": {"bucket": "my-bucket", "only": True},
-}
+NEEDED = {"kms_key_id": {"sse": "aws:kms"}, "only": {"bucket": "my-bucket"}, "catalog": {"bucket": "my-bucket", "only": True}}
 """What a key cannot stand without."""
 
 
