@@ -12,6 +12,7 @@ from mirror.errors import ConfigError
 from tests.conftest import Archive
 from tests.helpers import done_prompt
 from tests.origin import Origin
+from tests.s3 import faults
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
 from tests.s3_runs_small import as_user, settings_for
@@ -35,6 +36,7 @@ def reading(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("ids.jsonl", b'{"id":"a"}\n"b"'),
         ("é/ids.parquet", parquet({"id": ["a", "b"]})),
     ],
+    ids=["text", "gzipped csv", "gzip by its bytes", "jsonl", "parquet"],
 )
 def test_an_object_is_read(bucket: Bucket, reading: dict[str, Any], key: str, body: bytes) -> None:
     bucket.put(key, body)
@@ -58,7 +60,7 @@ def test_a_name_that_is_no_object(bucket: Bucket, reading: dict[str, Any], name:
 def test_a_bad_line_is_named_by_its_object(bucket: Bucket, reading: dict[str, Any]) -> None:
     bucket.put("ids.txt", b"a\n\xff\nb\n")
     name = f"s3://{bucket.name}/ids.txt"
-    assert read(name, **reading) == (["a", "b"], ["ids.txt:2: not UTF-8"])
+    assert read(name, **reading) == (["a", "b"], [f"{name}:2: not UTF-8"])
 
 
 @one
@@ -68,16 +70,36 @@ def test_a_connection_that_breaks_is_taken_up(
     as_user(bucket.server, monkeypatch)
     ids = [f"{number:032x}" for number in range(20_000)]
     bucket.put("ids.txt", "\n".join(ids).encode())
-    proxy.add(*BREAKS)
-    through = {"settings": settings_for(bucket.through(proxy), tmp_path)}
-    assert read(f"s3://{bucket.name}/ids.txt", **through) == (ids, [])
+    for after in (100_000, 0, 200_000):
+        proxy.fault("GetObject", faults.cut_answer(after))
+    settings = settings_for(bucket.through(proxy), tmp_path)
+    assert read(f"s3://{bucket.name}/ids.txt", settings=settings) == (ids, [])
     ranges = [seen.headers.get("range") for seen in proxy.requests if seen.method == "GET"]
-    assert len(ranges) == 3
+    assert (len(ranges), ranges[0]) == (4, None)
+    assert all(str(later).startswith("bytes=") for later in ranges[2:])
 
 
 @one
-def test_an_object_that_changes_while_it_is_read_is_told_of(bucket: Bucket, reading: dict[str, Any]) -> None:
-    """The first part of the one and the second of the other are no list of anybody's."""
+def test_an_object_that_changes_while_it_is_read_is_told_of(
+    bucket: Bucket, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_user(bucket.server, monkeypatch)
+    # The first part of the one and the second of the other are no list of anybody's.
+    body = b"".join(b"%032x\n" % number for number in range(20_000))
+    bucket.put("ids.txt", body)
+
+    def changed(seen: Any) -> bool:
+        if seen.operation == "GetObject":
+            bucket.put("ids.txt", body[::-1])
+        return False
+
+    proxy.fault("GetObject", faults.cut_answer(100_000))
+    proxy.fault(changed, faults.delay(0))
+    name = f"s3://{bucket.name}/ids.txt"
+    ids, bad = read(name, settings=settings_for(bucket.through(proxy), tmp_path))
+    assert 0 < len(ids) < 20_000
+    assert body.startswith("\n".join(ids).encode())
+    assert bad == [f"{name}:{len(ids) + 1}: {name}: it was changed while it was read"]
 
 
 @one

@@ -117,11 +117,11 @@ class TestCsv:
         [
             (b'b,"oops\nc,2\nd,""3\ne,4', ["c", "d", "e"], ["t.csv:2: a quote is opened and never closed"]),
             (
-                b'b,"oops\nc,",",",\nd,"",",\ne,4',
-                ["c", "e"],
+                b'b,"oops\nc,x",",y\nd,3\ne,4',
+                ["d", "e"],
                 [
                     "t.csv:2: a quote is opened and never closed",
-                    "t.csv:4: a quote is opened and not closed on this line",
+                    "t.csv:3: a quote is opened and not closed on this line",
                 ],
             ),
             # Nobody can tell that this one was not meant to end where the next one stands.
@@ -191,7 +191,9 @@ class TestCsv:
     ) -> None:
         text = io.StringIO()
         writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
-        writer.writerows([("note", "id"), *((note, found) for found, note in rows)])
+        # csv quotes a lone CR only where it writes CRLF.
+        kept = [(note if end == "\r\n" else note.replace("\r", ""), found) for found, note in rows]
+        writer.writerows([("note", "id"), *kept])
         bad: list[str] = []
         parser = CsvParser("t.csv", bad.append, delimiter=delimiter)
         assert fed(parser, cut(text.getvalue().encode(), cuts)) == [found for found, _ in rows]
@@ -364,3 +366,16 @@ def test_a_table_on_stdin_needs_its_format_and_a_wrong_column_stops(origin: Orig
     assert archive.run("fetch", "-i", "-", "--input-format", "csv", stdin="x,id\n1,p\n").code == 0
     wrong = archive.run("fetch", "-i", "-", "--input-format", "csv", "--column", "task", stdin="x,id\n1,p\n")
     assert (wrong.code, "stdin: there is no column named 'task'; its columns are: 'x', 'id'" in wrong.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["ids.parquet", "ids.txt.zst", "hidden"])
+def test_without_the_extra_it_says_how_to_get_it(origin: Origin, archive: Archive, tmp_path: Path, name: str) -> None:
+    """The libraries stand behind folders that cannot be imported."""
+    for library in ("pyarrow", "zstandard"):
+        (tmp_path / "shadow" / library).mkdir(parents=True)
+        (tmp_path / "shadow" / library / "__init__.py").write_text("raise ImportError('not here')")
+    (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd" if name == "hidden" else b"")
+    path = os.pathsep.join([str(tmp_path / "shadow"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = archive.run("fetch", "-i", name, environ={"PYTHONPATH": path})
+    assert (done.code, "pip install 'prompt-mirror[tables]'" in done.err) == (2, True)
+    assert "Traceback" not in done.err

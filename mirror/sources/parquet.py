@@ -26,7 +26,7 @@ def require_pyarrow() -> Any:
         ConfigError: it is not installed.
     """
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
         raise ConfigError("Parquet needs the library pyarrow: pip install 'prompt-mirror[tables]'") from None
     return pyarrow

@@ -37,15 +37,15 @@ async def object_blocks(control: Control, key: str, size: int, attempts: int) ->
             raise StoreUnavailable(f"{where}: it was changed while it was read", severity=Severity.ITEM) from None
         if at and not str(answer.get("ContentRange", "")).startswith(f"bytes {at}-"):
             raise StoreUnavailable(f"{where}: the store serves no ranges", severity=Severity.ITEM)
+        begun = at
         etag, end = answer["ETag"], at + int(answer["ContentLength"])
         with contextlib.closing(answer["Body"]) as body, contextlib.suppress(Unreachable):
             while block := await control.run(partial(_read, body, where, size)):
                 at += len(block)
-                failures = 0
                 yield block
         if at >= end:
             return
-        failures += 1
+        failures = 0 if at > begun else failures + 1
         if failures >= attempts:
             raise StoreUnavailable(f"{where}: the connection breaks again and again", severity=Severity.ITEM)
         await asyncio.sleep(min(0.1 * 2**failures, 10))
