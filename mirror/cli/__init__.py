@@ -14,10 +14,10 @@ from mirror.errors import ExitCode, MirrorError
 _COMMANDS = {
     "fetch": "Mirror prompts: ask, download, verify, write manifests.",
     "status": "Say what the catalog knows.",
-    "verify": "Compare what is there, on disk or in the bucket, with the manifests.",
+    "verify": "Compare what is there, on disk or in the bucket, with the manifests; repair it.",
     "forget": "Remove prompts from the catalog, and with --delete their files.",
     "rebuild": "Make the catalog again from the manifests.",
-    "cleanup": "Abort the multipart uploads that interrupted runs left in the bucket.",
+    "cleanup": "Remove what interrupted runs left: stale partial files, uploads in the bucket.",
     "schema": "Print the JSON Schema of the manifest, the summary or the configuration.",
     "doctor": "Check configuration, token, disk and API, and say what to fix.",
     "demo": "Do the whole job against an embedded service, without account or network.",
