@@ -1,4 +1,4 @@
-"""``mirror verify --repair`` with a bucket: the disk from the bucket, the bucket from the disk, else from the origin."""
+"""``mirror verify --repair`` with a bucket: either place from the other, else from the origin."""
 
 from __future__ import annotations
 
@@ -63,8 +63,7 @@ def test_the_bucket_is_repaired_from_the_disk(ground: Ground) -> None:
     ground.bucket.put("p/b.png", other)
     ground.forget()
     done = ground.archive.run("verify", "--s3", "--repair")
-    assert (done.code, {what for _, _, what in flaws(done.out)}) == (0, {"repaired", "unexpected"})
-    assert len(flaws(done.out)) == 4
+    assert (done.code, [what for _, _, what in flaws(done.out)]) == (0, ["repaired"] * 3)
     assert ground.origin.media_requests == []
     objects = ground.bucket.read()
     assert objects["p/a.png"] == bodies["a.png"]
