@@ -111,10 +111,10 @@ class Verify:
                         yield partial(self._unexpected, checks, subject)
                     for expected in subject.expected():
                         if wanted(expected.file.url):
-                            batch.append(expected)
-                            if _is_full(batch, checks.batch):
+                            if batch and _is_full([*batch, expected], checks.batch):
                                 yield partial(checks.look, batch)
                                 batch = []
+                            batch.append(expected)
                 if batch:
                     yield partial(checks.look, batch)
 
