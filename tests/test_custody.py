@@ -123,7 +123,11 @@ def test_without_a_catalog_the_manifests_tell(ground: Ground, tmp_path: Path) ->
 
 
 @one
-@pytest.mark.parametrize("damage", [b"", b"not a catalog", gzip.compress(b"not a catalog" * 99), None])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"not a catalog", gzip.compress(b"not a catalog" * 99), None],
+    ids=["empty", "no gzip", "no catalog", "cut short"],
+)
 def test_a_damaged_catalog_is_told_and_stays(ground: Ground, damage: bytes | None) -> None:
     history(ground, "a")
     assert pod(ground, "pod1").run("sync").code == 0

@@ -63,7 +63,10 @@ def test_a_flaw_is_told_while_others_are_still_looked_at(origin: Origin, archive
     manifest = archive.root / "q" / "manifest.json"
     told = archive.manifest("q")["files"][0]["bytes"]
     manifest.write_text(manifest.read_text().replace(f'"bytes": {told}', f'"bytes": {size}'))
-    change(catalog, f"UPDATE files SET entry = replace(entry, '\"bytes\":{told}', '\"bytes\":{size}') WHERE prompt_id = 'q'")
+    change(
+        catalog,
+        f"UPDATE files SET entry = replace(entry, '\"bytes\":{told}', '\"bytes\":{size}') WHERE prompt_id = 'q'",
+    )
     process = archive.start("verify")
     try:
         assert process.stdout is not None
