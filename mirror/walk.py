@@ -63,7 +63,7 @@ class Walk:
         stretch = self._covered(max(low, self._target))
         if stretch is not None:
             await self._catalog.cover(url, stretch)
-        self._note("info", f"the history was read: {self._pages} pages, {self._new} new prompts")
+        self._note("info", f"the history was read; pages: {self._pages}, new prompts: {self._new}")
 
     async def _take_in(self, page: HistoryPage, number: int) -> None:
         for flaw in page.flaws:
