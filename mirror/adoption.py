@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from mirror.answers import read_task
 from mirror.catalog import FileRecord, PromptRecord
 from mirror.manifests.document import decode_if_sound
@@ -19,7 +22,9 @@ def record_from(document: Document, folder: str, prompt_id: PromptId | None = No
         return None
     stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in manifest.files}
     failed = {
-        error.url: FileRecord(identity=error.url, role=error.role, failure=error)
+        error.url: FileRecord(
+            identity=error.url, role=error.role, entry=error.was or None, failure=replace(error, was=UNSET)
+        )
         for error in manifest.errors
         if error.url and error.role and error.url not in stored
     }

@@ -137,11 +137,11 @@ class Api:
         try:
             async with asyncio.timeout(seconds), answer as response:
                 self._raise_for_status(response.status, response.headers.get("Retry-After"), question)
-                return await self._read(response.content)
+                return await self._read(response.content, lenient=question.post)
         except TimeoutError:
             raise ApiUnavailable(f"the API did not answer within {seconds:g} s") from None
 
-    async def _read(self, content: aiohttp.StreamReader) -> Envelope:
+    async def _read(self, content: aiohttp.StreamReader, *, lenient: bool) -> Envelope:
         body = bytearray()
         async with contextlib.AsyncExitStack() as gate:
             while block := await content.read(_LARGE):
@@ -150,7 +150,7 @@ class Api:
                 body += block
                 if len(body) > self._settings.max_answer:
                     raise BadAnswer(f"the answer is larger than api.max_answer ({self._settings.max_answer} bytes)")
-            return read_envelope(bytes(body))
+            return read_envelope(bytes(body), lenient=lenient)
 
     def _raise_for_status(self, status: int, retry_after: str | None, question: _Question) -> None:
         if status == 401 or (status == 403 and not self._answered):

@@ -317,7 +317,8 @@ class BucketChecks:
         objects = self._bucket.objects
         start = len(objects.key(""))
         async for keys in self._bucket.keys():
-            yield [(key[start:].partition("/")[0], objects.where(key), key) for key in keys]
+            found = [(key[start:].partition("/")[0], objects.where(key), key) for key in keys]
+            yield [each for each in found if each[0] != INTERNAL]
 
 
 def _difference(digests: Digests, file: ManifestFile) -> str:

@@ -102,7 +102,7 @@ class Mirror:
         for close in (self._api.close, self._delivery.close):
             await close()
         try:
-            await self._held.aclose()
+            await self._held.__aexit__(kind, error, trace)
         except MirrorError as failed:
             self._codes.add(failed.exit_code)
             raise

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _OBJECT = "catalog.sqlite.gz"
 _MAGIC = b"SQLite format 3\0"
+_HURRY = 1.5
 _ATTEMPTS = 8
 """Each lost race means that another run has put its catalog there."""
 
@@ -76,6 +77,7 @@ class _InBucket:
         self._observer = observer
         self._key = bucket.objects.key(INTERNAL, _OBJECT)
         self._etag: str | None = None
+        self._is_back = False
 
     @contextlib.asynccontextmanager
     async def taken(self, mode: Mode, *, anew: bool) -> AsyncIterator[Catalog]:
@@ -99,16 +101,31 @@ class _InBucket:
                 await self._rebuild(catalog)
             try:
                 yield catalog
-            finally:
+            except asyncio.CancelledError:
+                await self._put_back_soon(catalog)
+                raise
+            except BaseException:
                 await self._put_back(catalog)
+                raise
+            await self._put_back(catalog)
         finally:
             await catalog.close()
-        _remove(self._path)
+            if self._is_back:
+                _remove(self._path)
+
+    async def _put_back_soon(self, catalog: Catalog) -> None:
+        """A stop may take two seconds. What cannot be put back by then stays here."""
+        try:
+            async with asyncio.timeout(_HURRY):
+                await self._put_back(catalog)
+        except TimeoutError:
+            self._note("the bucket does not take the catalog back so soon: it stays here for the next run")
 
     @contextlib.asynccontextmanager
     async def _to_look_at(self) -> AsyncIterator[Catalog]:
         """A copy that is not put back, and stands in nobody's way."""
-        folder = await asyncio.to_thread(_scratch)
+        with translated("a temporary folder for the catalog"):
+            folder = await asyncio.to_thread(_scratch)
         try:
             path = folder / "catalog.sqlite"
             await self._take(path)
@@ -128,8 +145,9 @@ class _InBucket:
         if self._etag is None:
             return False
         try:
-            await asyncio.to_thread(_unpack, packed, path)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            with translated(f"{path}"):
+                await asyncio.to_thread(_unpack, packed, path)
+        except (EOFError, zlib.error) as error:
             raise self._damaged(error) from None
         finally:
             _remove(packed)
@@ -147,6 +165,7 @@ class _InBucket:
     async def _put_back(self, catalog: Catalog) -> None:
         for _ in range(_ATTEMPTS):
             if await self._put(catalog):
+                self._is_back = True
                 return
             self._note("another run has put its catalog there meanwhile: ours is merged with it")
             taken = self._beside("taken")
@@ -162,7 +181,8 @@ class _InBucket:
             changed = await catalog.save_as(copy)
             if not changed and self._etag is not None:
                 return True
-            await asyncio.to_thread(_pack, copy, packed)
+            with translated(f"{packed}"):
+                await asyncio.to_thread(_pack, copy, packed)
             return await self._send(packed)
         finally:
             _remove(copy)
@@ -217,7 +237,10 @@ def _pack(source: Path, target: Path) -> None:
 
 def _unpack(source: Path, target: Path) -> None:
     with gzip.open(source) as packed, target.open("wb") as plain:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+        try:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+        except gzip.BadGzipFile as error:  # an OSError, and none of the disk
+            raise EOFError(str(error)) from None
 
 
 def _remove(path: Path) -> None:

@@ -249,13 +249,17 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Why something is not there. ``error`` is the class's name in :mod:`mirror.errors`; ``url`` is redacted."""
+    """Why something is not there. ``error`` is the class's name in :mod:`mirror.errors`; ``url`` is redacted.
+
+    ``was`` is left out, but for a file that was mirrored and is lost: its digest is not forgotten.
+    """
 
     url: str | None = None
     role: Role | None = None
     error: str
     message: str
     attempts: Count = 0
+    was: ManifestFile | UnsetType = UNSET
 
 
 Outcome = Receipt | Failure

@@ -69,11 +69,12 @@ class Ping:
         try:
             # What came after the end would say that the run goes on.
             if self._starting is not None and not self._starting.done():
-                await asyncio.wait({self._starting}, timeout=0 if hurried else 2 * _PATIENCE + _PAUSE)
-                self._starting.cancel()
-                await asyncio.wait({self._starting})
+                await asyncio.wait({self._starting}, timeout=0 if hurried else _PAUSE)
             await self._tell("" if code in _GOOD else "/fail", _cut(summary), patience, attempts)
         finally:
+            if self._starting is not None:
+                self._starting.cancel()
+                await asyncio.wait({self._starting})
             await self._http.close()
 
     async def _tell(self, path: str, body: bytes, patience: float, attempts: int) -> bool:

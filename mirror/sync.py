@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-from mirror.catalog import Due, Found
+from mirror.catalog import Due, Place
 from mirror.errors import ApiError, ExitCode, Severity
 from mirror.events import Noted
 from mirror.models import PromptState
@@ -18,6 +17,8 @@ from mirror.sources import Batch
 from mirror.walk import Walk
 
 BATCH = 200
+_DUE = 2000
+"""What is due is put in order for each batch: few batches, large ones."""
 
 Emit = Callable[[Result], Awaitable[None]]
 
@@ -54,37 +55,39 @@ class Sync:
                 yield self._counted(found)
                 if self._left == 0:
                     return
-            await walking
         finally:
             walking.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ApiError):
-                await walking
+            await asyncio.wait({walking})
+            _raise_from(walking)
 
-    def _counted(self, found: Found) -> Batch:
-        ids: Batch = [prompt_id for _, prompt_id in found]
+    def _counted(self, ids: Batch) -> Batch:
         if self._left is not None:
             ids = ids[: self._left]
             self._left -= len(ids)
         return ids
 
-    async def _in_order(self, walking: asyncio.Task[None]) -> AsyncIterator[Found]:
+    async def _in_order(self, walking: asyncio.Task[None]) -> AsyncIterator[Batch]:
+        if self._due.retry_failed:
+            await self._run.catalog.reopen()
         after = 0
         while True:
             ended = walking.done()  # looked at before the catalog: what was put in last is found then
+            if ended:
+                _raise_from(walking)
             self._more.clear()
             found = await self._run.catalog.untried(after, BATCH)
             if found:
                 after = found[-1][0]
-                yield found
+                yield [prompt_id for _, prompt_id in found]
             elif ended:
                 break
             else:
                 await self._more.wait()
-        for state in self._due.states:
-            after = 0
-            while found := await self._run.catalog.due(self._due, state, after, BATCH):
-                after = found[-1][0]
-                yield found
+        for group in self._due.groups:
+            place: Place = (-1.0, 0)
+            while due := await self._run.catalog.due(self._due, group, place, _DUE):
+                place = due[-1][0]
+                yield [prompt_id for _, prompt_id in due]
 
     async def _read_history(self) -> None:
         try:
@@ -121,3 +124,9 @@ class Sync:
             )
             self._run.observer(Noted(level="warning", message=message, prompt_id=each.prompt_id))
         return ExitCode.INCOMPLETE if given_up else code
+
+
+def _raise_from(task: asyncio.Task[None]) -> None:
+    """Raise what ended a task by itself."""
+    if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+        raise error

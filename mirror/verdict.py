@@ -43,6 +43,15 @@ class Findings(Struct, frozen=True, kw_only=True):
             if asset.identity not in self.entries or asset.identity in self.absent
         ]
 
+    @property
+    def losses(self) -> dict[str, Failure]:
+        """Files that were mirrored and are nowhere now, whether the answer still names them or not."""
+        named = {asset.identity for asset in self.planned.assets}
+        return {
+            which: msgspec.structs.replace(self.failures.get(which) or _lost(file, which in named), was=file)
+            for which, file in self.lost.items()
+        }
+
 
 class Verdict(Struct, frozen=True, kw_only=True):
     """``write`` says whether the manifest differs from the one on disk; ``unfinished`` whether tasks are open."""
@@ -59,8 +68,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
 def conclude(found: Findings) -> Verdict:
     """The verdict on a prompt that the service told about."""
     unread = (*found.planned.failures, *found.child_failures)
-    errors = (*found.failures.values(), *unread)
-    state = state_of(found.answer.task, missing=bool(found.missing or unread))
+    errors = (*(dict(found.failures) | found.losses).values(), *unread)
+    state = state_of(found.answer.task, missing=bool(found.missing or found.lost or unread))
     if found.prior is not None and _service_changed_its_mind(found, state):
         return Verdict(
             state=found.prior.state,
@@ -76,9 +85,14 @@ def conclude(found: Findings) -> Verdict:
         manifest=found.prior if found.prior is not None and same else manifest,
         code=_code(state, failed=bool(errors), left_out=bool(found.missing)),
         errors=errors or _upstream_failure(found, state),
-        unfinished=state is PromptState.PENDING or bool(unread),
+        unfinished=state is PromptState.PENDING or any(each.error != "Refused" for each in unread),
         write=not same,
     )
+
+
+def _lost(file: ManifestFile, named: bool) -> Failure:
+    what = "was mirrored and is not there any more" + ("" if named else "; the service names it no longer")
+    return Failure(url=file.url, role=file.role, error="StoreUnavailable" if named else "Gone", message=what)
 
 
 def still_complete(prior: Manifest, known: Mapping[str, ManifestFile]) -> Verdict:

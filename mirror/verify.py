@@ -181,6 +181,12 @@ class _Subject:
             ours = known.get(file.url)
             if ours is not None and (ours.path, ours.bytes, ours.sha256) != (file.path, file.bytes, file.sha256):
                 return f"it says other of {file.path} than the catalog"
+        named = {file.url for file in manifest.files}
+        for which, file in self._record.stored().items():
+            if which not in named:
+                return f"it does not name {file.path}, which the catalog knows"
+        if self._record.state is PromptState.COMPLETE and manifest.state is not PromptState.COMPLETE:
+            return f"it says {manifest.state}, and the catalog complete"
         return ""
 
     def _known(self) -> dict[str, ManifestFile]:

@@ -105,7 +105,7 @@ class Visit:
         """The verdict where the service has told all it will, and all of it is in every place now."""
         record, prior = self._record, self._stock.prior
         is_told = not record.unfinished and record.state is PromptState.COMPLETE and not self._run.options.refresh
-        if not is_told or prior is None or not self._stock.is_all_whole:
+        if not is_told or prior is None or prior.state is not PromptState.COMPLETE or not self._stock.is_all_whole:
             return None
         if {file.url for file in prior.files} != self._stock.known.keys():
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 from mirror.api import Api, check_prompt_id
 from mirror.catalog import Catalog
@@ -17,8 +18,11 @@ from mirror.events import Noted, Observer
 from mirror.models import Covered, HistoryPage, Listed
 from mirror.settings import ApiSettings
 
-_BARREN = 2
-"""So many pages in a row with nothing that the walk had not seen are the end: a service may ignore ``page``."""
+_REPEATS = 2
+"""So many times the page before, and the history has ended: a service may ignore ``page``, or stay at its last."""
+
+_BARREN = 50
+"""So many pages in a row with nothing that the walk had not seen, and it is given up: it goes round in a circle."""
 
 
 class Walk:
@@ -39,8 +43,11 @@ class Walk:
         self._target = -math.inf if since is None else since
         self._known: Covered | None = None
         self._newest: float | None = None
+        self._oldest = math.inf
+        self._last: HistoryPage = HistoryPage()
         self._ordered = True
-        self._barren = 0
+        self._is_sure = True
+        self._repeats = self._barren = 0
         self._pages = self._new = 0
 
     async def run(self, on_page: Callable[[], None]) -> None:
@@ -56,9 +63,14 @@ class Walk:
         number = self._settings.history_first_page
         while low is None:
             page = await self._api.history(number)
+            if page.is_empty and not self._is_known_below():
+                # For once an answer may have been cut off: what lies behind is asked for before that is believed.
+                number += 1
+                page = await self._api.history(number)
             await self._take_in(page, number)
             on_page()
             low = self._reached(page)
+            self._last = page
             number += 1
         stretch = self._covered(max(low, self._target))
         if stretch is not None:
@@ -72,13 +84,32 @@ class Walk:
         self._pages += not page.is_empty
         self._new += new
         self._barren = 0 if seen else self._barren + 1
+        self._repeats = self._repeats + 1 if page.rows and page == self._last else 0
         dates = _dates(page)
-        if self._newest is None and dates:
+        if not dates:
+            return
+        if self._newest is None:
             # A date in the future would hide, in the next walk, what is created until then.
             self._newest = min(max(dates), time.time())
-        if dates and dates[0] < dates[-1] and self._ordered:
+        self._oldest = min(self._oldest, *dates)
+        if self._ordered and not self._is_in_order(page, dates):
             self._ordered = False
             self._note("warning", "the history is not newest first: all of it is read each time")
+
+    def _is_in_order(self, page: HistoryPage, dates: list[float]) -> bool:
+        """Whether nothing stands further from its place than the overlap makes up for."""
+        if dates[0] < dates[-1]:
+            return False
+        before = _dates(self._last)[-1:]
+        if self._last.rows and page.rows[0] in self._last.rows:
+            before = []  # rows came in at the top meanwhile, and moved these down
+        inside = [*before, *dates]
+        return all(later - earlier <= self._settings.history_overlap for earlier, later in pairwise(inside))
+
+    def _is_known_below(self) -> bool:
+        """Whether the walk has come down to where the catalog has everything, to the end."""
+        known = self._known
+        return known is not None and known.floor is None and self._ordered and self._oldest <= known.top
 
     def _is_wanted(self, row: Listed, number: int) -> bool:
         try:
@@ -90,7 +121,11 @@ class Walk:
 
     def _reached(self, page: HistoryPage) -> float | None:
         """Down to which creation time everything was read; None while there is more to read."""
-        if page.is_empty or self._barren >= _BARREN:
+        if page.is_empty:
+            return self._oldest if self._is_known_below() else -math.inf
+        if self._repeats >= _REPEATS or self._barren >= _BARREN:
+            # The same page from the first on is no history that was read; nor is one that goes round.
+            self._is_sure = self._repeats >= _REPEATS and self._pages > _REPEATS + 1
             return -math.inf
         dates = _dates(page)
         if not self._ordered or len(dates) < len(page.rows) or not dates:
@@ -106,7 +141,7 @@ class Walk:
 
     def _covered(self, low: float) -> Covered | None:
         """The stretch that stands in the catalog now; None where it cannot be told, or has a gap."""
-        if self._newest is None or not self._ordered:
+        if self._newest is None or not self._ordered or not self._is_sure:
             return None
         known = self._known
         if known is None:

@@ -81,7 +81,7 @@ def test_each_night_goes_on_where_another_pod_stopped(ground: Ground, tmp_path: 
 
 def test_failures_and_tries_are_remembered_from_pod_to_pod(ground: Ground, tmp_path: Path) -> None:
     ground.origin.prompt("a", answer(task("a", 30, [(None, f"{ground.origin.url}/gone.png")])))
-    ground.origin.history([row("a"), row("unknown")])
+    ground.origin.history([row("a"), row("unknown", state=20)])
     assert [pod(ground, f"pod{night}").run("sync").code for night in range(3)] == [3, 0, 0]
     assert in_bucket(ground, tmp_path, "SELECT prompt_id, tries FROM prompts ORDER BY 1") == [("a", 1), ("unknown", 1)]
     told = pod(ground, "looking").run("status", "--failed")
@@ -154,7 +154,7 @@ def test_what_a_killed_run_knew_is_taken_in_by_the_next_one_there(ground: Ground
     assert states(ground, tmp_path) == {"a": "complete"}
     ground.forget()
     assert first.run("sync").code == 0
-    assert tasks(ground.origin) == []
+    assert tasks(ground.origin) == ["unknown"], "the history says that it is done"
     assert states(ground, tmp_path) == {"a": "complete", "b": "complete", "unknown": "unknown"}
 
 
@@ -197,3 +197,43 @@ def test_a_catalog_in_the_bucket_needs_a_bucket_alone(ground: Ground, monkeypatc
     done = pod(ground, "pod1").run("sync")
     assert done.code == 2
     assert "only = true" in done.err
+
+
+@one
+def test_what_one_run_forgets_another_does_not_bring_back(ground: Ground, tmp_path: Path) -> None:
+    history(ground, "a", "b")
+    assert pod(ground, "pod1").run("sync").code == 0
+    reached, opened = threading.Event(), threading.Event()
+
+    def slow(_: int) -> dict[str, Any]:
+        reached.set()
+        opened.wait(30)
+        return answer(task("slow", 20))
+
+    ground.origin.prompt("slow", slow)
+    process = pod(ground, "pod1").start("fetch", "slow")
+    assert reached.wait(30)
+    assert pod(ground, "pod2").run("forget", "a", "--delete").code == 0
+    opened.set()
+    process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert states(ground, tmp_path) == {"b": "complete", "slow": "pending"}
+    assert pod(ground, "pod3").run("fetch", "a").code == 0
+    assert states(ground, tmp_path)["a"] == "complete"
+
+
+@one
+def test_a_stop_does_not_wait_for_a_bucket_that_hangs(ground: Ground, tmp_path: Path) -> None:
+    ground.origin.prompt("a", answer(task("a", 20)))
+    ground.origin.history([row("a")])
+    first = pod(ground, "pod1")
+    ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.hold())
+    process = first.start("sync", "--wait", "1h")
+    ground.origin.wait_for(lambda: tasks(ground.origin) == ["a"], timeout=30)
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143, err
+    assert "stays here for the next run" in err
+    assert (first.root / ".mirror" / "catalog.sqlite").exists()
+    assert first.run("sync").code == 5
+    assert states(ground, tmp_path) == {"a": "pending"}

@@ -103,7 +103,7 @@ def test_the_bodys_encoding_is_a_setting(archive: Archive, origin: Origin, body:
     done = archive.run("sync", environ={"MIRROR_API_HISTORY_BODY": body, **SMALL})
     assert done.code == 0, done.err
     assert len(tasks(origin)) == 5
-    assert pages(origin) == 4, "2 and 2 and 1, and an empty one"
+    assert pages(origin) == 5, "2 and 2 and 1, an empty one, and what lies behind it"
     sent = [request for request in origin.requests if request.path == "/newImageHistory"]
     kinds = {"json": "application/json", "form": "application/x-www-form-urlencoded", "query": None}
     assert {request.headers.get("content-type") for request in sent} <= {kinds[body], "application/octet-stream"}
@@ -259,7 +259,7 @@ def test_a_history_that_cannot_be_read_keeps_nobody_from_the_rest(
 
 def test_what_failed_upstream_or_is_unknown_is_told_and_makes_no_night_red(archive: Archive, origin: Origin) -> None:
     origin.prompt("failed", answer(task("failed", 2, reason="no face")))
-    origin.history([row("failed"), row("unknown")])
+    origin.history([row("failed", state=2), row("unknown", state=20)])
     first = archive.run("sync")
     assert first.code == 0, first.err
     assert "no face" in first.err

@@ -50,7 +50,7 @@ def test_three_nights(archive: Archive, origin: Origin) -> None:
     assert night.summary["prompts"] == {"pending": 1, "failed": 1, "complete": 2}
     assert "no face was found" in night.err
     pages, prompts, media = service.asked()
-    assert pages == 3, "three rows, one row, and the end"
+    assert pages == 4, "three rows, one row, the end, and what lies behind it"
     assert prompts == ["failed", "first", "kept", "slow"]
     assert media == ["/first/a.png", "/first/b.png", "/kept/c.png"]
 

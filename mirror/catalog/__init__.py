@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,14 +17,14 @@ from typing import Any, TypeVar
 
 from mirror.catalog import queue, rows
 from mirror.catalog.merge import merge
-from mirror.catalog.queue import Due, Found, GivenUp, Standing
+from mirror.catalog.queue import Due, Found, GivenUp, Place, Standing
 from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.catalog.rows import decode, listed, read_prompts
 from mirror.catalog.schema import Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "PromptRecord", "Standing", "in_pages"]
+__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "Place", "PromptRecord", "Standing", "in_pages"]
 
 T = TypeVar("T")
 
@@ -149,9 +150,11 @@ class Catalog:
         """Prompts that nobody asked about yet, behind a row number."""
         return await self._read(lambda connection: queue.untried(connection, after, most))
 
-    async def due(self, which: Due, state: PromptState, after: int, most: int) -> Found:
-        """Prompts of a state that are due, behind a row number."""
-        return await self._read(lambda connection: queue.due(connection, which, state, after, most))
+    async def due(
+        self, which: Due, group: tuple[PromptState, ...], after: Place, most: int
+    ) -> list[tuple[Place, PromptId]]:
+        """Prompts of these states that are due, behind a place; those tried last come last."""
+        return await self._read(lambda connection: queue.due(connection, which, group, after, most))
 
     async def covered(self, url: str) -> Covered | None:
         """How much of a history stands in the catalog."""
@@ -182,6 +185,10 @@ class Catalog:
     async def cover(self, url: str, stretch: Covered) -> None:
         """Record how much of a history stands in the catalog. Call it after :meth:`enlist`."""
         await self._write(lambda connection: queue.cover(connection, url, stretch))
+
+    async def reopen(self) -> None:
+        """Take up again what was given up."""
+        await self._write(queue.reopen_all)
 
     async def give_up(self, which: Due, before: float) -> list[GivenUp]:
         """Leave alone what this run has found unfinished and what has been known since ``before`` (Unix seconds)."""
@@ -221,6 +228,8 @@ class Catalog:
         """Remove a prompt; False if it was not there."""
 
         def remove(connection: sqlite3.Connection) -> bool:
+            # Noted, so that the catalog of a run that was under way meanwhile does not bring it back.
+            connection.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", (prompt_id, time.time()))
             return connection.execute("DELETE FROM prompts WHERE prompt_id = ?", (prompt_id,)).rowcount > 0
 
         return await self._write(remove)

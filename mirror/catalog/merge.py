@@ -9,6 +9,17 @@ from mirror import names
 from mirror.models import Covered, PromptId
 
 _LATER = "SELECT prompt_id FROM other.prompts AS o LEFT JOIN main.prompts AS m USING (prompt_id)"
+_NEW = """
+    m.prompt_id IS NULL
+    AND NOT EXISTS (SELECT 1 FROM main.forgotten AS f WHERE f.prompt_id = o.prompt_id AND f.at > o.changed)
+"""
+
+_BETTER = """
+    (o.state = 'complete') > (m.state = 'complete')
+    OR ((o.state = 'complete') = (m.state = 'complete') AND o.changed > m.changed)
+"""
+"""Complete beats unfinished, whose clock ever is ahead; else what was changed last counts."""
+
 _COLUMNS = (
     *("state", "unfinished", "error", "message", "note", "last_tried", "run", "placed"),
     *("created_at", "walk", "given_up", "claimed", "changed"),
@@ -16,7 +27,8 @@ _COLUMNS = (
 
 
 def merge(connection: sqlite3.Connection, other: Path) -> None:
-    """Take in what another catalog of the same version knows: of each prompt the row that was changed last.
+    """Take in what another catalog of the same version knows: of each prompt the row that is complete, else that was
+    changed last. What one of them forgot, and nobody has taken up since, is forgotten.
 
     Files that only one of the two has are kept, and a prompt's folder stays what it is here.
     """
@@ -35,8 +47,16 @@ def merge(connection: sqlite3.Connection, other: Path) -> None:
 
 
 def _merge_prompts(connection: sqlite3.Connection) -> None:
-    new = connection.execute(f"{_LATER} WHERE m.prompt_id IS NULL ORDER BY o.rowid").fetchall()
-    later = connection.execute(f"{_LATER} WHERE o.changed > m.changed").fetchall()
+    connection.execute(
+        "DELETE FROM main.prompts WHERE EXISTS (SELECT 1 FROM other.forgotten AS f"
+        " WHERE f.prompt_id = main.prompts.prompt_id AND f.at > main.prompts.changed)"
+    )
+    new = connection.execute(f"{_LATER} WHERE {_NEW} ORDER BY o.rowid").fetchall()
+    later = connection.execute(f"{_LATER} WHERE {_BETTER}").fetchall()
+    connection.execute(
+        "INSERT OR REPLACE INTO main.forgotten SELECT prompt_id, at FROM other.forgotten"
+        " WHERE prompt_id NOT IN (SELECT prompt_id FROM main.prompts)"
+    )
     for (prompt_id,) in new:
         _insert(connection, PromptId(prompt_id))
     changes = ", ".join(f"{column} = o.{column}" for column in _COLUMNS)

@@ -17,6 +17,9 @@ FOR_GOOD = ("Gone", "NotMedia", "Refused", "TooLarge")
 DENIED = ("BadParameter", "NoData")
 """What the service says of prompts that it does not know (any more)."""
 
+_DENIALS = 3
+"""So often a prompt is asked about that the history shows as done and the service denies: one may lag the other."""
+
 _OPEN = """
     (error IS NULL OR error NOT IN (SELECT value FROM json_each(:denied)))
     AND (unfinished OR EXISTS (
@@ -57,15 +60,15 @@ class Due(Struct, frozen=True, kw_only=True):
     bucket: tuple[str, str, str] | None = None
 
     @property
-    def states(self) -> tuple[PromptState, ...]:
-        """In the order in which they are taken up."""
+    def groups(self) -> tuple[tuple[PromptState, ...], ...]:
+        """States that are taken up together, what was not tried for the longest time first."""
         found = [PromptState.UNRESOLVED, PromptState.PENDING, PromptState.PARTIAL]
         found += [PromptState.FAILED, PromptState.UNKNOWN] if self.retry_failed else []
-        return (*found, PromptState.COMPLETE)
+        return (tuple(found), (PromptState.COMPLETE,))
 
-    def condition(self, state: PromptState) -> str:
-        """The SQL that tells which prompts of a state are due."""
-        if state is PromptState.COMPLETE:
+    def condition(self, group: tuple[PromptState, ...]) -> str:
+        """The SQL that tells which prompts of these states are due."""
+        if PromptState.COMPLETE in group:
             return "TRUE" if self.refresh else f"{_LOST} OR {_ELSEWHERE}" if self.bucket else _LOST
         return "TRUE" if self.retry_failed else f"given_up IS NULL AND {_OPEN}"
 
@@ -102,6 +105,9 @@ class Standing(Struct, frozen=True, kw_only=True):
     watermark: float | None
 
 
+Place = tuple[float, int]
+"""When a prompt was tried last, and its row: what to go on behind."""
+
 Found = list[tuple[int, PromptId]]
 """Row numbers, to go on from, and the prompts."""
 
@@ -112,15 +118,30 @@ def enlist(connection: sqlite3.Connection, listed: Sequence[Listed], walk: str) 
     seen = new = 0
     for each in listed:
         new += rows.add(connection, each.prompt_id, now)
-        # What has ended upstream after all is looked at again.
-        ended = each.state in (TaskState.DONE, TaskState.FAILED)
+        if each.state is TaskState.DONE:
+            _reopen(connection, each.prompt_id)
         seen += connection.execute(
-            "UPDATE prompts SET walk = ?1, created_at = coalesce(created_at, ?2),"
-            " given_up = CASE WHEN ?3 AND state = 'pending' THEN NULL ELSE given_up END"
-            " WHERE prompt_id = ?4 AND walk IS NOT ?1",
-            (walk, each.created_at, ended, each.prompt_id),
+            "UPDATE prompts SET walk = ?1, created_at = coalesce(created_at, ?2)"
+            " WHERE prompt_id = ?3 AND walk IS NOT ?1",
+            (walk, each.created_at, each.prompt_id),
         ).rowcount
     return seen, new
+
+
+def _reopen(connection: sqlite3.Connection, prompt_id: PromptId) -> None:
+    """The history says that it is done: what was given up, or denied (not too often), is asked about again."""
+    connection.execute(
+        "UPDATE prompts SET given_up = NULL, unfinished = 1, error = NULL,"
+        " state = CASE state WHEN 'unknown' THEN 'unresolved' ELSE state END"
+        " WHERE prompt_id = ? AND (given_up IS NOT NULL OR"
+        " (tries < ? AND error IN (SELECT value FROM json_each(?)) AND state IN ('unknown', 'pending')))",
+        (prompt_id, _DENIALS, rows.listed(DENIED)),
+    )
+
+
+def reopen_all(connection: sqlite3.Connection) -> None:
+    """Take up again what was given up; how long it has been known counts from now."""
+    connection.execute("UPDATE prompts SET given_up = NULL, first_seen = ? WHERE given_up IS NOT NULL", (time.time(),))
 
 
 def untried(connection: sqlite3.Connection, after: int, most: int) -> Found:
@@ -134,29 +155,32 @@ def untried(connection: sqlite3.Connection, after: int, most: int) -> Found:
     )
 
 
-def due(connection: sqlite3.Connection, which: Due, state: PromptState, after: int, most: int) -> Found:
-    """Prompts of a state that are due, and that this run has not taken up."""
-    return _found(
-        connection.execute(
-            "SELECT rowid, prompt_id FROM prompts WHERE state = :state AND rowid > :after"  # noqa: S608 - our own text
-            " AND run IS NOT :run AND claimed IS NOT :run AND NOT (state = 'unresolved' AND tries = 0)"
-            f" AND ({which.condition(state)}) ORDER BY rowid LIMIT :most",
-            {**which.parameters(), "state": state, "after": after, "most": most},
-        )
+def due(
+    connection: sqlite3.Connection, which: Due, group: tuple[PromptState, ...], after: Place, most: int
+) -> list[tuple[Place, PromptId]]:
+    """Prompts of these states that are due, and that this run has not taken up; those tried last come last."""
+    cursor = connection.execute(
+        "SELECT coalesce(last_tried, 0) AS at, rowid, prompt_id FROM prompts"  # noqa: S608 - our own text
+        " WHERE state IN (SELECT value FROM json_each(:states)) AND (coalesce(last_tried, 0), rowid) > (:at, :row)"
+        " AND run IS NOT :run AND claimed IS NOT :run AND NOT (state = 'unresolved' AND tries = 0)"
+        f" AND ({which.condition(group)}) ORDER BY at, rowid LIMIT :most",
+        {**which.parameters(), "states": rows.listed(group), "at": after[0], "row": after[1], "most": most},
     )
+    return [((at, row), PromptId(prompt_id)) for at, row, prompt_id in cursor]
 
 
 def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[GivenUp]:
-    """Leave alone, from now on, what this run has found unfinished and what has been known since ``before``.
+    """Leave alone, from now on, what the service calls unfinished in this run and what is known since ``before``.
 
-    One that was tried once only is not given up: the clock may have been set meanwhile.
+    One that only one run has asked about is not given up: the clock may have been set meanwhile.
     """
     now = time.time()
     return [
         GivenUp(PromptId(prompt_id), state, now - first_seen)
         for prompt_id, state, first_seen in connection.execute(
-            "UPDATE prompts SET given_up = :now, changed = :now WHERE state IN ('unresolved', 'pending', 'partial')"  # noqa: S608
-            f" AND run = :run AND given_up IS NULL AND tries > 1 AND first_seen < :before AND {_OPEN}"
+            "UPDATE prompts SET given_up = :now, changed = :now WHERE state = 'pending' AND run = :run"  # noqa: S608
+            " AND given_up IS NULL AND tries > 1 AND first_seen < :before AND error IS NOT 'ApiUnavailable'"
+            f" AND {_OPEN}"
             " RETURNING prompt_id, state, first_seen",
             {**which.parameters(), "now": now, "before": before},
         ).fetchall()

@@ -102,7 +102,8 @@ def claim(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> Prom
     add(connection, prompt_id, now)
     known = next(read_prompts(connection, [prompt_id]))
     connection.execute(
-        "UPDATE prompts SET tries = tries + 1, last_tried = ?1, changed = ?1, claimed = ?2 WHERE prompt_id = ?3",
+        "UPDATE prompts SET tries = tries + (?2 = '' OR claimed IS NOT ?2), last_tried = ?1, changed = ?1, claimed = ?2"
+        " WHERE prompt_id = ?3",
         (now, run, prompt_id),
     )
     return known
@@ -112,6 +113,7 @@ def add(connection: sqlite3.Connection, prompt_id: PromptId, now: float) -> bool
     """Have a row for a prompt, with a folder that no other has. False if it is there: then it stays as it is."""
     if connection.execute("SELECT 1 FROM prompts WHERE prompt_id = ?", (prompt_id,)).fetchone() is not None:
         return False
+    connection.execute("DELETE FROM forgotten WHERE prompt_id = ?", (prompt_id,))
     folder = _free_folder(connection, prompt_id)
     connection.execute(
         "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, first_seen, changed)"

@@ -50,6 +50,7 @@ MIGRATIONS = (
     ALTER TABLE prompts ADD COLUMN claimed TEXT;
     ALTER TABLE prompts ADD COLUMN changed REAL NOT NULL DEFAULT 0;
     CREATE INDEX files_failed ON files(prompt_id) WHERE failure IS NOT NULL;
+    CREATE TABLE forgotten (prompt_id TEXT PRIMARY KEY, at REAL NOT NULL);
     CREATE TABLE histories (url TEXT PRIMARY KEY, floor REAL, top REAL NOT NULL);
     """,
 )

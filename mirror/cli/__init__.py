@@ -25,6 +25,10 @@ _COMMANDS = {
 }
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more. No OSError: click would end the process for it, with an exit code of its own."""
+
+
 class _Commands(click.Group):
     """Imports a command's module when it is called; the help needs only the table above."""
 
@@ -87,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
     except MirrorError as error:
         click.echo(f"mirror: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGoneError):
         _drop_stdout()
         return ExitCode.SIGPIPE
     return result if isinstance(result, int) else ExitCode.OK

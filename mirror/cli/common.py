@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from mirror.catalog import Catalog
+from mirror.cli import ReaderGoneError
 from mirror.config import load, parse_duration, parse_size
 from mirror.custody import catalog_of
 from mirror.errors import ConfigError, ExitCode, StoreUnavailable
@@ -162,13 +163,13 @@ def write_stdout(data: bytes) -> None:
     """Write to stdout at once, whole. Blocks.
 
     Raises:
-        BrokenPipeError: nobody reads it any more.
+        ReaderGoneError: nobody reads it any more.
         StoreError: it takes no more (a full disk).
     """
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        raise
+        raise ReaderGoneError from None
     except OSError as error:
         raise StoreUnavailable(f"stdout cannot be written to: {error.strerror}") from None

@@ -16,6 +16,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from mirror.cli import ReaderGoneError
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag, write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
@@ -173,7 +174,7 @@ class Command:
         except MirrorError as error:
             self._fatal = str(error)
             self._codes.append(error.exit_code)
-        except BrokenPipeError:
+        except ReaderGoneError:
             self._codes.append(ExitCode.SIGPIPE)
         except Exception as error:
             logging.getLogger("mirror").exception("a bug in mirror: please report it")

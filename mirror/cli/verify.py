@@ -66,7 +66,7 @@ def verify(ctx: click.Context, /, ids: tuple[str, ...], bucket: bool, deep: bool
     if not catalog_path(settings).exists() and not settings.s3.catalog:
         raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
     told = _Told(as_json=flags["as_json"], repair=repair, sample=sample)
-    work = _Work(settings, prompt_ids(ids), bucket=bucket, deep=deep, sample=sample)
+    work = _Work(settings, list(dict.fromkeys(prompt_ids(ids))), bucket=bucket, deep=deep, sample=sample)
     return run_command(lambda: work.run(work.repair(flags["wait_lock"]) if repair else work.verify(), told))
 
 

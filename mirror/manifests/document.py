@@ -109,7 +109,8 @@ def decode(content: bytes) -> Manifest:
         raise StoreUnavailable(f"not a manifest: {error}") from None
     if not 1 <= manifest.version <= VERSION:
         raise StoreUnavailable(f"a manifest of version {manifest.version}: written by a newer mirror")
-    for file in manifest.files:
+    lost = [error.was for error in manifest.errors if isinstance(error.was, ManifestFile)]
+    for file in (*manifest.files, *lost):
         if not file.path or names.safe(file.path) != file.path or names.is_reserved(file.path):
             raise StoreUnavailable(f"a manifest that names a path outside its folder: {file.path[:80]!r}")
     return manifest

@@ -22,13 +22,13 @@ class Textfile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
         self._writing: threading.Thread | None = None
         self._warned = False
         if not self._path.parent.is_dir():
             raise ConfigError(f"[metrics] textfile: the folder {self._path.parent} does not exist")
-        if self._path.is_dir():
-            raise ConfigError(f"[metrics] textfile: {self._path} is a folder, expected a file such as mirror.prom")
+        if self._path.exists() and not self._path.is_file():
+            raise ConfigError(f"[metrics] textfile: {self._path} is no file, expected one such as mirror.prom")
         if not os.access(self._path.parent, os.W_OK):
             self._warn("its folder cannot be written to")
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
+from mirror.errors import ConfigError
 from mirror.events import Observer
 from mirror.settings import Settings
 from mirror.sources import Batch
@@ -71,10 +72,17 @@ async def ids_of(
         await check_input(name, reading, observer)
     sources = [from_iterable(ids)] if ids else []
     sources += [open_input(name, reading, on_bad_line=on_bad_line, observer=observer) for name in names]
+    begun = False
     for source in sources:
-        async with aclosing(source):
-            async for batch in source:
-                yield batch
+        try:
+            async with aclosing(source):
+                async for batch in source:
+                    begun = True
+                    yield batch
+        except ConfigError as error:
+            if not begun:
+                raise
+            on_bad_line(str(error))  # what was begun goes on: an exit code of 2 would say that nothing was
 
 
 async def check_input(name: str, reading: Reading, observer: Observer) -> None:

@@ -1,0 +1,106 @@
+"""What was mirrored and is lost is told, and its digest is not forgotten: not by the manifest, not by a rebuild."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests import faults
+from tests.conftest import Archive
+from tests.helpers import done_prompt, mirrored, picture, sha256
+from tests.origin import Origin, answer, task
+
+
+def lose_catalog(archive: Archive) -> None:
+    for path in (archive.root / ".mirror").glob("catalog.sqlite*"):
+        path.unlink()
+    archive.run("rebuild")
+
+
+def test_a_lost_file_that_the_service_names_no_more_is_told(archive: Archive, origin: Origin) -> None:
+    bodies = done_prompt(origin, "p", "a.png", "b.png")
+    assert mirrored(archive, "p").code == 0
+    (archive.root / "p" / "a.png").unlink()
+    origin.prompt("p", answer(task("p", images=[(None, f"{origin.url}/p/b.png")])))
+    for _ in range(2):
+        assert archive.run("fetch", "p").code == 3
+        manifest = archive.manifest("p")
+        assert (manifest["state"], [file["path"] for file in manifest["files"]]) == ("partial", ["b.png"])
+        [error] = manifest["errors"]
+        assert "names it no longer" in error["message"]
+        assert error["was"]["sha256"] == sha256(bodies["a.png"])
+        lose_catalog(archive)
+    found = archive.run("verify")
+    assert (found.code, found.out.split("\t")[:2]) == (3, ["p", "p/a.png"])
+
+
+def test_a_failed_repair_leaves_the_digest_in_the_manifest(archive: Archive, origin: Origin) -> None:
+    bodies = done_prompt(origin, "p", "a.png", "b.png")
+    assert mirrored(archive, "p").code == 0
+    (archive.root / "p" / "a.png").write_bytes(bodies["a.png"][::-1])
+    picture(origin, "/p/a.png", fault=faults.status(404, times=faults.FOREVER))
+    assert archive.run("verify", "--repair").code == 3
+    lose_catalog(archive)
+    assert archive.run("verify").code == 3
+    # Other bytes at that URL are not taken for it, whatever is asked.
+    origin.add("/p/a.png", b"another picture")
+    assert archive.run("fetch", "p", "--refresh").code == 3
+    origin.add("/p/a.png", bodies["a.png"])
+    assert archive.run("verify", "--repair").code == 0
+    assert archive.files()["p/a.png"] == bodies["a.png"]
+    assert archive.manifest("p")["errors"] == []
+
+
+@pytest.mark.parametrize("lie", ["a file less", "another state"])
+def test_a_manifest_that_lies_is_damaged(archive: Archive, origin: Origin, lie: str) -> None:
+    done_prompt(origin, "p", "a.png", "b.png")
+    assert mirrored(archive, "p").code == 0
+    path = archive.root / "p" / "manifest.json"
+    before = path.read_bytes()
+    manifest = json.loads(before)
+    if lie == "a file less":
+        del manifest["files"][0]
+    else:
+        manifest["state"] = "failed"
+    path.write_text(json.dumps(manifest))
+    found = archive.run("verify")
+    assert (found.code, "p/manifest.json\tdamaged" in found.out) == (3, True)
+    assert archive.run("verify", "--repair").code == 0
+    assert {**json.loads(path.read_bytes()), "mirrored_at": ""} == {**json.loads(before), "mirrored_at": ""}
+
+
+@pytest.mark.parametrize("command", [["verify"], ["verify", "--json"], ["status", "--json"]])
+def test_a_reader_that_goes_away_is_no_bug(archive: Archive, origin: Origin, command: list[str]) -> None:
+    done_prompt(origin, "p", "a.png")
+    assert mirrored(archive, "p").code == 0
+    (archive.root / "p" / "a.png").unlink()
+    process = archive.start(*command)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+def test_an_input_that_fails_after_others_were_begun_is_no_usage_error(archive: Archive, origin: Origin) -> None:
+    done_prompt(origin, "p", "a.png")
+    (archive.root.parent / "bad.csv").write_text("name\np\n")
+    done = archive.run("fetch", "p", "-i", str(archive.root.parent / "bad.csv"))
+    assert done.code == 3, done.err
+    assert done.summary["prompts"] == {"complete": 1}
+    assert "bad.csv" in done.err
+
+
+def test_a_textfile_never_takes_the_place_of_what_is_no_file(archive: Archive, origin: Origin) -> None:
+    done_prompt(origin, "p", "a.png")
+    target = archive.root.parent / "metrics"
+    target.mkdir()
+    link = archive.root.parent / "mirror.prom"
+    link.symlink_to(target / "real.prom")
+    assert archive.run("fetch", "p", environ={"MIRROR_METRICS_TEXTFILE": str(link)}).code == 0
+    assert link.is_symlink()
+    assert "mirror_" in (target / "real.prom").read_text()
+    done = archive.run("fetch", "p", environ={"MIRROR_METRICS_TEXTFILE": "/dev/null"})
+    assert (done.code, "is no file" in done.err) == (2, True)
