@@ -37,9 +37,6 @@ DEPLOY = DOCS / "deploy"
 CODES = [int(code) for code in ExitCode]
 GOOD = {ExitCode.OK, ExitCode.PENDING}
 
-COMING = {"sync": {"--wait-lock"}, "verify": {"--repair"}}
-"""Flags that the contract promises and the command line does not have yet."""
-
 
 def text(name: str) -> str:
     return (DEPLOY / name).read_text("utf-8")
@@ -57,8 +54,7 @@ def flags_of(command: str) -> set[str]:
     """The flags that a command of mirror takes, and those of the whole."""
     found = cli.get_command(click.Context(cli), command)
     assert found is not None, f"mirror has no command {command}"
-    options = {flag for option in (*found.params, *cli.params) for flag in option.opts if flag.startswith("-")}
-    return options | COMING.get(command, set())
+    return {flag for option in (*found.params, *cli.params) for flag in option.opts if flag.startswith("-")}
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:

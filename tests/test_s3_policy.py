@@ -134,7 +134,7 @@ def test_it_is_enough_for_a_whole_run(place: Bucket, archive: Archive, monkeypat
     as_user(user.server, monkeypatch)
     in_bucket(settings_for(user, archive.root, s3=url), interrupted)
     cleaned = archive.run("cleanup", environ={**environ, "MIRROR_S3_PREFIX": "films"})
-    assert (cleaned.code, cleaned.out) == (0, "1 multipart upload aborted\n")
+    assert (cleaned.code, cleaned.out) == (0, "1 multipart upload aborted\n0 partial files removed, 0 B\n")
     for root, prefix in ((archive, "films"), (only, "films/only")):
         place_of = {**environ, "MIRROR_S3_PREFIX": prefix, "MIRROR_S3_ONLY": str(root is only).lower()}
         verified = root.run("verify", "--s3", environ=place_of)

@@ -101,7 +101,7 @@ class LocalStore:
                 raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
             raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode(), 0)
+        os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n".encode(), 0)
         self._lock = fd
 
     # The Store protocol ------------------------------------------------------------------------
