@@ -72,14 +72,15 @@ def page_of_ids(connection: sqlite3.Connection, *, after: int, failed: bool, lim
 
 def read_folders(connection: sqlite3.Connection, folders: Sequence[str]) -> list[PromptRecord]:
     """The records of the prompts that these folders belong to."""
-    keys = {key for folder in folders for key in (names.key(folder), f"{names.key(folder)}/{folder}")}
+    wanted = set(folders)
+    keys = {key for folder in wanted for key in (names.key(folder), f"{names.key(folder)}/{folder}")}
     owners = [
         PromptId(prompt_id)
         for prompt_id, folder in connection.execute(
             "SELECT prompt_id, folder FROM prompts WHERE folder_key IN (SELECT value FROM json_each(?))",
             (listed(sorted(keys)),),
         )
-        if folder in folders
+        if folder in wanted
     ]
     return list(read_prompts(connection, owners))
 
