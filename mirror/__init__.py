@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mirror.models import Role as Role
     from mirror.settings import FetchOptions as FetchOptions
     from mirror.settings import Settings as Settings
+    from mirror.settings import SyncOptions as SyncOptions
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOMES = {
     "PromptState": "models",
     "Role": "models",
     "Settings": "settings",
+    "SyncOptions": "settings",
     "fetch": "client",
     "load_settings": "config",
 }

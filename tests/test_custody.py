@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def test_failures_and_tries_are_remembered_from_pod_to_pod(ground: Ground, tmp_p
     assert len(told.out.splitlines()) == 2
 
 
-def test_two_runs_at_once_lose_nothing_of_each_other(ground: Ground, tmp_path: Path) -> None:
-    done_prompt(ground.origin, "b", "b.png")
+def under_way(ground: Ground) -> tuple[subprocess.Popen[str], threading.Event]:
+    """A run that has taken the catalog, and waits for an answer about "slow" until the event is set."""
     reached, opened = threading.Event(), threading.Event()
 
     def slow(_: int) -> dict[str, Any]:
@@ -101,6 +102,12 @@ def test_two_runs_at_once_lose_nothing_of_each_other(ground: Ground, tmp_path: P
     ground.origin.prompt("slow", slow)
     process = pod(ground, "pod1").start("fetch", "slow")
     assert reached.wait(30)
+    return process, opened
+
+
+def test_two_runs_at_once_lose_nothing_of_each_other(ground: Ground, tmp_path: Path) -> None:
+    done_prompt(ground.origin, "b", "b.png")
+    process, opened = under_way(ground)
     other = pod(ground, "pod2").run("fetch", "b")
     assert other.code == 0, other.err
     opened.set()
@@ -203,16 +210,7 @@ def test_a_catalog_in_the_bucket_needs_a_bucket_alone(ground: Ground, monkeypatc
 def test_what_one_run_forgets_another_does_not_bring_back(ground: Ground, tmp_path: Path) -> None:
     history(ground, "a", "b")
     assert pod(ground, "pod1").run("sync").code == 0
-    reached, opened = threading.Event(), threading.Event()
-
-    def slow(_: int) -> dict[str, Any]:
-        reached.set()
-        opened.wait(30)
-        return answer(task("slow", 20))
-
-    ground.origin.prompt("slow", slow)
-    process = pod(ground, "pod1").start("fetch", "slow")
-    assert reached.wait(30)
+    process, opened = under_way(ground)
     assert pod(ground, "pod2").run("forget", "a", "--delete").code == 0
     opened.set()
     process.communicate(timeout=60)

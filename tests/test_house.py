@@ -90,7 +90,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
 
 PUBLIC = [
     *("Event", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror", "MirrorError", "Observer"),
-    *("PromptState", "Role", "Settings", "__version__", "fetch", "load_settings"),
+    *("PromptState", "Role", "Settings", "SyncOptions", "__version__", "fetch", "load_settings"),
 ]
 
 LIBRARIES = {
