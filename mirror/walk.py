@@ -64,9 +64,7 @@ class Walk:
         while low is None:
             page = await self._api.history(number)
             if page.is_empty and not self._is_known_below():
-                # For once an answer may have been cut off: what lies behind is asked for before that is believed.
-                number += 1
-                page = await self._api.history(number)
+                number, page = await self._beyond(number)
             await self._take_in(page, number)
             on_page()
             low = self._reached(page)
@@ -76,6 +74,20 @@ class Walk:
         if stretch is not None:
             await self._catalog.cover(url, stretch)
         self._note("info", f"the history was read; pages: {self._pages}, new prompts: {self._new}")
+
+    async def _beyond(self, number: int) -> tuple[int, HistoryPage]:
+        """An empty page is the end if nothing is behind it, either; else it is asked for again, then passed over."""
+        behind = await self._api.history(number + 1)
+        if behind.is_empty:
+            return number, behind
+        again = await self._api.history(number)
+        if not again.is_empty:
+            return number, again
+        self._is_sure = False
+        self._note(
+            "warning", f"page {number} of the history is empty, and there are further ones: it is read again next time"
+        )
+        return number + 1, behind
 
     async def _take_in(self, page: HistoryPage, number: int) -> None:
         for flaw in page.flaws:
@@ -125,7 +137,7 @@ class Walk:
             return self._oldest if self._is_known_below() else -math.inf
         if self._repeats >= _REPEATS or self._barren >= _BARREN:
             # The same page from the first on is no history that was read; nor is one that goes round.
-            self._is_sure = self._repeats >= _REPEATS and self._pages > _REPEATS + 1
+            self._is_sure = self._is_sure and self._repeats >= _REPEATS and self._pages > _REPEATS + 1
             return -math.inf
         dates = _dates(page)
         if not self._ordered or len(dates) < len(page.rows) or not dates:
