@@ -202,6 +202,8 @@ def _convert(section: str, key: str, value: _Value) -> Any:
         said = str(error).split(" - at ")[0]
         if get_origin(kind) is Literal:
             said = f"expected one of {', '.join(get_args(kind))}"
+        elif unit == "seconds" and isinstance(raw, float | int):
+            said = "expected a duration from 0 to 1,000,000,000 seconds"
         shown = "" if key in _SECRETS else f" ({raw!r})"
         raise ConfigError(f"{where}: {said[:1].lower()}{said[1:]}{shown}") from None
     pattern, expected = _FORMS.get((section, key), (r"(?s).*", ""))

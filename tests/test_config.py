@@ -346,6 +346,12 @@ def test_any_text_is_a_number_from_zero_on_or_a_clear_error(text: str, key: str)
         assert found.api.timeout >= 0
 
 
+@pytest.mark.parametrize("text", ["2000W", "1e12", "-1"])
+def test_a_duration_out_of_bounds_is_told_as_such(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a duration"):
+        load(None, {"api_timeout": text}, {})
+
+
 def test_the_example_sets_every_key_to_its_default(tmp_path: Path) -> None:
     """What a relative path in it is relative to is the one difference."""
     document = tomllib.loads(EXAMPLE.read_text("utf-8"))
