@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mirror.errors import ConfigError
-from mirror.settings import ApiSettings, S3Settings, Settings
+from mirror.settings import FOREVER, ApiSettings, S3Settings, Settings
 
 ENV_PREFIX = "MIRROR_"
 _RESERVED = {"MIRROR_CONFIG", "MIRROR_PROMPT_ID", "MIRROR_RUN_ID", "MIRROR_STATE"}  # hooks are told the latter three
@@ -202,8 +202,6 @@ def _convert(section: str, key: str, value: _Value) -> Any:
         said = str(error).split(" - at ")[0]
         if get_origin(kind) is Literal:
             said = f"expected one of {', '.join(get_args(kind))}"
-        elif unit == "seconds" and isinstance(raw, float | int):
-            said = "expected a duration from 0 to 1,000,000,000 seconds"
         shown = "" if key in _SECRETS else f" ({raw!r})"
         raise ConfigError(f"{where}: {said[:1].lower()}{said[1:]}{shown}") from None
     pattern, expected = _FORMS.get((section, key), (r"(?s).*", ""))
@@ -354,7 +352,10 @@ def parse_duration(text: str) -> float:
     bare = [unit for _, unit in parts].count("")
     if not parts or "".join(number + unit for number, unit in parts) != whole or (bare and len(parts) > 1):
         raise ValueError(f"expected a duration such as 90s, 30m or 1h30m, got {text!r}")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > FOREVER:
+        raise ValueError(f"expected a duration of at most {FOREVER:,.0f} seconds, got {text!r}")
+    return seconds
 
 
 def _unit(kind: Any) -> str | None:

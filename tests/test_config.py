@@ -324,7 +324,7 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str, end: str, b
 
 @modest
 @given(
-    st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h", "d", "w"])), min_size=1, max_size=4)
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["ms", "s", "m", "h", "d", "w"])), min_size=1, max_size=4)
 )
 def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> None:
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -346,7 +346,7 @@ def test_any_text_is_a_number_from_zero_on_or_a_clear_error(text: str, key: str)
         assert found.api.timeout >= 0
 
 
-@pytest.mark.parametrize("text", ["2000W", "1e12", "-1"])
+@pytest.mark.parametrize("text", ["2000W", "1e12", "-1", "9999999999"])
 def test_a_duration_out_of_bounds_is_told_as_such(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a duration"):
         load(None, {"api_timeout": text}, {})
