@@ -268,7 +268,7 @@ class TestWhatCannotBe:
         assert archive.origin.requests == []
 
     def test_a_folder_in_its_place(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="is a folder, expected a file"):
+        with pytest.raises(ConfigError, match="is no file, expected one"):
             Metrics(tmp_path)
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
