@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from mirror.adoption import record_from
 from mirror.catalog import Catalog, PromptRecord
+from mirror.catalog.schema import remove
+from mirror.custody import fill
 from mirror.errors import ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
@@ -76,19 +77,11 @@ async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
         StoreError, CatalogError: the root cannot be read, or the catalog not be written.
     """
     fresh = path.with_name(path.name + ".new")
-    _remove(fresh)
+    remove(fresh)
     path.parent.mkdir(parents=True, exist_ok=True)
     catalog = Catalog.open(fresh, durable=durable)
-    prompts, unreadable = 0, []
     try:
-        async for folders in places.folders():
-            for folder, document in zip(folders, await places.read_manifests(folders), strict=True):
-                record = record_from(document, folder) if document is not None else None
-                if record is None:
-                    unreadable.append(folder)
-                    continue
-                await catalog.save_prompt(record, "")
-                prompts += 1
+        prompts, unreadable = await fill(catalog, places)
     finally:
         await catalog.close()
     _take_the_place_of(path, fresh)
@@ -98,14 +91,8 @@ async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
 def _take_the_place_of(path: Path, fresh: Path) -> None:
     """The old file and its write-ahead log are kept together under another name."""
     old = path.with_name(path.name + ".old")
-    _remove(old)
+    remove(old)
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).replace(old.with_name(old.name + suffix))
     fresh.replace(path)
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).unlink()

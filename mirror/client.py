@@ -185,8 +185,7 @@ class Mirror:
 
             async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
                 run = self._new_run(options, catalog, wanted)
-                pipeline = Pipeline(run, _dropped, workers=max(16, self._delivery.cap), want_manifests=False)
-                await pipeline.run(from_iterable(list(wanted)))
+                await self._new_pipeline(run, _dropped, want_manifests=False).run(from_iterable(list(wanted)))
 
             disk_too = self._places.wants_disk
             repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=disk_too)
@@ -240,20 +239,21 @@ class Mirror:
     ) -> None:
         run = self._new_run(options, catalog)
         self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
-        workers = max(16, self._delivery.cap)
-        night = Sync(run, self.settings, source) if isinstance(source, SyncOptions) else None
-        told = emit if night is None else night.judging(emit)
-        self._pipeline = Pipeline(run, told, workers=workers, want_manifests=want_manifests)
         if isinstance(source, SyncOptions):
-            assert night is not None
+            night = Sync(run, self.settings, source)
+            self._pipeline = self._new_pipeline(run, night.judging(emit), want_manifests)
             async with contextlib.aclosing(night.batches()) as batches:
                 await self._pipeline.run(batches)
             self._codes.add(await night.end())
         else:
+            self._pipeline = self._new_pipeline(run, emit, want_manifests)
             await self._pipeline.run(source)
         if self._pipeline.stopped_by_time:
             self._codes.add(ExitCode.INCOMPLETE)
             self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
+
+    def _new_pipeline(self, run: Run, emit: Emit, want_manifests: bool) -> Pipeline:
+        return Pipeline(run, emit, workers=max(16, self._delivery.cap), want_manifests=want_manifests)
 
     def _new_run(
         self, options: FetchOptions, catalog: Catalog, repair: Mapping[PromptId, frozenset[str]] | None = None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.adoption import record_from
 from mirror.catalog import Catalog, Mode
+from mirror.catalog.schema import remove
 from mirror.errors import CatalogError, StoreUnavailable
 from mirror.events import Noted, Observer
 from mirror.places import Places
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _OBJECT = "catalog.sqlite.gz"
 _MAGIC = b"SQLite format 3\0"
 _HURRY = 1.5
+"""Seconds that the way back may take when the run was told to stop."""
 _ATTEMPTS = 8
 """Each lost race means that another run has put its catalog there."""
 
@@ -88,7 +90,7 @@ class _InBucket:
             return
         taken = self._beside("taken")
         if anew:
-            _remove(self._path)
+            remove(self._path)
             found = await self._bucket.objects.find(self._key)
             self._etag = found.etag if found is not None else None
         is_there = not anew and await self._take(taken)
@@ -96,7 +98,7 @@ class _InBucket:
         try:
             if is_there:
                 await catalog.merge(taken)
-                _remove(taken)
+                remove(taken)
             else:
                 await self._rebuild(catalog)
             try:
@@ -111,7 +113,7 @@ class _InBucket:
         finally:
             await catalog.close()
             if self._is_back:
-                _remove(self._path)
+                remove(self._path)
 
     async def _put_back_soon(self, catalog: Catalog) -> None:
         """A stop may take two seconds. What cannot be put back by then stays here."""
@@ -139,7 +141,7 @@ class _InBucket:
 
     async def _take(self, path: Path) -> bool:
         """Have the bucket's catalog in a file; False where it has none."""
-        _remove(path)
+        remove(path)
         packed = path.with_name(path.name + ".gz")
         self._etag = await self._bucket.exchange.take(self._key, packed)
         if self._etag is None:
@@ -150,7 +152,7 @@ class _InBucket:
         except (EOFError, zlib.error) as error:
             raise self._damaged(error) from None
         finally:
-            _remove(packed)
+            remove(packed)
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise self._damaged("it is no catalog")
@@ -171,13 +173,13 @@ class _InBucket:
             taken = self._beside("taken")
             if await self._take(taken):
                 await catalog.merge(taken)
-                _remove(taken)
+                remove(taken)
         raise StoreUnavailable(f"{self._bucket.objects.where(self._key)}: other runs write it all the time")
 
     async def _put(self, catalog: Catalog) -> bool:
         copy, packed = self._beside("copy"), self._beside("copy.gz")
         try:
-            _remove(copy)
+            remove(copy)
             changed = await catalog.save_as(copy)
             if not changed and self._etag is not None:
                 return True
@@ -185,8 +187,8 @@ class _InBucket:
                 await asyncio.to_thread(_pack, copy, packed)
             return await self._send(packed)
         finally:
-            _remove(copy)
-            _remove(packed)
+            remove(copy)
+            remove(packed)
 
     async def _send(self, packed: Path) -> bool:
         sha256 = await asyncio.to_thread(_sha256_of, packed)
@@ -197,7 +199,7 @@ class _InBucket:
         return found is not None
 
     async def _rebuild(self, catalog: Catalog) -> None:
-        came_back = await fill_from_bucket(catalog, self._places)
+        came_back, _ = await fill(catalog, self._places)
         if came_back:
             self._note(f"the catalog was made again: {came_back} prompts came back from the bucket's manifests")
 
@@ -208,17 +210,18 @@ class _InBucket:
         self._observer(Noted(level="warning", message=message))
 
 
-async def fill_from_bucket(catalog: Catalog, places: Places) -> int:
-    """Put in what the bucket's manifests tell; how many prompts that were."""
-    assert places.bucket is not None
-    count = 0
-    async for folders in places.bucket.folders():
-        for folder, document in zip(folders, await places.bucket.read_manifests(folders), strict=True):
+async def fill(catalog: Catalog, places: Places) -> tuple[int, list[str]]:
+    """Put in what the manifests tell; how many prompts that were, and the folders whose manifest cannot be read."""
+    prompts, unreadable = 0, []
+    async for folders in places.folders():
+        for folder, document in zip(folders, await places.read_manifests(folders), strict=True):
             record = record_from(document, folder) if document is not None else None
-            if record is not None:
-                await catalog.save_prompt(record, "")
-                count += 1
-    return count
+            if record is None:
+                unreadable.append(folder)
+                continue
+            await catalog.save_prompt(record, "")
+            prompts += 1
+    return prompts, unreadable
 
 
 def _scratch() -> Path:
@@ -241,8 +244,3 @@ def _unpack(source: Path, target: Path) -> None:
             shutil.copyfileobj(packed, plain, 1 << 20)
         except gzip.BadGzipFile as error:  # an OSError, and none of the disk
             raise EOFError(str(error)) from None
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from mirror.catalog import Due, Place
 from mirror.errors import ApiError, ExitCode, Severity
 from mirror.events import Noted
 from mirror.models import PromptState
+from mirror.pipeline import Emit
 from mirror.run import Result, Run
 from mirror.settings import Settings, SyncOptions
 from mirror.sources import Batch
 from mirror.walk import Walk
 
-BATCH = 200
+_BATCH = 200
 _DUE = 2000
 """What is due is put in order for each batch: few batches, large ones."""
-
-Emit = Callable[[Result], Awaitable[None]]
 
 
 class Sync:
@@ -41,7 +40,7 @@ class Sync:
         self._left = options.max_prompts or None
         self._more = asyncio.Event()
         self._began = time.time()
-        self.walk_failed = False
+        self._walk_failed = False
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The ids, new ones first. The history is read beside this, as fast as the service gives it.
@@ -75,7 +74,7 @@ class Sync:
             if ended:
                 _raise_from(walking)
             self._more.clear()
-            found = await self._run.catalog.untried(after, BATCH)
+            found = await self._run.catalog.untried(after, _BATCH)
             if found:
                 after = found[-1][0]
                 yield [prompt_id for _, prompt_id in found]
@@ -95,7 +94,7 @@ class Sync:
         except ApiError as error:
             if error.severity is Severity.FATAL:
                 raise
-            self.walk_failed = True
+            self._walk_failed = True
             self._run.observer(Noted(level="warning", message=f"the history cannot be read: {error}"))
         finally:
             self._more.set()
@@ -113,13 +112,13 @@ class Sync:
 
     async def end(self) -> ExitCode:
         """Give up what has been unfinished for too long; the exit code for that and for the history."""
-        code = ExitCode.INCOMPLETE if self.walk_failed else ExitCode.OK
+        code = ExitCode.INCOMPLETE if self._walk_failed else ExitCode.OK
         if not self._options.give_up:
             return code
         given_up = await self._run.catalog.give_up(self._due, self._began - self._options.give_up)
         for each in given_up:
             message = (
-                f"{each.prompt_id}: still {each.state} {each.seconds / 86400:.1f} days after it was first seen: "
+                f"{each.prompt_id}: still pending {each.seconds / 86400:.1f} days after it was first seen: "
                 "given up; --retry-failed takes it up again"
             )
             self._run.observer(Noted(level="warning", message=message, prompt_id=each.prompt_id))

@@ -86,10 +86,9 @@ class Due(Struct, frozen=True, kw_only=True):
 
 
 class GivenUp(Struct, frozen=True):
-    """A prompt that is left alone from now on; ``seconds`` is for how long it has been known."""
+    """A pending prompt that is left alone from now on; ``seconds`` is for how long it has been known."""
 
     prompt_id: PromptId
-    state: str
     seconds: float
 
 
@@ -176,12 +175,12 @@ def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[G
     """
     now = time.time()
     return [
-        GivenUp(PromptId(prompt_id), state, now - first_seen)
-        for prompt_id, state, first_seen in connection.execute(
+        GivenUp(PromptId(prompt_id), now - first_seen)
+        for prompt_id, first_seen in connection.execute(
             "UPDATE prompts SET given_up = :now, changed = :now WHERE state = 'pending' AND run = :run"  # noqa: S608
             " AND given_up IS NULL AND tries > 1 AND first_seen < :before AND error IS NOT 'ApiUnavailable'"
             f" AND {_OPEN}"
-            " RETURNING prompt_id, state, first_seen",
+            " RETURNING prompt_id, first_seen",
             {**which.parameters(), "now": now, "before": before},
         ).fetchall()
     ]

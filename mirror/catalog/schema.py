@@ -123,3 +123,9 @@ def damaged(path: Path, error: sqlite3.Error) -> CatalogError:
     if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
         return CatalogError(f"the catalog {path} cannot be used: {error}")
     return CatalogError(f"the catalog {path} is damaged ({error}): `mirror rebuild` makes it again from the manifests")
+
+
+def remove(path: Path) -> None:
+    """Delete a catalog's file and what SQLite keeps beside it, as far as they are there. Blocks."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
