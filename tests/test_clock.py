@@ -6,6 +6,7 @@ The clock is set by Debian's faketime, in the real process; the monotonic clock 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(not LIBRARIES, reason="Debian's faketime is not 
 def at(moment: str) -> dict[str, str]:
     """The environment of a process that is started at a moment (UTC)."""
     ahead = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time()
-    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": f"{ahead:+.0f}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": f"{math.ceil(ahead):+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 def finished(archive: Archive, *arguments: str, environ: Mapping[str, str]) -> Done:
