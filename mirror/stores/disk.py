@@ -33,6 +33,8 @@ class Disk:
     def __init__(self, root: Path, *, durable: bool, min_free: int) -> None:
         self.root = root
         self.parts = root / INTERNAL / "parts"
+        self.in_doubt = False
+        """Something that was written may not be durable: it was not synced, or that failed."""
         self._durable = durable
         self._min_free = min_free
         self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
@@ -90,22 +92,33 @@ class Disk:
             os.close(fd)
 
     def sync_file(self, fd: int) -> None:
-        """Make a file's content durable."""
-        if self._durable:
-            _datasync(fd)
+        """Make a file's content durable. After an error it never is: the kernel may call the same pages clean now."""
+        self._sync(_datasync, fd)
 
     def sync_folder(self, folder: int | Path) -> None:
         """Make the names in a folder durable."""
-        if not self._durable:
-            return
         if isinstance(folder, int):
-            os.fsync(folder)
+            self._sync(os.fsync, folder)
             return
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            self._sync(os.fsync, fd)
         finally:
             os.close(fd)
+
+    def _sync(self, sync: Callable[[int], None], fd: int) -> None:
+        try:
+            if self._durable:
+                sync(fd)
+        except OSError:
+            self.in_doubt = True
+            raise
+        self.in_doubt |= not self._durable
+
+    def sync_all(self) -> None:
+        """Make durable what an earlier run left, whatever it was: a kill took its order away from it."""
+        if self._durable:
+            os.sync()
 
     def reserve(self, size: int) -> None:
         """Refuse to begin what would leave less than the free space that is to stay.

@@ -80,14 +80,20 @@ class LocalStore:
                 return
 
     def close(self) -> None:
-        """Let go of the threads and of the lock."""
+        """Let go of the threads and of the lock. An empty lock file says that all this run wrote is durable."""
         self.disk.close()
         if self._lock is not None:
+            if not self.disk.in_doubt:
+                os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
 
     def _take_lock(self) -> None:
-        """A kernel lock: it ends with the process, so a file that is left behind means nothing."""
+        """A kernel lock: it ends with the process, so a file that is left behind holds nobody up.
+
+        Its content stays where the holder was killed, perhaps between a file's name and the sync of its folder. This
+        run would find that file and vouch for it, so it makes it durable first.
+        """
         path = self.root / INTERNAL / "lock"
         with translated(f"the lock {path}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -100,6 +106,8 @@ class LocalStore:
                 told = f"{self.root} is in use by another run ({holder or 'unknown'})"
                 raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
             raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
+        if os.fstat(fd).st_size > 0:
+            self.disk.sync_all()
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n".encode(), 0)
         self._lock = fd

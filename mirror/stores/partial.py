@@ -250,7 +250,7 @@ class PartialFile:
         self._check_digests()
         assert self._fd is not None
         os.ftruncate(self._fd, length)
-        self._disk.sync_file(self._fd)
+        self._sync()
         with self._disk.folder(self._target.folder, create=True) as folder:
             name, there = self._choose(folder, self._fd, length)
             receipt = self._receipt(name, length)
@@ -264,6 +264,16 @@ class PartialFile:
                 os.replace(self._path, name, dst_dir_fd=folder)
             self._disk.sync_folder(folder)
         return receipt
+
+    def _sync(self) -> None:
+        """Make the content durable, or let go of it: what a failed sync leaves reads well until the cache drops it."""
+        assert self._fd is not None
+        try:
+            self._disk.sync_file(self._fd)
+        except OSError:
+            self._claims = []
+            self._remove()
+            raise
 
     def _check_digests(self) -> None:
         assert self.head is not None
