@@ -163,6 +163,14 @@ class TestSchemes:
         assert [request.path for request in origin.media_requests] == ["/a.png"]
         assert "hunter2" not in json.dumps([error.message for error in manifest.errors])
 
+    def test_a_redirect_may_be_spelled_in_any_script(self, archive: Archive, origin: Origin) -> None:
+        """Bytes of UTF-8 as they are, which a header may not hold and browsers take."""
+        there = "/é中.png".encode().decode("latin-1")
+        origin.add(there, PICTURE)
+        named(archive, origin.add("/here.png", PICTURE, fault=faults.redirect(there, times=FOREVER)))
+        assert mirrored(archive).state == "complete"
+        assert [request.path for request in origin.media_requests] == ["/here.png", there]
+
 
 class TestToken:
     @pytest.mark.parametrize("scheme", ["", "Bearer"])
