@@ -118,7 +118,7 @@ def test_nothing_that_a_run_writes_or_sends_holds_one(
         "wrong token": archive.start("fetch", "p", environ={**secret_environ, "MIRROR_API_TOKEN": f"{TOKEN}\r\nX: y"}),
         "wrong proxy": archive.start("fetch", "p", environ={"MIRROR_TRANSFER_PROXY": f"ftp://me:{PASSWORD}@h"}),
     }
-    texts = {}
+    texts: dict[str, bytes] = {}
     for name, process in processes.items():
         out, err = process.communicate(timeout=60)
         texts |= {f"{name} stdout": out.encode(), f"{name} stderr": err.encode()}
