@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
@@ -69,9 +70,8 @@ def load(
     """As :func:`load_settings`, and tell where the settings came from."""
     environ = os.environ if environ is None else environ
     path = _find(config, environ)
-    values: dict[tuple[str, str], _Value] = {}
-    if path is not None:
-        values.update(_from_file(path))
+    values = _from_file(path) if path is not None else {}
+    exposed = [path] if path is not None and _holds_secret(values) else []
     from_env, warnings = _from_environment(environ)
     values.update(from_env)
     values.update(_from_flags(flags or {}))
@@ -81,6 +81,8 @@ def load(
     built = {name: _SECTIONS[name](**given) for name, given in sections.items()}
     settings = _with_token(Settings(**built), values)
     _check_s3(settings.s3, values)
+    exposed += [Path(settings.api.token_file)] if settings.api.token_file else []
+    warnings += [f"{file} holds a secret, and others can read it: chmod 600 it" for file in exposed if _is_open(file)]
     return Loaded(settings, path, tuple(warnings))
 
 
@@ -136,6 +138,22 @@ def _from_file(path: Path) -> dict[tuple[str, str], _Value]:
                 raise ConfigError(f"{path}: [{section}] unknown key {key}; expected one of {_listed(_KEYS[section])}")
             values[section, key] = _Value(raw, str(path), text=False, base=path.parent)
     return values
+
+
+def _holds_secret(values: Mapping[tuple[str, str], _Value]) -> bool:
+    """Whether a value of a file is to be shown to nobody; a proxy's is, where a password is in it."""
+    return any(
+        value.raw and (key in _SECRETS or (key == "proxy" and _shown(str(value.raw)) != value.raw))
+        for (_, key), value in values.items()
+    )
+
+
+def _is_open(file: Path) -> bool:
+    """Whether any user of the machine may read a file. A group may well be one service's own."""
+    try:
+        return bool(file.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[tuple[str, str], _Value], list[str]]:

@@ -127,7 +127,8 @@ class Http:
 
     def _joined(self, url: str, location: str) -> str:
         try:
-            target = urljoin(url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+            # aiohttp keeps the bytes that are no UTF-8 as surrogates, which no URL can hold.
+            target = urljoin(url, location.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
             origin(target)
         except ValueError:
             raise self._refused(f"{shown(url)} redirects to what is no URL: {shown(location)}") from None

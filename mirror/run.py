@@ -75,7 +75,7 @@ class Case:
         left = self.deadline - time.monotonic()
         if left <= 0:
             return None
-        seconds = min(self.interval * random.uniform(0.8, 1.2), left)  # noqa: S311
+        seconds = min(self.interval * random.uniform(0.8, 1.2), left)  # noqa: S311  # nosec B311 # when to poll is no secret
         self.interval = min(self.interval * 1.5, LONGEST_POLL)
         return seconds
 

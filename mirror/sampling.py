@@ -19,11 +19,11 @@ class Sample:
         self.seed = secrets.randbits(32) if seed is None else seed
         self.total = 0
         self._left = self._needed = 0
-        self._random = random.Random(self.seed)  # noqa: S311  not a secret: it is told, to be repeated
+        self._random = random.Random(self.seed)  # noqa: S311  # nosec B311 # no secret: it is told
 
     def begin(self, total: int) -> None:
         """Start over, with this many files to come."""
-        self._random = random.Random(self.seed)  # noqa: S311
+        self._random = random.Random(self.seed)  # noqa: S311  # nosec B311 # as above
         self.total = self._left = total
         self._needed = min(self.count or 0, total)
 

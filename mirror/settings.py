@@ -90,6 +90,12 @@ class TransferSettings(_Section, frozen=True, kw_only=True):
     proxy: str = ""
     ca_file: str = ""
 
+    def __repr__(self) -> str:
+        told = {name: getattr(self, name) for name in self.__struct_fields__}
+        if "@" in self.proxy:
+            told["proxy"] = "***"
+        return f"TransferSettings({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
 
 class SecuritySettings(_Section, frozen=True, kw_only=True):
     """``[security]``: which media hosts are gone to."""
@@ -150,7 +156,8 @@ class HooksSettings(_Section, frozen=True, kw_only=True):
 
 
 class Settings(_Section, frozen=True, kw_only=True):
-    """All sections, resolved and checked; immutable. Safe to print: neither the token nor the ping URL is shown."""
+    """All sections, resolved and checked; immutable. Safe to print: neither the token nor the ping URL
+    nor a proxy with a password is shown."""
 
     api: ApiSettings = ApiSettings()
     archive: ArchiveSettings = ArchiveSettings()

@@ -68,7 +68,13 @@ class _Route:
 class Origin:
     """The server, from its making until it is closed: `with Origin() as origin: …`."""
 
-    def __init__(self, *, token: str = "origin-token", task_path: str = "/getTaskInfo") -> None:
+    def __init__(
+        self,
+        *,
+        token: str = "origin-token",
+        task_path: str = "/getTaskInfo",
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.token = token
         self.authorization = token  # the value of the header that the API accepts
         self._task_path = task_path
@@ -78,8 +84,8 @@ class Origin:
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards all of the above, and is told of every step
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server(address, backlog=1024)
+        self.url = f"http://{address[0]}:{self._listener.getsockname()[1]}"
         self.api_url = self.url  # what the client's base URL should be
         self._acceptor = threading.Thread(target=self._accept, name="origin", daemon=True)
         self._acceptor.start()

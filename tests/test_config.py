@@ -236,6 +236,39 @@ def test_somebody_elses_file_here_is_not_read_by_itself(tmp_path: Path) -> None:
     assert load("mirror.toml", {}, {}).settings.api.base_url == "https://evil.example", "who names it, trusts it"
 
 
+OPEN = "holds a secret, and others can read it: chmod 600 it"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "warned"),
+    [
+        (f'[api]\ntoken = "{SECRET}"\n', 0o644, True),
+        (f'[api]\ntoken = "{SECRET}"\n', 0o604, True),
+        (f'[api]\ntoken = "{SECRET}"\n', 0o640, False),
+        (f'[api]\ntoken = "{SECRET}"\n', 0o600, False),
+        ('[api]\ntoken = ""\nbase_url = "https://api.example"\n', 0o644, False),
+        (f'[metrics]\nping_url = "https://hc.example/{SECRET}"\n', 0o644, True),
+        (f'[transfer]\nproxy = "http://me:{SECRET}@proxy:3128"\n', 0o644, True),
+        ('[transfer]\nproxy = "http://proxy:3128"\n', 0o644, False),
+    ],
+)
+def test_a_file_with_a_secret_that_others_can_read_is_warned_about(
+    text: str, mode: int, warned: bool, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "m.toml", text)
+    file.chmod(mode)
+    environ = {"MIRROR_API_TOKEN": "another"}  # that it is not used makes it no less of a secret
+    assert load(file, {}, environ).warnings == ((f"{file} {OPEN}",) if warned else ())
+
+
+def test_a_tokens_file_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
+    file = write(tmp_path / "t", SECRET)
+    file.chmod(0o444)
+    assert load(None, {"api_token_file": file}, {}).warnings == (f"{file} {OPEN}",)
+    file.chmod(0o440)
+    assert load(None, {"api_token_file": file}, {}).warnings == ()
+
+
 def test_a_token_file_is_read_trimmed_and_a_token_beats_it(tmp_path: Path) -> None:
     file = write(tmp_path / "t", f"\n {SECRET} \r\n")
     assert load(None, {"api_token_file": file}, {}).settings.api.token == SECRET
@@ -249,8 +282,9 @@ def test_a_token_file_is_read_trimmed_and_a_token_beats_it(tmp_path: Path) -> No
 
 
 def test_settings_can_be_printed_without_the_token() -> None:
-    found = load(None, {"api_token": SECRET}, {})
-    for text in (repr(found), str(found.settings), f"{found.settings.api!r}", f"{found.settings.api}"):
+    found = load(None, {"api_token": SECRET, "transfer_proxy": f"http://me:{SECRET}@proxy:3128"}, {})
+    transfer = found.settings.transfer
+    for text in (repr(found), str(found.settings), f"{found.settings.api!r}", f"{found.settings.api}", repr(transfer)):
         assert SECRET not in text
         assert "***" in text
 

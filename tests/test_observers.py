@@ -528,6 +528,19 @@ class TestConfigure:
         assert lines(log) == ["warning  from below"]
         assert root.getvalue() == ""
 
+    def test_what_a_library_warns_of_looks_like_the_rest(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An illegal cookie's name, for one, which older versions of aiohttp quote."""
+        former, stream = logging.lastResort, io.StringIO()
+        try:
+            configure("json", "info", stream, [TOKEN])
+            logging.getLogger("aiohttp.internal").warning("Can not load cookies: Illegal cookie name %r", TOKEN)
+            logging.getLogger("botocore.hooks").debug("Event %s", TOKEN)
+        finally:
+            logging.lastResort = former
+        (record,) = records(stream)
+        assert (record["level"], record["message"]) == ("warning", "Can not load cookies: Illegal cookie name '***'")
+        assert capsys.readouterr() == ("", "")
+
     def test_stderr_unless_told(self, log: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
         configure()
         logging.getLogger("mirror").info("here")

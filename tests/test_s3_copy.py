@@ -174,6 +174,18 @@ def test_a_path_that_climbs_out_of_the_mapped_prefix_copies_nothing(ground: Grou
 
 
 @ministack
+def test_what_stands_beside_a_mapped_prefix_is_not_of_it(ground: Ground, source: Bucket) -> None:
+    """By the store's own address: only what is below the prefix is read with our credentials."""
+    beside = ("private/1.mp4", "public-not/2.mp4", "publicity/3.mp4", "public.mp4", "PUBLIC/4.mp4", "a/public/5.mp4")
+    below = in_store(ground, source, "public/film.mp4", FILM)
+    prompt(ground, below, *(in_store(ground, source, key, FILM[::-1]) for key in beside))
+    sources = {cdn(ground.origin): f"{source.name}/public"}
+    ran = mirrored(ground.archive, "p", s3_only=True, s3_sources=sources)
+    assert (ran.code, ground.media()) == (3, {"p/film.mp4": FILM})
+    assert len(copies(ground)) == 1
+
+
+@ministack
 def test_copying_can_be_switched_off(ground: Ground, source: Bucket) -> None:
     publish(source)
     prompt(ground, in_store(ground, source, "film.mp4", FILM))

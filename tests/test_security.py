@@ -25,7 +25,8 @@ PRIVATE = [
     "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
     "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "168.63.129.16", "192.0.0.192",
     "224.0.0.1", "255.255.255.255", "[fe80::1]", "[fc00::1]", "[fd00:ec2::254]", "[ff02::1]",
-    "[::ffff:169.254.169.254]", "[2002:a9fe:a9fe::]",
+    "[::ffff:169.254.169.254]", "[2002:a9fe:a9fe::]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:127.0.0.1]", "[fe80::1%25lo]",
+    "127.0.0.1.", "0177.0.0.1", "0x7f.1", "127.0.1", "127。0。0。1", "１２７.0.0.1", "①②⑦.⓪.⓪.①", "ⓛocalhost",
 ]  # fmt: skip
 
 
@@ -84,13 +85,15 @@ class TestPrivateAddresses:
         assert [request.path for request in origin.media_requests] == ["/film.png"]
 
     @pytest.mark.parametrize(
-        "host", [*PRIVATE, "localhost.", "a.localhost", "metadata.google.internal", "printer.local"]
+        "host",
+        [*PRIVATE, "localhost.", "a.localhost", "metadata.google.internal", "printer.local", "redis", "%6cocalhost"],
     )
     def test_a_url_behind_a_proxy(self, archive: Archive, origin: Origin, host: str) -> None:
         """The proxy looks names up, so it is the name that is judged, in a redirect as well."""
         api, private = "http://api.example", f"http://{host}/a.png"
         public = "http://media.example/film.png"
-        origin.add(public, PICTURE, fault=faults.redirect(private, times=FOREVER))
+        location = private.encode().decode("latin-1")  # a header's bytes
+        origin.add(public, PICTURE, fault=faults.redirect(location, times=FOREVER))
         images = [(None, private), (None, public)]
         origin.handle(f"{api}/getTaskInfo", lambda _: answer(task("p", images=images)))
 
@@ -159,6 +162,14 @@ class TestSchemes:
         assert archive.files()["p/a.png"] == PICTURE
         assert [request.path for request in origin.media_requests] == ["/a.png"]
         assert "hunter2" not in json.dumps([error.message for error in manifest.errors])
+
+    def test_a_redirect_may_be_spelled_in_any_script(self, archive: Archive, origin: Origin) -> None:
+        """Bytes of UTF-8 as they are, which a header may not hold and browsers take."""
+        there = "/é中.png".encode().decode("latin-1")
+        origin.add(there, PICTURE)
+        named(archive, origin.add("/here.png", PICTURE, fault=faults.redirect(there, times=FOREVER)))
+        assert mirrored(archive).state == "complete"
+        assert [request.path for request in origin.media_requests] == ["/here.png", there]
 
 
 class TestToken:

@@ -62,7 +62,7 @@ def _merge_prompts(connection: sqlite3.Connection) -> None:
     changes = ", ".join(f"{column} = o.{column}" for column in _COLUMNS)
     for (prompt_id,) in later:
         connection.execute(
-            f"UPDATE main.prompts AS m SET {changes}, tries = max(m.tries, o.tries)"  # noqa: S608 - our own names
+            f"UPDATE main.prompts AS m SET {changes}, tries = max(m.tries, o.tries)"  # noqa: S608  # nosec B608 # our own names
             " FROM other.prompts AS o WHERE o.prompt_id = m.prompt_id AND m.prompt_id = ?",
             (prompt_id,),
         )
@@ -82,7 +82,7 @@ def _insert(connection: sqlite3.Connection, prompt_id: PromptId) -> None:
         key = f"{key}/{folder}"
     columns = ", ".join(("prompt_id", "folder", "tries", "first_seen", *_COLUMNS))
     connection.execute(
-        f"INSERT INTO main.prompts (folder_key, {columns}) SELECT ?, {columns} FROM other.prompts"  # noqa: S608
+        f"INSERT INTO main.prompts (folder_key, {columns}) SELECT ?, {columns} FROM other.prompts"  # noqa: S608  # nosec B608 # our own names
         " WHERE prompt_id = ?",
         (key, prompt_id),
     )

@@ -159,7 +159,7 @@ def due(
 ) -> list[tuple[Place, PromptId]]:
     """Prompts of these states that are due, and that this run has not taken up; those tried last come last."""
     cursor = connection.execute(
-        "SELECT coalesce(last_tried, 0) AS at, rowid, prompt_id FROM prompts"  # noqa: S608 - our own text
+        "SELECT coalesce(last_tried, 0) AS at, rowid, prompt_id FROM prompts"  # noqa: S608  # nosec B608 # our own text
         " WHERE state IN (SELECT value FROM json_each(:states)) AND (coalesce(last_tried, 0), rowid) > (:at, :row)"
         " AND run IS NOT :run AND claimed IS NOT :run AND NOT (state = 'unresolved' AND tries = 0)"
         f" AND ({which.condition(group)}) ORDER BY at, rowid LIMIT :most",
@@ -177,7 +177,7 @@ def give_up(connection: sqlite3.Connection, which: Due, before: float) -> list[G
     return [
         GivenUp(PromptId(prompt_id), now - first_seen)
         for prompt_id, first_seen in connection.execute(
-            "UPDATE prompts SET given_up = :now, changed = :now WHERE state = 'pending' AND run = :run"  # noqa: S608
+            "UPDATE prompts SET given_up = :now, changed = :now WHERE state = 'pending' AND run = :run"  # noqa: S608  # nosec B608 # our own text
             " AND given_up IS NULL AND tries > 1 AND first_seen < :before AND error IS NOT 'ApiUnavailable'"
             f" AND {_OPEN}"
             " RETURNING prompt_id, first_seen",

@@ -63,6 +63,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     _fill_closed_streams()
+    os.umask(os.umask(0o077) | 0o002)  # nothing that we make can be written to by everybody
     code = run(arguments)
     try:
         sys.stdout.flush()

@@ -66,8 +66,9 @@ def configure(
 ) -> logging.Handler:
     """Send the logger ``mirror`` and all below it to ``stream`` (default: stderr), and no further.
 
-    ``secrets`` are never shown (see :class:`mirror.observers.redact.Redactor`). A second call replaces what the first
-    one set up; handlers that others added stay. Returns the handler.
+    ``secrets`` are never shown (see :class:`mirror.observers.redact.Redactor`). What a library warns of goes there as
+    well, where nobody else takes it: it may quote a header that the other side wrote. A second call replaces what the
+    first one set up; handlers that others added stay. Returns the handler.
     """
     logger = logging.getLogger(LOGGER)
     handler = _Handler(sys.stderr if stream is None else stream)
@@ -78,6 +79,7 @@ def configure(
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
+    logging.lastResort = handler
     return handler
 
 

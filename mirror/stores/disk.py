@@ -24,6 +24,8 @@ INTERNAL = ".mirror"
 _THREADS = 8
 _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file is opened to be read: not through a symlink, and if it is a pipe, without waiting for its other end."""
 _datasync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -183,6 +185,33 @@ def stat_file(name: str, folder: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def create(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
+    """A new, empty file in our own folder, open. What stood there goes: nothing is written through a link."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, mode)
+
+
+def is_ours_alone(found: os.stat_result) -> bool:
+    """True for a regular file that has no second name elsewhere: what is written to it, is written nowhere else."""
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def read_regular(path: str | Path, folder: int | None = None, most: int | None = None) -> bytes | None:
+    """A file's bytes; None of what is no file, or larger than ``most``.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    with os.fdopen(os.open(path, READ, dir_fd=folder), "rb") as file:
+        status = os.fstat(file.fileno())
+        sound = stat.S_ISREG(status.st_mode) and (most is None or status.st_size <= most)
+        return file.read() if sound else None
 
 
 def is_file(found: os.stat_result | None, size: int) -> bool:

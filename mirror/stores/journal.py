@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from mirror.models import Receipt
 from mirror.stores import Head
+from mirror.stores.disk import create, read_regular
 
 VERSION = 1
 
@@ -66,7 +67,7 @@ class Journal(Generic[R]):
     def read(self) -> list[R]:
         """The records up to the first that is torn or damaged; empty without a usable journal."""
         try:
-            content = self.path.read_bytes()
+            content = read_regular(self.path) or b""
         except OSError:
             return []
         records: list[R] = []
@@ -90,8 +91,7 @@ class Journal(Generic[R]):
         """Start over with exactly these records; a kill leaves the old ones or the new."""
         self.close()
         fresh = self.path.with_suffix(f"{self.path.suffix}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(fresh, flags, 0o600)
+        self._fd = create(fresh, mode=0o600, flags=os.O_APPEND)
         self.append(*records)
         fresh.replace(self.path)
 

@@ -21,10 +21,20 @@ from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
+from mirror.stores.disk import (
+    INTERNAL,
+    READ,
+    Disk,
+    create,
+    is_file,
+    is_ours_alone,
+    read_regular,
+    same_bytes,
+    stat_file,
+    translated,
+)
 from mirror.stores.partial import PartialFile
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 BLOCK = 1 << 20
 """Bytes that are read at once of a finished file."""
 
@@ -83,7 +93,7 @@ class LocalStore:
         """Let go of the threads and of the lock. An empty lock file says that all this run wrote is durable."""
         self.disk.close()
         if self._lock is not None:
-            if not self.disk.in_doubt:
+            if not self.disk.in_doubt and is_ours_alone(os.fstat(self._lock)):
                 os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
@@ -96,7 +106,10 @@ class LocalStore:
         """
         path = self.root / INTERNAL / "lock"
         with translated(f"the lock {path}"):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise Denied(f"the lock {path} is no file: move it away")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -106,10 +119,13 @@ class LocalStore:
                 told = f"{self.root} is in use by another run ({holder or 'unknown'})"
                 raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
             raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
-        if os.fstat(fd).st_size > 0:
+        status = os.fstat(fd)
+        if status.st_size > 0:
             self.disk.sync_all()
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n".encode(), 0)
+        if is_ours_alone(status):  # under another name it may be somebody's file
+            os.ftruncate(fd, 0)
+            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            os.pwrite(fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
         self._lock = fd
 
     # The Store protocol ------------------------------------------------------------------------
@@ -161,28 +177,30 @@ class LocalStore:
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         folder, file = source
-        name = await self.disk.run(self._link, (folder, file.path), target)
+        name = await self.disk.run(self._link, folder, file, target)
         if name is None:
             return None
         facts = {field: getattr(file, field) for field in Receipt.__struct_fields__}
         return Receipt(**{**facts, "path": name, "s3": None})
 
-    def _link(self, source: tuple[str, str], target: Target) -> str | None:
+    def _link(self, source: str, file: ManifestFile, target: Target) -> str | None:
         with (
             contextlib.suppress(OSError),
-            self.disk.folder(source[0]) as there,
+            self.disk.folder(source) as there,
             self.disk.folder(target.folder, create=True) as here,
         ):
+            if not is_file(stat_file(file.path, there), file.bytes):
+                return None
             for name in target.names:
                 found = stat_file(name, here)
                 if found is None:
-                    self._link_or_copy(source[1], there, name, here)
+                    self._link_or_copy(file.path, there, name, here)
                     self.disk.sync_folder(here)
                     return name
-                if stat.S_ISREG(found.st_mode) and _same_file(source[1], there, name, here):
+                if stat.S_ISREG(found.st_mode) and _same_file(file.path, there, name, here):
                     return name
                 if target.sha256 is not None:  # its own name: what has it is damaged
-                    self._link_or_copy(source[1], there, name, here, replace=True)
+                    self._link_or_copy(file.path, there, name, here, replace=True)
                     self.disk.sync_folder(here)
                     return name
         return None
@@ -197,8 +215,8 @@ class LocalStore:
             os.link(path, fresh, src_dir_fd=there, follow_symlinks=False)
         except OSError:  # a file system without hard links, or with too many of this one
             with (
-                os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there), "rb") as source,
-                os.fdopen(os.open(fresh, _NEW_FILE, 0o644), "wb") as target,
+                os.fdopen(os.open(path, READ, dir_fd=there), "rb") as source,
+                os.fdopen(create(fresh), "wb") as target,
             ):
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
@@ -215,7 +233,7 @@ class LocalStore:
 
     def _write_manifest(self, folder: str, content: bytes) -> None:
         fresh = self.disk.parts / f"{_key(folder)}.manifest"
-        fd = os.open(fresh, _NEW_FILE, 0o644)
+        fd = create(fresh)
         try:
             view = memoryview(content)
             while view:
@@ -259,7 +277,7 @@ class LocalStore:
         """
         try:
             with self.disk.folder(folder) as there:
-                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=there)
+                return os.open(path, READ, dir_fd=there)
         except OSError as error:
             raise _unreadable(f"{folder}/{path}", error) from error
 
@@ -275,12 +293,7 @@ class LocalStore:
         """The manifest's bytes, None without one that can be read. Blocks."""
         try:
             with self.disk.folder(folder) as fd:
-                # Not blocking, in case it is a pipe: a file cannot block.
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                with os.fdopen(os.open(MANIFEST, flags, dir_fd=fd), "rb") as content:
-                    status = os.fstat(content.fileno())
-                    sound = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_MANIFEST
-                    return content.read() if sound else None
+                return read_regular(MANIFEST, fd, LARGEST_MANIFEST)
         except (OSError, StoreError):
             return None
 
@@ -324,10 +337,9 @@ def _unreadable(what: str, error: OSError) -> StoreUnavailable:
 
 
 def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    first = os.open(one, flags, dir_fd=one_folder)
+    first = os.open(one, READ, dir_fd=one_folder)
     try:
-        second = os.open(other, flags, dir_fd=other_folder)
+        second = os.open(other, READ, dir_fd=other_folder)
         try:
             return same_bytes(first, second)
         finally:

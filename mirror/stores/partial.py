@@ -21,8 +21,11 @@ from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, Store
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import (
+    READ,
     Disk,
+    create,
     is_file,
+    is_ours_alone,
     read_span,
     same_bytes,
     stat_file,
@@ -119,10 +122,13 @@ class PartialFile:
             os.close(fd)
 
     def _open_existing(self) -> bool:
+        """A partial with another name elsewhere is left there, as it is: a copy of the archive by links may hold it."""
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if not is_ours_alone(self._path.lstat()):
+                return False
         except FileNotFoundError:
             return False
+        self._fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return True
 
     # Taking bytes in ---------------------------------------------------------------------------
@@ -196,8 +202,7 @@ class PartialFile:
         self._journal.remove()
         assert self.head is not None
         self._disk.reserve(self.head.length or 0)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, 0o644)
+        self._fd = create(self._path)
 
     def _write(self, run: _Run) -> bool:
         """Write a run; True if it followed the hashed prefix, so that the hash follows it."""
@@ -295,7 +300,7 @@ class PartialFile:
             if found is None:
                 return name, False
             if is_file(found, length):
-                other = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                other = os.open(name, READ, dir_fd=folder)
                 try:
                     if same_bytes(fd, other):
                         self._disk.sync_file(other)

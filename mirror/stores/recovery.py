@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from mirror.digests import Digests
 from mirror.errors import Obstructed
 from mirror.stores import Target
-from mirror.stores.disk import Disk, read_span
+from mirror.stores.disk import READ, Disk, read_span
 from mirror.stores.journal import Claim, Committed
 
 
@@ -19,8 +19,7 @@ def open_committed(disk: Disk, target: Target, record: Committed) -> int | None:
         return None
     try:
         with disk.folder(record.folder) as folder:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            return os.open(record.receipt.path, flags, dir_fd=folder)
+            return os.open(record.receipt.path, READ, dir_fd=folder)
     except (OSError, Obstructed):
         return None
 
