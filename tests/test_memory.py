@@ -40,7 +40,7 @@ def peak(tmp_path: Path) -> Peak:
     """Runs `fetch` on the first prompts of a crowd; the peak of its resident memory in bytes."""
 
     def run(crowd: Crowd, count: int, memory: int, *, slow_disk: bool = False) -> float:
-        root = tmp_path / f"archive{len(os.listdir(tmp_path))}"
+        root = tmp_path / f"archive{sum(1 for _ in tmp_path.iterdir())}"
         ids = root.with_suffix(".txt")
         ids.write_text("".join(f"p{number}\n" for number in range(count)))
         start = ["-c", SLOW_DISK] if slow_disk else ["-m", "mirror"]
@@ -62,7 +62,9 @@ def peak(tmp_path: Path) -> Peak:
         found = watch(process) * MIB
         assert process.returncode == 0
         assert len(list(root.glob("p*/film.mp4"))) == count
-        print(f"{count} films of {len(crowd.film)}, {memory >> 20} MiB: peak {found / MIB:.0f} MB, {crowd.most} at once")
+        print(
+            f"{count} films of {len(crowd.film)}, {memory >> 20} MiB: peak {found / MIB:.0f} MB, {crowd.most} at once"
+        )
         return found
 
     return run
