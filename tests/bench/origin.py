@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
 
     async def _stream(self, target: str, at: int, stop: int) -> None:
         number = zlib.crc32(target.encode()) % 1000
-        while at < stop:
+        while at < stop and not self._transport.is_closing():
             await self._room.wait()
             data = piece(number, at, min(_PIECE, stop - at))
             self._transport.write(data)
