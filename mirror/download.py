@@ -16,7 +16,7 @@ import aiohttp
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
-from mirror.http import READ_BUFFER, Http, is_passing
+from mirror.http import Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
@@ -199,7 +199,3 @@ def _from_base64(value: str | None) -> str | None:
         return base64.b64decode(value, validate=True).hex() if value else None
     except (binascii.Error, ValueError):
         return None
-
-
-RECEIVE_MEMORY = 2 * READ_BUFFER
-"""Bytes that a body may hold in memory before it is read."""

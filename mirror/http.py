@@ -27,8 +27,11 @@ from mirror.events import Answered, Observer, RequestSent
 from mirror.settings import Settings
 from mirror.urls import check_url, is_signed, origin, shown
 
-READ_BUFFER = 256 << 10
-"""aiohttp holds up to twice this much of a body before it stops reading from the socket."""
+_READ_BUFFER = 128 << 10
+_ONE_READ = 256 << 10
+MOST_BUFFERED = 2 * _READ_BUFFER + _ONE_READ
+"""Bytes of a body that may be held before it is read: above twice its buffer's size aiohttp stops reading from the
+socket, and what asyncio read last comes on top."""
 
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -197,7 +200,7 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            read_bufsize=READ_BUFFER,
+            read_bufsize=_READ_BUFFER,
             max_field_size=32 << 10,
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=transfer.connect_timeout or None, sock_read=transfer.stall_timeout or None

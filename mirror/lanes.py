@@ -7,18 +7,23 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
-from mirror.download import RECEIVE_MEMORY, Body, open_body
+from mirror.download import Body, open_body
 from mirror.errors import Refused, Unavailable
 from mirror.events import BytesReceived, Observer
-from mirror.http import Http
+from mirror.http import MOST_BUFFERED, Http
 from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
 from mirror.models import Span
 from mirror.settings import Settings
 from mirror.stores import Head
+from mirror.stores.partial import BATCH
 from mirror.urls import shown
 
-_REQUEST_MEMORY = RECEIVE_MEMORY + (512 << 10)
-_BATCH_MEMORY = 2 << 20
+_REQUEST_MEMORY = 2 * MOST_BUFFERED
+"""What is buffered, and a chunk of it that was taken out and is written."""
+
+_BATCH_MEMORY = 2 * BATCH + MOST_BUFFERED
+"""One batch is collected while another is written; a chunk makes each of them larger than it should be."""
+
 _RATE_WINDOW = 60.0
 
 

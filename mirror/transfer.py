@@ -170,14 +170,7 @@ class _One:
                 self._lanes.request(self._url, span, known) as body,
                 contextlib.aclosing(self._looked_at(body)) as chunks,
             ):
-                first = await anext(chunks, b"")  # an error page costs nothing that is held
-                if not body.partial:
-                    await self._begin(body.head)
-                head = self._sink.head or body.head
-                self._tell_size(head)
-                gaps = self._gaps() if head.length is not None else []
-                segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
-                await self._stream(body.start, first, chunks, _Shared(head, segments, helpers))
+                head = await self._stream(body, chunks, helpers)
             await asyncio.gather(*helpers)
         finally:
             await _end(helpers)
@@ -206,11 +199,19 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, at: int, first: bytes, chunks: AsyncGenerator[bytes, None], shared: _Shared) -> None:
-        """Write a body from offset ``at`` until its end, or until a helper has what comes next."""
-        stop = shared.segments.front(at)
-        chunk: bytes | None = first
-        with self._lanes.batches(shared.head.length) as roomy:
+    async def _stream(self, body: Body, chunks: AsyncGenerator[bytes, None], helpers: set[asyncio.Task[None]]) -> Head:
+        """Write a body until its end, or until a helper has what comes next. Returns the head of what is written."""
+        # No chunk may be kept by name after it was written: with a thousand bodies that is memory nobody has counted.
+        chunk: bytes | None = await anext(chunks, b"")  # an error page costs nothing that is held
+        if not body.partial:
+            await self._begin(body.head)
+        head = self._sink.head or body.head
+        self._tell_size(head)
+        gaps = self._gaps() if head.length is not None else []
+        segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
+        shared = _Shared(head, segments, helpers)
+        at, stop = body.start, segments.front(body.start)
+        with self._lanes.batches(head.length) as roomy:
             while chunk is not None:
                 stop = shared.reach(stop, at + len(chunk))
                 data = chunk if stop is None else chunk[: stop - at]
@@ -224,7 +225,8 @@ class _One:
                 self._recruit(shared)
                 chunk = await anext(chunks, None)
         if stop is not None and at < stop:
-            raise Truncated(f"the body ended at {at} of {shared.head.length} bytes: {shown(self._url)}")
+            raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
+        return head
 
     async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
         """The body's chunks, once its first bytes do not look like an error page."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,8 @@ T = TypeVar("T")
 INTERNAL = ".mirror"
 _THREADS = 8
 _BLOCK = 1 << 20
+_LITTLE = 64 << 20
+"""Bytes: a disk that has less room than this, and not enough for what is to be written, counts as full."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file is opened to be read: not through a symlink, and if it is a pipe, without waiting for its other end."""
@@ -39,6 +42,8 @@ class Disk:
         """Something that was written may not be durable: it was not synced, or that failed."""
         self._durable = durable
         self._min_free = min_free
+        self._room = threading.Lock()
+        self._writing = 0
         self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -122,7 +127,25 @@ class Disk:
         if self._durable:
             os.sync()
 
-    def reserve(self, size: int) -> None:
+    @contextlib.contextmanager
+    def room(self, size: int, *, further: int = 0) -> Iterator[None]:
+        """Room for ``size`` bytes while they are written: what is to stay free does, however many write at once.
+
+        ``further`` is what must be free beyond that, for what may still come of a file of unknown length.
+
+        Raises:
+            Full, TooLarge: as :meth:`reserve`; nothing was written.
+        """
+        with self._room:
+            self.reserve(size, further=further)
+            self._writing += size
+        try:
+            yield
+        finally:
+            with self._room:
+                self._writing -= size
+
+    def reserve(self, size: int, *, further: int = 0) -> None:
         """Refuse to begin what would leave less than the free space that is to stay.
 
         Raises:
@@ -130,11 +153,14 @@ class Disk:
             TooLarge: there is room, but not for this: an origin that claims terabytes must not end the run.
         """
         free = self.free_space()
+        left = free - self._min_free - self._writing
+        if size + further <= left:
+            return
         told = f"{free} bytes are free, {self._min_free} are to stay free (transfer.min_free_space)"
-        if free < self._min_free:
+        if size > left and left < _LITTLE:
             raise Full(f"{self.root}: {told}: make room and run again")
-        if free - size < self._min_free:
-            raise TooLarge(f"{size} bytes do not fit: {told}")
+        what = f"{size} bytes do not fit" if size > left else "who knows whether a file of unknown length fits"
+        raise TooLarge(f"{what}: {told}")
 
     def free_space(self) -> int:
         """Bytes that this user may still write."""

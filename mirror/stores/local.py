@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
+from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable, TooLarge
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
@@ -185,7 +185,7 @@ class LocalStore:
 
     def _link(self, source: str, file: ManifestFile, target: Target) -> str | None:
         with (
-            contextlib.suppress(OSError),
+            contextlib.suppress(OSError, TooLarge),
             self.disk.folder(source) as there,
             self.disk.folder(target.folder, create=True) as here,
         ):
@@ -216,6 +216,7 @@ class LocalStore:
         except OSError:  # a file system without hard links, or with too many of this one
             with (
                 os.fdopen(os.open(path, READ, dir_fd=there), "rb") as source,
+                self.disk.room(os.fstat(source.fileno()).st_size),
                 os.fdopen(create(fresh), "wb") as target,
             ):
                 shutil.copyfileobj(source, target, 1 << 20)

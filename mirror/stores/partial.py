@@ -42,6 +42,9 @@ T = TypeVar("T")
 BATCH = 1 << 20
 """Bytes that are collected before they are written in one hop; a slow body is written every second."""
 
+_UNTOLD = 128 << 20
+"""Bytes that must be free beyond what is written of a file of unknown length: it is the first to be given up."""
+
 _HOP = 64 << 20
 """Bytes that are read back in one hop at most, so that a stop never waits long."""
 
@@ -107,6 +110,7 @@ class PartialFile:
         self.head, self._digests, self._claims = started.head, check.digests, check.good
         self._held = spans.merge(Span(claim.start, claim.stop) for claim in self._claims)
         await self._hop(lambda: self._journal.rewrite([started, *self._claims]))
+        await self._check_room(started.head)
 
     async def _find_committed(self, record: Committed) -> Receipt | None:
         """The receipt, if a kill came between the file's final name and the catalog, and its bytes are all there."""
@@ -145,8 +149,13 @@ class PartialFile:
         self._flying = None
         self._claims, self._held = [], []
         self._digests = Digests(head.checks)
-        if (head.length or 0) > BATCH:
-            await self._hop(lambda: self._disk.reserve(head.length or 0))
+        await self._check_room(head)
+
+    async def _check_room(self, head: Head) -> None:
+        """Whether what is missing fits. A short file finds that out when it is written, in the same hop."""
+        missing = (head.length or 0) - spans.size(self._held)
+        if missing > BATCH:
+            await self._hop(partial(self._disk.reserve, missing))
 
     async def write(self, at: int, data: bytes) -> None:
         run = self._runs.pop(at, None) or _Run(at)
@@ -182,8 +191,8 @@ class PartialFile:
             self._create()
             assert self.head is not None
             self._journal.rewrite([Started(version=VERSION, identity=self._target.identity, head=self.head)])
-        self._disk.reserve(run.size)
-        in_order = self._write(run)
+        assert self.head is not None
+        in_order = self._write(run, further=0 if self.head.length is not None else _UNTOLD)
         claim = Claim(
             start=run.start,
             stop=run.start + run.size,
@@ -204,10 +213,11 @@ class PartialFile:
         self._disk.reserve(self.head.length or 0)
         self._fd = create(self._path)
 
-    def _write(self, run: _Run) -> bool:
+    def _write(self, run: _Run, *, further: int = 0) -> bool:
         """Write a run; True if it followed the hashed prefix, so that the hash follows it."""
         assert self._fd is not None
-        write_all(self._fd, run.buffers, run.start)
+        with self._disk.room(run.size, further=further):
+            write_all(self._fd, run.buffers, run.start)
         if run.start != self._digests.at:
             return False
         for buffer in run.buffers:
@@ -343,8 +353,11 @@ class PartialFile:
     async def close(self) -> None:
         try:
             if self.committed is None and self.head is not None:
-                await self.flush()
-                await self._idle()
+                if self.head.length is None:  # nobody could go on with it
+                    await self.abort()
+                else:
+                    await self.flush()
+                    await self._idle()
         finally:
             self._let_go()
             if self.committed is None and self._claims:

@@ -6,13 +6,20 @@ import argparse
 import platform
 from collections.abc import Callable
 
-from tests.bench import again, puts, stream
+from tests.bench import again, puts, soak, stream
 
-SCENARIOS: dict[str, Callable[..., None]] = {"again": again.run, "puts": puts.run, "stream": stream.run}
+SCENARIOS: dict[str, Callable[..., None]] = {
+    "again": again.run,
+    "puts": puts.run,
+    "stream": stream.run,
+    "soak": soak.run,
+}
+_LONG = {"soak"}
+"""Not run unless it is named, or quick."""
 
 
 def main() -> None:
-    """Run the scenarios that are named, or all."""
+    """Run the scenarios that are named, or all but the long ones."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description="Measure the mirror. Nothing is asserted."
     )
@@ -23,7 +30,8 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     print(f"Python {platform.python_version()}, {platform.machine()}")
-    for name in given.scenarios or SCENARIOS:
+    usual = [name for name in SCENARIOS if given.quick or name not in _LONG]
+    for name in given.scenarios or usual:
         SCENARIOS[name](quick=given.quick)
 
 
