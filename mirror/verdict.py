@@ -108,11 +108,18 @@ def still_complete(prior: Manifest, known: Mapping[str, ManifestFile]) -> Verdic
 
 
 def unanswered(
-    prompt_id: PromptId, error: ApiError | StoreError, prior: Manifest | None, url: str, *, whole: bool
+    prompt_id: PromptId,
+    error: ApiError | StoreError,
+    prior: Manifest | None,
+    url: str,
+    *,
+    whole: bool,
+    unfinished: bool,
 ) -> Verdict:
     """The verdict on a prompt that the service denies, or could not be asked about.
 
-    What was mirrored of it stays as it is. ``whole``: every file that was stored is there.
+    What was mirrored of it stays as it is. ``whole``: every file that was stored is there; ``unfinished``: it was
+    before this visit.
     """
     failure = Failure(error=error.name, message=str(error), attempts=1)
     denied = isinstance(error, NoData | BadParameter)
@@ -124,7 +131,7 @@ def unanswered(
             code=ExitCode.OK if there else ExitCode.INCOMPLETE,
             errors=() if there else (failure,),
             note=f"{error.name}: {error}; what was mirrored stays",
-            unfinished=prior.state is PromptState.PENDING,
+            unfinished=prior.state is PromptState.PENDING or (unfinished and not denied),
         )
     state = PromptState.UNKNOWN if denied else PromptState.UNRESOLVED
     code = 900 if isinstance(error, NoData) else 800 if isinstance(error, BadParameter) else None
