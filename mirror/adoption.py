@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from mirror import names
 from mirror.answers import read_task
 from mirror.catalog import FileRecord, PromptRecord
 from mirror.manifests.document import decode_if_sound
@@ -14,11 +15,12 @@ from mirror.stores import Document
 
 
 def record_from(document: Document, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
-    """What a manifest says of its prompt; None where it cannot be read, or is another prompt's."""
-    manifest = decode_if_sound(document.content)
-    if manifest is None:
-        return None
-    if prompt_id is not None and manifest.prompt_id != prompt_id:
+    """What a manifest says of its prompt; None where it cannot be read, or stands in no folder of that prompt.
+
+    A copy of a manifest somewhere else must not take its prompt there.
+    """
+    manifest = decode_if_sound(document.content, prompt_id)
+    if manifest is None or not names.may_be_folder(folder, manifest.prompt_id):
         return None
     stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in manifest.files}
     failed = {

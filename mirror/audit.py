@@ -28,7 +28,7 @@ class Forgotten(Struct, frozen=True, kw_only=True):
 
 
 class Rebuilt(Struct, frozen=True, kw_only=True):
-    """How many prompts came back, and which folders have no manifest that can be read."""
+    """How many prompts came back, and which folders have no manifest of their own that can be read."""
 
     prompts: int
     unreadable: tuple[str, ...] = ()

@@ -10,11 +10,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from urllib.parse import unquote_to_bytes, urlsplit
 
 MAX_BYTES = 200
 _LONGEST_EXTENSION = 16
+_FOLDERS = 8
+"""So many of its names are looked at to tell whether a folder is a prompt's; a second one is seldom needed."""
+
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
@@ -50,6 +53,12 @@ def for_prompt(prompt_id: str) -> tuple[str, str]:
     name = safe(prompt_id)
     suffixed = with_suffix(name or "prompt", prompt_id)
     return (name, suffixed) if name and name == prompt_id and not is_reserved(name) else (suffixed, suffixed)
+
+
+def may_be_folder(folder: str, prompt_id: str) -> bool:
+    """Whether a folder's name is one that this prompt may have got."""
+    plain, suffixed = for_prompt(prompt_id)
+    return folder == plain or folder in islice(candidates(suffixed, prompt_id), _FOLDERS)
 
 
 def with_suffix(name: str, identity: str, digits: int = 8) -> str:

@@ -155,7 +155,7 @@ class Pipeline:
         """The result of what is complete and there, without a request."""
         if record.run == self._run.run_id:
             return
-        manifest = await self._read_manifest(record.folder) if self._want_manifests else None
+        manifest = await self._read_manifest(record) if self._want_manifests else None
         if self._want_manifests and manifest is None:
             await self._take_up(record.prompt_id)  # it cannot be read: a visit writes it anew
             return
@@ -172,9 +172,9 @@ class Pipeline:
         )
         await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest, skipped=True))
 
-    async def _read_manifest(self, folder: str) -> Manifest | None:
-        [document] = await self._run.places.read_manifests([folder])
-        return decode_if_sound(document.content) if document is not None else None
+    async def _read_manifest(self, record: PromptRecord) -> Manifest | None:
+        [document] = await self._run.places.read_manifests([record.folder])
+        return decode_if_sound(document.content, record.prompt_id) if document is not None else None
 
     # Visits ------------------------------------------------------------------------------------
 

@@ -58,8 +58,7 @@ class Stock:
         return manifest
 
     def _ours(self, document: Document) -> Manifest | None:
-        manifest = decode_if_sound(document.content)
-        return manifest if manifest is not None and manifest.prompt_id == self._record.prompt_id else None
+        return decode_if_sound(document.content, self._record.prompt_id)
 
     def is_there(self, which: str) -> bool:
         """Whether a file is in one destination at least: then the manifest names it."""

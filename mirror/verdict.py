@@ -71,12 +71,8 @@ def conclude(found: Findings) -> Verdict:
     errors = (*(dict(found.failures) | found.losses).values(), *unread)
     state = state_of(found.answer.task, missing=bool(found.missing or found.lost or unread))
     if found.prior is not None and _service_changed_its_mind(found, state):
-        return Verdict(
-            state=found.prior.state,
-            manifest=found.prior,
-            code=ExitCode.OK,
-            note=f"the service says {state} now; what was mirrored stays",
-        )
+        note = f"the service says {state} now; what was mirrored stays"
+        return msgspec.structs.replace(still_complete(found.prior, found.entries), note=note)
     files = ordered(found.planned.assets, found.entries)
     manifest = compose(found.prompt_id, state, found.answer, files, errors, found.secrets)
     same = found.prior is not None and same_content(manifest, found.prior)
@@ -96,8 +92,13 @@ def _lost(file: ManifestFile, named: bool) -> Failure:
 
 
 def still_complete(prior: Manifest, known: Mapping[str, ManifestFile]) -> Verdict:
-    """The verdict on a complete prompt whose files went to another place: nobody needed to be asked."""
-    manifest = msgspec.structs.replace(prior, files=tuple(known[file.url] for file in prior.files))
+    """The verdict on a complete prompt that stays so: its files as they are known now, and those stored since."""
+    named = {
+        file.url: msgspec.structs.replace(known.get(file.url, file), role=file.role, named_by=file.named_by)
+        for file in prior.files
+    }
+    since = [file for which, file in known.items() if which not in named]
+    manifest = msgspec.structs.replace(prior, files=(*named.values(), *since))
     same = manifest == prior
     return Verdict(
         state=prior.state,
@@ -108,11 +109,18 @@ def still_complete(prior: Manifest, known: Mapping[str, ManifestFile]) -> Verdic
 
 
 def unanswered(
-    prompt_id: PromptId, error: ApiError | StoreError, prior: Manifest | None, url: str, *, whole: bool
+    prompt_id: PromptId,
+    error: ApiError | StoreError,
+    prior: Manifest | None,
+    url: str,
+    *,
+    whole: bool,
+    unfinished: bool,
 ) -> Verdict:
     """The verdict on a prompt that the service denies, or could not be asked about.
 
-    What was mirrored of it stays as it is. ``whole``: every file that was stored is there.
+    What was mirrored of it stays as it is. ``whole``: every file that was stored is there; ``unfinished``: it was
+    before this visit.
     """
     failure = Failure(error=error.name, message=str(error), attempts=1)
     denied = isinstance(error, NoData | BadParameter)
@@ -124,7 +132,7 @@ def unanswered(
             code=ExitCode.OK if there else ExitCode.INCOMPLETE,
             errors=() if there else (failure,),
             note=f"{error.name}: {error}; what was mirrored stays",
-            unfinished=prior.state is PromptState.PENDING,
+            unfinished=prior.state is PromptState.PENDING or (unfinished and not denied),
         )
     state = PromptState.UNKNOWN if denied else PromptState.UNRESOLVED
     code = 900 if isinstance(error, NoData) else 800 if isinstance(error, BadParameter) else None

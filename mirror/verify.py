@@ -162,8 +162,7 @@ class _Subject:
         self.folder = record.folder
         self._record = record
         self._content = content
-        found = decode_if_sound(content)
-        self._manifest = found if found is not None and found.prompt_id == record.prompt_id else None
+        self._manifest = decode_if_sound(content, record.prompt_id)
 
     async def look_at_manifest(self, checks: Checks) -> list[Checked]:
         where = f"{self.folder}/{MANIFEST}"
@@ -181,9 +180,9 @@ class _Subject:
             ours = known.get(file.url)
             if ours is not None and (ours.path, ours.bytes, ours.sha256) != (file.path, file.bytes, file.sha256):
                 return f"it says other of {file.path} than the catalog"
-        named = {file.url for file in manifest.files}
+        told = self._named().keys() | self._told_lost()
         for which, file in self._record.stored().items():
-            if which not in named:
+            if which not in told:
                 return f"it does not name {file.path}, which the catalog knows"
         if self._record.state is PromptState.COMPLETE and manifest.state is not PromptState.COMPLETE:
             return f"it says {manifest.state}, and the catalog complete"
@@ -195,12 +194,18 @@ class _Subject:
     def expected(self) -> Iterator[Expected]:
         """Every file that was stored once: what the catalog knows of it counts, if it knows any."""
         known, named = self._known(), self._named()
-        lost = {file.identity for file in self._record.files if file.failure is not None} - named.keys()
+        failed = {file.identity for file in self._record.files if file.failure is not None}
+        lost = (failed | self._told_lost()) - named.keys()
         for which, file in (named | known).items():
             yield Expected(prompt_id=self.prompt_id, folder=self.folder, file=file, unnamed=which in lost)
 
     def _named(self) -> dict[str, ManifestFile]:
         return {file.url: file for file in self._manifest.files} if self._manifest is not None else {}
+
+    def _told_lost(self) -> set[str]:
+        """Files of which the manifest itself says that they were mirrored and are lost."""
+        errors = self._manifest.errors if self._manifest is not None else ()
+        return {error.was.url for error in errors if error.was}
 
     @property
     def paths(self) -> set[str]:

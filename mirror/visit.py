@@ -239,7 +239,14 @@ class Visit:
             if wait is not None:
                 self._note(f"could not be polled: {error}")
                 return wait
-        verdict = unanswered(self._id, error, self._stock.prior, self._run.api.url, whole=not self._stock.lost)
+        verdict = unanswered(
+            self._id,
+            error,
+            self._stock.prior,
+            self._run.api.url,
+            whole=not self._stock.lost,
+            unfinished=self._record.unfinished,
+        )
         if self._run.repair is not None and self._stock.prior is None:  # a manifest is lost, and no more than that
             verdict = replace(verdict, state=self._record.state, unfinished=self._record.unfinished)
         await self._save(verdict, (), run_id=self._run.run_id)

@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from mirror import spans
 from mirror.catalog.schema import MIGRATIONS
 from mirror.manifests.document import decode
@@ -22,8 +24,10 @@ from mirror.models import PromptState, Span
 from mirror.stores.journal import Claim, Started, journal_of
 from tests import faults, media
 from tests.conftest import Archive
-from tests.faults import FOREVER, Fault
-from tests.origin import answer, task
+from tests.faults import FOREVER, Fault, hold_after
+from tests.helpers import done_prompt, mirrored, picture, running
+from tests.origin import Origin, answer, task
+from tests.test_sync import query
 
 TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "8"))
 SEED = int(os.environ.get("MIRROR_CRASH_SEED", str(random.randrange(1 << 32))))
@@ -186,3 +190,28 @@ def test_no_kill_makes_it_lie_or_forget(archive: Archive) -> None:
     campaign.origin.clear()
     assert campaign.start().wait(60) == 0
     assert campaign.origin.requests == []
+
+
+@pytest.mark.parametrize("command", [["fetch", "p"], ["sync"]], ids=["fetch", "sync"])
+def test_a_kill_in_the_middle_of_a_refresh_is_made_good_by_the_next_run(
+    archive: Archive, origin: Origin, command: list[str]
+) -> None:
+    """The prompt was complete, and the catalog has more than its manifest: nobody has to think of --refresh again."""
+    done_prompt(origin, "p", "a.png")
+    origin.history([{"promptId": "p", "state": 30, "createdAt": 1_769_594_620}])
+    assert mirrored(archive, "p").code == 0
+    body = media.mp4(100_000)
+    names = ("a.png", "b.png")
+    urls = [*(picture(origin, f"/p/{name}")[0] for name in names), origin.add("/p/c.mp4", body, fault=hold_after(1000))]
+    origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
+    with running(archive, "fetch", "p", "--refresh") as process:
+        origin.wait_for(lambda: len(query(archive, "SELECT 1 FROM files WHERE entry IS NOT NULL")) == 2, 20)
+        archive.kill_when(process, lambda: origin.wait_bytes("/p/c.mp4", 1000, 20))
+    assert "p/manifest.json\tdamaged" in archive.run("verify").out
+    origin.add("/p/c.mp4", body)
+
+    assert archive.run(*command).code == 0
+    assert [file["path"] for file in archive.manifest("p")["files"]] == ["a.png", "b.png", "c.mp4"]
+    assert archive.run("verify").code == 0
+    origin.clear()
+    assert (archive.run(*command).code, origin.count("/getTaskInfo")) == (0, 0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
+from mirror import FetchOptions
 from tests import faults
 from tests.conftest import Archive
-from tests.helpers import done_prompt, mirrored, picture, sha256
+from tests.helpers import asked, done_prompt, mirrored, picture, sha256
 from tests.origin import Origin, answer, task
+from tests.test_verify import flaws
 
 
 def lose_catalog(archive: Archive) -> None:
@@ -52,6 +55,24 @@ def test_a_failed_repair_leaves_the_digest_in_the_manifest(archive: Archive, ori
     assert archive.manifest("p")["errors"] == []
 
 
+def test_a_manifest_that_tells_of_a_loss_is_not_damaged(archive: Archive, origin: Origin) -> None:
+    """The thumbnail is lost, and a run for originals alone does not bring it back: one flaw, and not two."""
+    thumbnail, body = picture(origin, "/p/small.png")
+    original, _ = picture(origin, "/p/large.png")
+    origin.prompt("p", answer(task("p", images=[(thumbnail, original)])))
+    assert mirrored(archive, "p").code == 0
+    (archive.root / "p" / "small.png").unlink()
+    assert mirrored(archive, "p", options=FetchOptions(only="origin")).code == 3
+    assert [error["was"]["path"] for error in archive.manifest("p")["errors"]] == ["small.png"]
+    assert flaws(archive.run("verify").out) == [("p", "p/small.png", "missing")]
+    (archive.root / "p" / "small.png").write_bytes(body)
+    found = archive.run("verify")
+    assert (found.code, "it is there again, but the manifest does not name it" in found.out) == (3, True)
+    origin.clear()
+    assert (archive.run("verify", "--repair").code, origin.media_requests) == (0, [])
+    assert archive.manifest("p")["errors"] == []
+
+
 @pytest.mark.parametrize("lie", ["a file less", "another state"])
 def test_a_manifest_that_lies_is_damaged(archive: Archive, origin: Origin, lie: str) -> None:
     done_prompt(origin, "p", "a.png", "b.png")
@@ -68,6 +89,50 @@ def test_a_manifest_that_lies_is_damaged(archive: Archive, origin: Origin, lie: 
     assert (found.code, "p/manifest.json\tdamaged" in found.out) == (3, True)
     assert archive.run("verify", "--repair").code == 0
     assert {**json.loads(path.read_bytes()), "mirrored_at": ""} == {**json.loads(before), "mirrored_at": ""}
+
+
+def test_what_comes_while_the_service_goes_back_on_its_word_is_named(archive: Archive, origin: Origin) -> None:
+    """A complete prompt stays so, whatever the service says of it now; a file that it names beside that is mirrored."""
+    done_prompt(origin, "p", "a.png")
+    assert mirrored(archive, "p").code == 0
+    before = archive.manifest("p")
+    url, _ = picture(origin, "/p/b.png")
+    origin.prompt("p", answer(task("p", 20, children=[task("child", images=[(None, url)])])))
+    for _ in range(2):
+        ran = mirrored(archive, "p", options=FetchOptions(refresh=True))
+        assert (ran.states, ran.code) == ({"p": "complete"}, 0)
+        manifest = archive.manifest("p")
+        assert (manifest["state"], manifest["task"]) == ("complete", before["task"])
+        assert [file["path"] for file in manifest["files"]] == ["a.png", "b.png"]
+        assert manifest["files"][:1] == before["files"]
+        assert archive.run("verify").code == 0
+
+
+def test_a_copy_of_a_manifest_takes_no_prompt_to_another_folder(archive: Archive, origin: Origin) -> None:
+    for prompt_id in ("p", "q"):
+        done_prompt(origin, prompt_id, "a.png")
+    assert mirrored(archive, "p", "q").code == 0
+    for folder in ("q", "backup"):
+        (archive.root / folder).mkdir(exist_ok=True)
+        shutil.copy(archive.root / "p" / "manifest.json", archive.root / folder)
+    done = archive.run("rebuild")
+    assert done.code == 3
+    assert ("q: no manifest of its own" in done.err, "backup: no manifest of its own" in done.err) == (True, True)
+    assert flaws(archive.run("verify").out) == [("-", "backup/", "unexpected"), ("-", "q/", "unexpected")]
+    origin.clear()
+    fetched = archive.run("fetch", "p", "q", "--json")
+    assert (fetched.code, asked(origin), sorted(line["prompt_id"] for line in fetched.lines)) == (0, ["q"], ["p", "q"])
+    assert archive.manifest("q")["prompt_id"] == "q"
+
+
+def test_another_prompts_manifest_is_no_result(archive: Archive, origin: Origin) -> None:
+    for prompt_id in ("p", "q"):
+        done_prompt(origin, prompt_id, "a.png")
+    assert mirrored(archive, "p", "q").code == 0
+    shutil.copy(archive.root / "p" / "manifest.json", archive.root / "q")
+    done = archive.run("fetch", "q", "--json")
+    assert (done.code, [line["prompt_id"] for line in done.lines]) == (0, ["q"])
+    assert archive.run("verify").code == 0
 
 
 @pytest.mark.parametrize("command", [["verify"], ["verify", "--json"], ["status", "--json"]])

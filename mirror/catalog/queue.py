@@ -48,9 +48,9 @@ _ELSEWHERE = """
 class Due(Struct, frozen=True, kw_only=True):
     """Which prompts a run takes up by itself: those that are unfinished, and not for good.
 
-    What is complete is due where a file of it was found to be lost or damaged, and where it is not in ``bucket``
-    (endpoint, bucket, start of the key). ``retry_failed`` adds what failed for good or was given up, ``refresh`` all
-    that is complete; ``only`` looks at files of one role.
+    What is complete is due where a run was cut off in the middle of it, where a file of it was found to be lost or
+    damaged, and where it is not in ``bucket`` (endpoint, bucket, start of the key). ``retry_failed`` adds what failed
+    for good or was given up, ``refresh`` all that is complete; ``only`` looks at files of one role.
     """
 
     run: str
@@ -69,7 +69,8 @@ class Due(Struct, frozen=True, kw_only=True):
     def condition(self, group: tuple[PromptState, ...]) -> str:
         """The SQL that tells which prompts of these states are due."""
         if PromptState.COMPLETE in group:
-            return "TRUE" if self.refresh else f"{_LOST} OR {_ELSEWHERE}" if self.bucket else _LOST
+            lacking = f"unfinished OR {_LOST}"
+            return "TRUE" if self.refresh else f"{lacking} OR {_ELSEWHERE}" if self.bucket else lacking
         return "TRUE" if self.retry_failed else f"given_up IS NULL AND {_OPEN}"
 
     def parameters(self) -> dict[str, object]:

@@ -98,13 +98,16 @@ def listed(values: Sequence[str]) -> str:
 
 
 def claim(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> PromptRecord:
-    """Count a try at a prompt; a new one gets a folder that no other has."""
+    """Count a try at a prompt, unfinished until its result is saved; a new one gets a folder that no other has.
+
+    The record is the one from before.
+    """
     now = time.time()
     add(connection, prompt_id, now)
     known = next(read_prompts(connection, [prompt_id]))
     connection.execute(
         "UPDATE prompts SET tries = tries + (?2 = '' OR claimed IS NOT ?2), last_tried = ?1, changed = ?1, claimed = ?2"
-        " WHERE prompt_id = ?3",
+        ", unfinished = 1 WHERE prompt_id = ?3",
         (now, run, prompt_id),
     )
     return known

@@ -41,6 +41,6 @@ async def _rebuild(settings: Settings, places: Places, wait_lock: float | None) 
         await places.close()
     click.echo(f"{done.prompts} prompts came back from their manifests")
     for folder in done.unreadable:
-        click.echo(f"{folder}: no manifest that can be read: its prompt is not in the catalog", err=True)
+        click.echo(f"{folder}: no manifest of its own that can be read: its prompt is not in the catalog", err=True)
     click.echo("what cannot come back: failures of prompts without a manifest, and how often each was tried")
     return ExitCode.INCOMPLETE if done.unreadable else ExitCode.OK

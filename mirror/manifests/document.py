@@ -116,12 +116,13 @@ def decode(content: bytes) -> Manifest:
     return manifest
 
 
-def decode_if_sound(content: bytes | None) -> Manifest | None:
-    """A manifest read back; None where there is none, or none that can be trusted."""
+def decode_if_sound(content: bytes | None, prompt_id: str | None = None) -> Manifest | None:
+    """A manifest read back, of this prompt if one is given; None where there is none, or none that can be trusted."""
     try:
-        return decode(content) if content is not None else None
+        manifest = decode(content) if content is not None else None
     except StoreUnavailable:
         return None
+    return manifest if manifest is not None and prompt_id in (None, manifest.prompt_id) else None
 
 
 def same_content(one: Manifest, other: Manifest) -> bool:
