@@ -219,7 +219,8 @@ class Visit:
         return await self._conclude(conclude(found), self._changed_files(found), wait)
 
     async def _conclude(self, verdict: Verdict, files: tuple[FileRecord, ...], wait: float | None) -> Result | float:
-        if verdict.write or not self._stock.has_manifest:
+        # One that stands there without its row may have been named by a run that was killed before it was durable.
+        if verdict.write or not self._stock.has_manifest or self._record.state is not verdict.state:
             content = encode(verdict.manifest)
             self._stock.placed = await self._run.places.write_manifest(
                 self._record.folder, content, self._stock.placed, changed=verdict.write

@@ -35,6 +35,7 @@ class Disk:
         self.parts = root / INTERNAL / "parts"
         self._durable = durable
         self._min_free = min_free
+        self._new: set[str] = set()  # folders of the root that may not be durable yet
         self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,20 +47,23 @@ class Disk:
         self._pool.shutdown()
 
     def prepare(self) -> None:
-        """Make the root and our own folder in it."""
+        """Make the root and our own folder in it; they are durable, and so is what a killed run made in the root."""
         with translated(f"the archive's root {self.root}"):
             if self.root.is_symlink() and not self.root.exists():
                 raise Denied(f"the archive's root {self.root} is a symlink to nothing")
             if self.root.exists() and not self.root.is_dir():
                 raise Denied(f"the archive's root {self.root} is a file, and must be a folder")
             missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
-            self.root.mkdir(parents=True, exist_ok=True)
-            for folder in missing:
+            with contextlib.suppress(OSError):  # a killed run may just have made this one; else it is not ours to sync
+                self.sync_folder((missing[-1].parent if missing else self.root).parent)
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True)
                 self.sync_folder(folder.parent)
             for name in (INTERNAL, f"{INTERNAL}/parts"):
                 if (self.root / name).is_symlink():
                     raise Denied(f"{self.root / name} is a symlink: it must be a folder")
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
+                self.sync_folder((self.root / name).parent)
 
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:
@@ -75,8 +79,8 @@ class Disk:
         except FileNotFoundError:
             if not create:
                 raise
+            self._new.add(name)
             path.mkdir(exist_ok=True)
-            self.sync_folder(self.root)
             fd = os.open(path, _FOLDER)
         except OSError as error:
             if path.is_symlink():
@@ -85,6 +89,9 @@ class Disk:
                 raise Obstructed(f"{path} cannot be used as a folder: {error.strerror}: move it away") from None
             raise
         try:
+            if name in self._new:  # whoever comes first, and all who come before that has ended
+                self.sync_folder(self.root)
+                self._new.discard(name)
             yield fd
         finally:
             os.close(fd)
@@ -173,8 +180,8 @@ def stat_file(name: str, folder: int) -> os.stat_result | None:
 
 
 def is_file(found: os.stat_result | None, size: int) -> bool:
-    """True for a regular file of ``size`` bytes (-1: any)."""
-    return found is not None and stat.S_ISREG(found.st_mode) and size in (-1, found.st_size)
+    """True for a regular file of ``size`` bytes (-1: any but 0, which a power cut leaves of what was not synced)."""
+    return found is not None and stat.S_ISREG(found.st_mode) and size in (found.st_size, -1 if found.st_size else 0)
 
 
 def write_all(fd: int, buffers: list[bytes], at: int) -> None:

@@ -14,11 +14,15 @@ from mirror.stores.journal import Claim, Committed
 
 
 def open_committed(disk: Disk, target: Target, record: Committed) -> int | None:
-    """The file that the record says was published for this target, opened to be read; None where it is not there."""
+    """The file that the record says was published for this target, opened to be read; None where it is not there.
+
+    Its name is durable when this returns.
+    """
     if record.folder != target.folder or record.receipt.path not in target.names:
         return None
     try:
         with disk.folder(record.folder) as folder:
+            disk.sync_folder(folder)  # the kill may have come before that
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             return os.open(record.receipt.path, flags, dir_fd=folder)
     except (OSError, Obstructed):
