@@ -130,7 +130,7 @@ class Traced:
 
     def to_the_end(self) -> None:
         with self.start() as process:
-            told, _ = process.communicate(timeout=60)
+            told, _ = process.communicate(timeout=120)
         assert (process.returncode, len(told.splitlines())) == (0, len(self.ids))
         self.order.follow(self.trace)
         found = self.archive.files()
@@ -138,7 +138,7 @@ class Traced:
 
     def killed_when(self, happened: Callable[[], bool]) -> None:
         """A run whose every sync of a folder is late: what has just got its name is not durable when the kill comes."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         with self.start(slow=True) as process:
             while not happened():
                 assert process.poll() is None

@@ -12,7 +12,6 @@ archives' bytes.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import random
@@ -20,7 +19,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,15 +34,14 @@ from tests.crash_runs import (
     ShortPipe,
     Watch,
     catalog_copy,
-    check,
     check_catalog,
     kill_at,
-    known,
     left_in,
 )
 from tests.faults import FOREVER
 from tests.origin import Origin
 from tests.s3.bucket import Bucket
+from tests.s3.looker import BucketLooker
 from tests.test_sync import row
 
 TRIALS = int(os.environ.get("MIRROR_S3_CRASH_TRIALS", "2"))
@@ -59,69 +57,12 @@ MODES = {
     "repair": (2, ("fetch", "--concurrency", "2"), {}),
 }
 """How often, which command, and with which settings."""
-CATALOG = ".mirror/catalog.sqlite.gz"
 
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
     with ShortPipe() as running_origin:
         yield running_origin
-
-
-class BucketLooker:
-    """Looks at the objects below a prefix; one that has not changed since the last look is not read again."""
-
-    def __init__(self, bucket: Bucket, prefix: str, bodies: Mapping[str, bytes]) -> None:
-        self._bucket = bucket
-        self._prefix = prefix
-        self._bodies = bodies
-        self._contents: dict[tuple[str, str], bytes] = {}
-        self._seen: dict[tuple[str, str], Known] = {}
-        self.objects = 0
-
-    def look(self) -> tuple[dict[str, bytes], dict[str, Known]]:
-        """Manifests by prompt, and files by path; what must hold of them holds."""
-        manifests, files = self.found()
-        check(manifests, files, self._bodies)
-        return manifests, files
-
-    def found(self) -> tuple[dict[str, bytes], dict[str, Known]]:
-        """The same, whatever holds. The manifests are listed first: whatever they name is in the second listing."""
-        first = self._list()
-        manifests = {
-            name.rpartition("/")[0]: self._read(name, etag)
-            for name, etag in first.items()
-            if name.endswith("/manifest.json")
-        }
-        files = {}
-        for name, etag in self._list().items():
-            if name.endswith("/manifest.json") or name == CATALOG:
-                continue
-            if (name, etag) not in self._seen:
-                self._seen[name, etag] = known(self._get(name), self._bodies.get(name))
-            files[name] = self._seen[name, etag]
-        self.objects = len(files) + len(manifests)
-        return manifests, files
-
-    def catalog(self) -> bytes | None:
-        return gzip.decompress(self._get(CATALOG)) if CATALOG in self._list() else None
-
-    def _list(self) -> dict[str, str]:
-        pages = self._bucket.server.client().get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=self._bucket.name, Prefix=self._prefix)
-        return {
-            item["Key"].removeprefix(self._prefix): item["ETag"] for page in found for item in page.get("Contents", ())
-        }
-
-    def _read(self, name: str, etag: str) -> bytes:
-        if (name, etag) not in self._contents:
-            self._contents[name, etag] = self._get(name)
-        return self._contents[name, etag]
-
-    def _get(self, name: str) -> bytes:
-        answer = self._bucket.server.client().get_object(Bucket=self._bucket.name, Key=self._prefix + name)
-        content: bytes = answer["Body"].read()
-        return content
 
 
 class Campaign:

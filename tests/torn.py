@@ -49,7 +49,7 @@ class Torn:
         self.serve()
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not happened():
             assert time.monotonic() < end
             time.sleep(0.005)

@@ -46,7 +46,7 @@ def kill(strace: subprocess.Popen[str]) -> None:
     """SIGKILL to what is traced; strace ends with it."""
     for pid in Path(f"/proc/{strace.pid}/task/{strace.pid}/children").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
-    strace.wait(20)
+    strace.wait(60)
 
 
 @dataclass(frozen=True)
