@@ -80,11 +80,15 @@ class Archive:
         }
         return load_settings(**(given | values))
 
+    def environment(self) -> dict[str, str]:
+        """All that the command line is told by its environment."""
+        return {**os.environ, **self.environ}
+
     def start(self, *arguments: str, environ: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         """Start the command line; the caller waits for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "mirror", *arguments],
-            env={**os.environ, **self.environ, **(environ or {})},
+            env={**self.environment(), **(environ or {})},
             text=True,
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )

@@ -38,6 +38,7 @@ __all__ = ["FOREVER", "LAST_MODIFIED", "Answer", "Origin", "Reply", "Request", "
 LAST_MODIFIED = "Wed, 28 Jan 2026 10:03:40 GMT"
 _CHUNK = 8192  # body bytes in one chunk of a chunked answer
 _PIECE = 1 << 18
+_SOCK_DIAG, _BY_FAMILY = 4, 20  # linux/netlink.h, linux/sock_diag.h
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "mp4": "video/mp4"}
 
 Faults: TypeAlias = Fault | Sequence[Fault] | None
@@ -67,6 +68,9 @@ class _Route:
 
 class Origin:
     """The server, from its making until it is closed: `with Origin() as origin: …`."""
+
+    ahead = 0
+    """How many bytes it may be ahead of what a client has read of its socket; 0: as many as the kernel takes."""
 
     def __init__(
         self,
@@ -378,10 +382,13 @@ class _Connection:
 
     def _send(self, data: bytes | memoryview, counted: Request | None = None) -> None:
         """Sends all of `data`; what the kernel takes is counted before anybody can see it counted wrong."""
-        left = memoryview(data)
+        left, most = memoryview(data), self._origin.ahead or len(data)
         while left:
+            while self._origin.ahead and unread(self._sock) > self._origin.ahead:
+                if self._origin._closing.wait(0.001):
+                    raise ConnectionAbortedError
             with self._changed, contextlib.suppress(BlockingIOError):
-                sent = self._sock.send(left, socket.MSG_DONTWAIT)
+                sent = self._sock.send(left[:most], socket.MSG_DONTWAIT)
                 left = left[sent:]
                 if counted:
                     counted.bytes_sent += sent
@@ -397,6 +404,22 @@ class _Connection:
                 if self._origin._closing.wait(0.001):
                     break
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def unread(sock: socket.socket) -> int:
+    """How many bytes the other end of a connection on this machine has not read yet; 0 where there is none. Linux."""
+    try:
+        here, there = sock.getsockname(), sock.getpeername()
+    except OSError:
+        return 0
+    ends = struct.pack("!HH16s16s", there[1], here[1], socket.inet_aton(there[0]), socket.inet_aton(here[0]))
+    which = ends + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # on any interface, whatever its cookie
+    asked = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + which
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
+        kernel.send(struct.pack("=IHHII", 16 + len(asked), _BY_FAMILY, 1, 0, 0) + asked)
+        told = kernel.recv(4096)
+    [kind] = struct.unpack_from("=H", told, 4)
+    return int(struct.unpack_from("=I", told, 72)[0]) if kind == _BY_FAMILY else 0
 
 
 # The API's answers

@@ -1,195 +1,197 @@
-"""Kill -9, again and again, at any moment: what stands on disk is true at every instant, and nothing is fetched twice.
+"""Kill -9 at any moment, then a run to the end: what stands on disk is true at every instant, and little is fetched
+twice.
 
-`MIRROR_CRASH_TRIALS` sets the number of kills, `MIRROR_CRASH_SEED` repeats a campaign; a failure names its seed.
+`MIRROR_CRASH_TRIALS` sets the number of trials, `MIRROR_CRASH_SEED` repeats a campaign; a failure names its seed.
+
+What a kill may lose: of each body that is coming in a batch that is collected, one that waits and one that is being
+written (1 MiB each) and what only the sockets held (1 MiB here; without `ShortPipe` as much as the kernel takes); and
+small files that were whole, but without a row. With two requests at once that is some 10 MiB in the worst case and two
+or three as a rule, of an archive of 60. So each kill may cost a fifth of the archive's bytes, and the whole campaign,
+in which most trials have one kill, not more than that.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import random
-import signal
-import sqlite3
+import shutil
 import subprocess
-import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mirror import spans
-from mirror.catalog.schema import MIGRATIONS
-from mirror.manifests.document import decode
-from mirror.models import PromptState, Span
-from mirror.stores.journal import Claim, Started, journal_of
+from mirror.models import Span
+from mirror.stores.journal import Claim, Committed, Started, journal_of
 from tests import faults, media
 from tests.conftest import Archive
+from tests.crash_runs import (
+    Looker,
+    Served,
+    ShortPipe,
+    Watch,
+    check_catalog,
+    kill_at,
+    left_in,
+    moments,
+    old_catalog,
+)
 from tests.faults import FOREVER, Fault, hold_after
 from tests.helpers import done_prompt, mirrored, picture, running
 from tests.origin import Origin, answer, task
 from tests.test_sync import query
 
-TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "8"))
+TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "6"))
 SEED = int(os.environ.get("MIRROR_CRASH_SEED", str(random.randrange(1 << 32))))
 
-PROMPTS = 25
-CONCURRENCY = 6
-BATCH = 1 << 20
+MIB = 1 << 20
+SMALL, LARGE = 18, 8
+CONCURRENCY = 2
+ALLOWED = 0.2
+TOLD = ("--concurrency", str(CONCURRENCY), "--no-progress")
+ENVIRON = {"MIRROR_TRANSFER_SEGMENT_SIZE": str(2 * MIB)}
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with ShortPipe() as running_origin:
+        yield running_origin
 
 
 class Campaign:
-    """An archive of prompts with a thumbnail and an original each, and what must hold of it at any time."""
+    """One set of prompts, mirrored in every trial into a new folder."""
 
     def __init__(self, archive: Archive, luck: random.Random) -> None:
-        self.archive = archive
+        self.parent = archive.root
         self.origin = archive.origin
         self.luck = luck
-        self.bodies: dict[str, bytes] = {}  # by path below the root
-        self.held: dict[str, int] = {}  # by URL path: what the journals claimed when the last run was killed
-        ids = [self.serve(number) for number in range(PROMPTS)]
-        self.ids = archive.root.with_name("ids.txt")
+        self.served = Served(archive.origin)
+        for number in range(SMALL):
+            self.served.add(f"s{number}", media.mp4(luck.randrange(1_000, 400_000), seed=number))
+        for number in range(LARGE):
+            self.served.add(f"l{number}", media.mp4(luck.randrange(6 * MIB, 8 * MIB), seed=100 + number))
+        self.ids = self.parent.with_name("ids.txt")
+        self.told: Counter[str] = Counter()
+        self.kills_by_phase: Counter[str] = Counter()
+
+    def faults_anew(self) -> None:
+        """Large originals trickle, one in ten breaks off once: kills land inside of files, not only between."""
+        for prompt_id in self.served.ids:
+            body = self.served.bodies[f"{prompt_id}/large.mp4"]
+            slow: list[Fault] = [faults.trickle(self.luck.randrange(8, 40) * MIB, times=FOREVER)]
+            broken: list[Fault] = [faults.close_after(len(body) // 2), *slow]
+            self.served.again(prompt_id, broken if self.luck.random() < 0.1 else slow)
+
+    def start(self, archive: Archive) -> subprocess.Popen[str]:
+        ids = self.luck.sample(self.served.ids, len(self.served.ids))
         self.ids.write_text("\n".join(ids))
-        self.size = sum(map(len, self.bodies.values()))
-
-    def serve(self, number: int) -> str:
-        """One prompt. Some originals trickle, some break off once: kills land inside of files, not only between."""
-        prompt_id = f"p{number}"
-        small = media.png(width=40, height=self.luck.randrange(8, 40), seed=number)
-        large = media.mp4(self.luck.randrange(200_000, 3_000_000), seed=number)
-        slow: list[Fault] = [faults.trickle(self.luck.randrange(2, 8) * 1_000_000, times=FOREVER)]
-        broken: list[Fault] = [faults.close_after(len(large) // 2), *slow]
-        self.bodies |= {f"{prompt_id}/small.png": small, f"{prompt_id}/large.mp4": large}
-        urls = (
-            self.origin.add(f"/{prompt_id}/small.png", small),
-            self.origin.add(f"/{prompt_id}/large.mp4", large, fault=self.luck.choice([None, slow, slow, broken])),
-        )
-        return self.origin.prompt(prompt_id, answer(task(prompt_id, images=[urls])))
-
-    def start(self) -> subprocess.Popen[str]:
-        told = ("--concurrency", str(CONCURRENCY), "--no-progress")
         nowhere = subprocess.DEVNULL
-        return self.archive.start("fetch", "-i", str(self.ids), *told, stdout=nowhere, stderr=nowhere)
+        return archive.start("fetch", "-i", str(self.ids), *TOLD, environ=ENVIRON, stdout=nowhere, stderr=nowhere)
 
-    def run_and_kill(self, kills_left: int) -> bool:
-        """A run that is killed at a random moment; False where it came to its end before that."""
-        self.origin.clear()
-        missing = self.size - sum(path.stat().st_size for path in self.archive.root.rglob("*") if path.is_file())
-        # On average each kill gets its share of what is missing, so that the last ones still have something to hit.
-        # Some come early: while the root and the catalog are opened, and what the last run left is looked at.
-        after = self.luck.randrange(max(1, 2 * max(0, missing) // (kills_left + 1)))
-        after, longest = (-1, 0.7) if self.luck.random() < 0.15 else (after, 0.03)
-        process = self.start()
-        try:
-            self.origin.wait_for(lambda: process.poll() is not None or self.origin.body_bytes("/p") > after, timeout=30)
-            time.sleep(self.luck.uniform(0, longest))  # into the writing, hashing and committing of what came
-            process.send_signal(signal.SIGKILL)
-        finally:
-            process.kill()
-            process.wait()
-        assert process.returncode in (0, -signal.SIGKILL)
-        return process.returncode != 0
+    def trial(self, number: int) -> None:
+        """One kill, or a few in a row; then a run to the end."""
+        archive = Archive(self.parent / str(number), self.origin)
+        looker = Looker(archive.root, self.served.bodies)
+        self.faults_anew()
+        if self.luck.random() < 0.25:
+            old_catalog(archive.root / ".mirror" / "catalog.sqlite", self.luck.choice([1, 2]))
+        sent, kills = 0, self.luck.choice([1, 1, 1, 1, 2, 3])
+        held: dict[str, int] = {}
+        with Watch(looker.look) as watch:
+            for _ in range(kills):
+                self.origin.clear()
+                moment = moments(archive, self.served, self.luck)
+                hit = kill_at(self.start(archive), moment)
+                self.kills_by_phase[moment.phase] += hit
+                self.told["kills"] += hit
+                self.told.update({f"left .{suffix}": count for suffix, count in left_in(archive.root).items()})
+                sent += self.bytes_sent(held)
+                self.check(archive, looker)
+                held = self.held(archive)
+            self.origin.clear()
+            process = self.start(archive)
+            assert process.wait(300) == 0
+            sent += self.bytes_sent(held)
+        self.told["looks"] += watch.looks
+        self.check_end(archive, looker)
+        self.told["trials"] += 1
+        self.told["bytes"] += sent
+        worst = "dearest kill, in thousandths"
+        self.told[worst] = max(self.told[worst], round(1000 * (sent / self.served.size - 1) / kills))
+        assert sent <= (1 + kills * ALLOWED) * self.served.size
+        if number % 5 == 0:
+            self.origin.clear()
+            assert self.start(archive).wait(300) == 0
+            assert self.origin.requests == []
+        shutil.rmtree(archive.root)
 
-    # What must hold at every instant
+    # What must hold
 
-    def check(self) -> None:
-        found = self.archive.files()
-        manifests = {name: content for name, content in found.items() if name.endswith("/manifest.json")}
-        files = {name: content for name, content in found.items() if name not in manifests}
-        assert set(files) <= set(self.bodies)
-        assert [name for name, content in files.items() if content != self.bodies[name]] == []
-        for name, content in manifests.items():
-            self.check_manifest(Path(name).parent.name, content, files)
-        self.check_catalog(files)
+    def check(self, archive: Archive, looker: Looker) -> None:
+        manifests, files = looker.look()
+        check_catalog(
+            archive.root / ".mirror" / "catalog.sqlite",
+            lambda name, size: name in files and files[name].size == size,
+            lambda prompt_id: prompt_id in manifests,
+        )
 
-    def check_manifest(self, prompt_id: str, content: bytes, files: dict[str, bytes]) -> None:
-        manifest = decode(content)
-        named = {f"{prompt_id}/{file.path}": file for file in manifest.files}
-        assert set(named) <= set(files)
-        for name, file in named.items():
-            assert (file.bytes, file.sha256) == (len(files[name]), hashlib.sha256(files[name]).hexdigest())
-        assert len(named) == 2 or manifest.state is not PromptState.COMPLETE
-
-    def check_catalog(self, files: dict[str, bytes]) -> None:
-        """It is sound, and each of its rows says that something is there, never that it will be."""
-        with self.catalog() as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            done = connection.execute("SELECT prompt_id FROM prompts WHERE state = 'complete'").fetchall()
-        assert [
-            prompt_id for (prompt_id,) in done if not (self.archive.root / prompt_id / "manifest.json").exists()
-        ] == []
-        assert [name for name, size in self.stored().items() if len(files.get(name, b"")) != size] == []
-
-    def stored(self) -> dict[str, int]:
-        """The files that the catalog says are stored, with their sizes."""
-        with self.catalog() as connection:
-            rows = connection.execute("SELECT prompt_id, path, bytes FROM files WHERE entry IS NOT NULL").fetchall()
-        return {f"{prompt_id}/{path}": size for prompt_id, path, size in rows}
-
-    def catalog(self) -> contextlib.closing[sqlite3.Connection]:
-        """The catalog; an empty one where the kill came before it was made."""
-        path = self.archive.root / ".mirror" / "catalog.sqlite"
-        connection = sqlite3.connect(path if path.exists() else ":memory:")
-        if connection.execute("PRAGMA user_version").fetchone() == (0,):
-            connection.close()
-            connection = sqlite3.connect(":memory:")
-            connection.executescript(";".join(MIGRATIONS))
-        return contextlib.closing(connection)
+    def check_end(self, archive: Archive, looker: Looker) -> None:
+        self.check(archive, looker)
+        manifests, files = looker.look()
+        assert (set(manifests), set(files)) == (set(self.served.ids), set(self.served.bodies))
+        left = [name for name in archive.partials() if name.endswith((".part", ".journal"))]
+        assert all(is_of_a_stored_file(archive.root / ".mirror" / "parts" / name) for name in left)
+        if left:
+            assert archive.run("cleanup", "--older-than", "0").code == 0
+            assert archive.partials() == []
 
     # What is fetched
 
-    def note_held(self) -> int:
-        """What the next run has to take up: the prefix that each journal claims. Returns how many they are."""
-        self.held = {}
-        for path in (self.archive.root / ".mirror" / "parts").glob("*.journal"):
+    def held(self, archive: Archive) -> dict[str, int]:
+        """What the next run has to take up: the prefix that each journal claims, by path."""
+        held = {}
+        for path in (archive.root / ".mirror" / "parts").glob("*.journal"):
             records = journal_of(path).read()
             if records and isinstance(records[0], Started):
                 claims = [Span(record.start, record.stop) for record in records if isinstance(record, Claim)]
-                self.held[records[0].identity.removeprefix(self.origin.url)] = spans.prefix(claims)
-        partial = len(self.held)
-        self.held |= {f"/{name}": size for name, size in self.stored().items()}
-        return partial
+                held[records[0].identity.removeprefix(self.origin.url)] = spans.prefix(claims)
+        self.told["partials taken up"] += len(held)
+        return held
 
-    def bytes_sent(self) -> int:
-        """How many bytes the run has fetched. What a journal claimed, or the catalog knew, was not asked for again."""
+    def bytes_sent(self, held: dict[str, int]) -> int:
+        """How many bytes the run has fetched. What a journal claimed was not asked for again."""
         first: dict[str, int] = {}
         for request in self.origin.media_requests:
-            start = request.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0]
-            first.setdefault(request.path, int(start))
-        assert {path: start for path, start in first.items() if start < self.held.get(path, 0)} == {}
-        return self.origin.body_bytes("/p")
+            start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            first[request.path] = min(start, first.get(request.path, start))
+        assert {path: start for path, start in first.items() if start < held.get(path, 0)} == {}
+        return self.origin.body_bytes() - sum(request.bytes_sent for request in self.origin.api_requests)
+
+    def tell(self) -> None:
+        ratio = self.told["bytes"] / max(1, self.told["trials"] * self.served.size)
+        print(f"{self.served.size} bytes in {len(self.served.bodies)} files; bytes sent in all: {ratio:.3f} times that")
+        print(dict(self.told), "kills by phase:", dict(self.kills_by_phase), sep="\n  ", flush=True)
 
 
-def test_no_kill_makes_it_lie_or_forget(archive: Archive) -> None:
+def is_of_a_stored_file(journal: Path) -> bool:
+    """All that a run leaves: a kill between a file's row and the end of its journal. `mirror cleanup` takes it away."""
+    return journal.suffix == ".journal" and isinstance(journal_of(journal).read()[-1], Committed)
+
+
+def test_after_any_kill_a_run_completes_the_archive(archive: Archive) -> None:
     print(f"MIRROR_CRASH_SEED={SEED}")
     campaign = Campaign(archive, random.Random(SEED))
-    sent = kills = partials = 0
-    for number in range(TRIALS):
-        kills += campaign.run_and_kill(TRIALS - number)
-        campaign.check()
-        sent += campaign.bytes_sent()
-        partials += campaign.note_held()
-
-    campaign.origin.clear()
-    assert campaign.start().wait(60) == 0
-    campaign.check()
-    sent += campaign.bytes_sent()
-
-    found = archive.files()
-    manifests = {name: decode(found.pop(name)) for name in sorted(found) if name.endswith("/manifest.json")}
-    assert found == campaign.bodies
-    assert {manifest.state for manifest in manifests.values()} == {PromptState.COMPLETE}
-    assert len(manifests) == PROMPTS
-    assert campaign.stored() == {name: len(body) for name, body in campaign.bodies.items()}
-    assert [name for name in archive.partials() if name.endswith(".part")] == []
-    print(f"{kills} kills, {partials} partial files, {sent} bytes sent for {campaign.size}")
-    assert kills > TRIALS // 2
-    # A kill loses what was not claimed yet: of each open file at most one batch that is being collected. The fifth on
-    # top is for what a broken connection loses between two sockets, and for files that were whole, but without a row.
-    assert sent <= 1.2 * campaign.size + kills * CONCURRENCY * BATCH
-
-    campaign.origin.clear()
-    assert campaign.start().wait(60) == 0
-    assert campaign.origin.requests == []
+    try:
+        for number in range(TRIALS):
+            campaign.trial(number)
+            if number % 25 == 24:
+                campaign.tell()
+    finally:
+        campaign.tell()
+    assert campaign.told["kills"] > TRIALS // 2
+    assert campaign.told["bytes"] <= (1 + ALLOWED) * TRIALS * campaign.served.size
 
 
 @pytest.mark.parametrize("command", [["fetch", "p"], ["sync"]], ids=["fetch", "sync"])

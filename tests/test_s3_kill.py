@@ -10,7 +10,6 @@ import functools
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 
 from tests import media
 from tests.conftest import Archive
+from tests.crash_runs import ShortPipe
 from tests.helpers import large_prompt, running, sha256
 from tests.origin import Origin
 from tests.s3.bucket import Bucket
@@ -29,15 +29,6 @@ TRIALS = int(os.environ.get("MIRROR_S3_KILL_TRIALS", "2"))
 SEED = int(os.environ.get("MIRROR_S3_KILL_SEED", str(random.randrange(1 << 32))))
 
 SIZE = 100_000_000
-SMALL_BUFFER = 128 << 10
-
-
-class ShortPipe(Origin):
-    """What it has sent has nearly arrived: a kill then loses little that only the kernel held."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)  # inherited by what it accepts
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ class Disk:
         self._min_free = min_free
         self._room = threading.Lock()
         self._writing = 0
+        self._new: set[str] = set()  # folders of the root that may not be durable yet
         self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,20 +56,23 @@ class Disk:
         self._pool.shutdown()
 
     def prepare(self) -> None:
-        """Make the root and our own folder in it."""
+        """Make the root and our own folder in it; they are durable, and so is what a killed run made in the root."""
         with translated(f"the archive's root {self.root}"):
             if self.root.is_symlink() and not self.root.exists():
                 raise Denied(f"the archive's root {self.root} is a symlink to nothing")
             if self.root.exists() and not self.root.is_dir():
                 raise Denied(f"the archive's root {self.root} is a file, and must be a folder")
             missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
-            self.root.mkdir(parents=True, exist_ok=True)
-            for folder in missing:
+            with contextlib.suppress(OSError):  # a killed run may just have made this one; else it is not ours to sync
+                self.sync_folder((missing[-1].parent if missing else self.root).parent)
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True)
                 self.sync_folder(folder.parent)
             for name in (INTERNAL, f"{INTERNAL}/parts"):
                 if (self.root / name).is_symlink():
                     raise Denied(f"{self.root / name} is a symlink: it must be a folder")
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
+                self.sync_folder((self.root / name).parent)
 
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:
@@ -84,8 +88,8 @@ class Disk:
         except FileNotFoundError:
             if not create:
                 raise
+            self._new.add(name)
             path.mkdir(exist_ok=True)
-            self.sync_folder(self.root)
             fd = os.open(path, _FOLDER)
         except OSError as error:
             if path.is_symlink():
@@ -94,6 +98,9 @@ class Disk:
                 raise Obstructed(f"{path} cannot be used as a folder: {error.strerror}: move it away") from None
             raise
         try:
+            if name in self._new:  # whoever comes first, and all who come before that has ended
+                self.sync_folder(self.root)
+                self._new.discard(name)
             yield fd
         finally:
             os.close(fd)
@@ -241,8 +248,8 @@ def read_regular(path: str | Path, folder: int | None = None, most: int | None =
 
 
 def is_file(found: os.stat_result | None, size: int) -> bool:
-    """True for a regular file of ``size`` bytes (-1: any)."""
-    return found is not None and stat.S_ISREG(found.st_mode) and size in (-1, found.st_size)
+    """True for a regular file of ``size`` bytes (-1: any but 0, which a power cut leaves of what was not synced)."""
+    return found is not None and stat.S_ISREG(found.st_mode) and size in (found.st_size, -1 if found.st_size else 0)
 
 
 def write_all(fd: int, buffers: list[bytes], at: int) -> None:
