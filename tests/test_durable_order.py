@@ -48,6 +48,7 @@ class Order:
             self.durability.see(call)
             if call.result == 0 and call.name in ("fsync", "fdatasync") and call.file.endswith("catalog.sqlite-wal"):
                 self._rows = dict.fromkeys(self._rows, True)
+        self.durability.end()
 
     def begins(self, call: Call) -> None:
         if call.name.startswith(("rename", "link")):

@@ -134,6 +134,10 @@ class Durability:
         if act is not None:
             act(call)
 
+    def end(self) -> None:
+        """The process is gone, and with it the syncs that were under way."""
+        self._syncing.clear()
+
     def _see_write(self, call: Call) -> None:
         self._written[call.file] = self._clock
 
