@@ -53,7 +53,8 @@ def read_envelope(body: bytes, *, lenient: bool = False) -> Envelope:
         raise ApiUnavailable(f"the answer is {what} ({error})") from None
     if not isinstance(raw, dict):
         raise BadAnswer(f"expected the answer to be an object, got {_kind(raw)}")
-    _check_depth(raw)
+    if is_too_deep(raw):
+        raise BadAnswer(f"the answer is nested deeper than {MAX_DEPTH} levels")
     return Envelope(code=_integer(raw.get("code")), msg=_text(raw.get("msg")), data=raw.get("data"))
 
 
@@ -197,7 +198,8 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def _check_depth(raw: object) -> None:
+def is_too_deep(raw: object) -> bool:
+    """True where objects and arrays stand in one another deeper than :data:`MAX_DEPTH`: what reads them recurses."""
     level = [raw]
     for _ in range(MAX_DEPTH):
         level = [
@@ -207,8 +209,8 @@ def _check_depth(raw: object) -> None:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return
-    raise BadAnswer(f"the answer is nested deeper than {MAX_DEPTH} levels")
+            return False
+    return True
 
 
 def _kind(value: object) -> str:

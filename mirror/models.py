@@ -21,7 +21,8 @@ MAX_PROMPT_ID = 256
 Json = dict[str, Any]
 """A JSON object as the service sent it."""
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""As many as every reader of JSON, and the catalog, can hold."""
 
 
 class TaskState(IntEnum):

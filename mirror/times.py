@@ -14,7 +14,7 @@ def now() -> str:
 
 def rfc3339(moment: datetime) -> str:
     """``moment`` in UTC, RFC 3339 with seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_moment(text: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from mirror.errors import Refused
@@ -23,14 +24,16 @@ _AZURE = r"s[eprtv]|spr|sip|ske|skoid|sks|skt|sktid|skv"
 
 _LONG_NAME = re.compile(rf"(?i){_LONG}")
 _AZURE_NAME = re.compile(rf"(?i){_AZURE}")
-# A URL may stand inside another's query, percent-encoded, even twice.
-_IN_TEXT = re.compile(
-    rf"(?i)((?<![\w.%-])(?:{_LONG})=)[^&#\s\"<>]+"
-    rf"|((?:%(?:25)*3f|%(?:25)*26)(?:{_LONG}|{_AZURE})%(?:25)*3d)(?:(?!%(?:25)*(?:26|23))[^&#\s\"<>])+"
-)
 _IN_AZURE_TEXT = re.compile(rf"(?i)([?&;](?:{_AZURE})=)[^&#\s\"<>]+")
-_PAIR = re.compile(r"([?&;])([^=&?#;\s\"<>]{1,99})=([^&#\s\"<>]+)")
-_USERINFO = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/?#\s\"<>]*@")
+_USERINFO = re.compile(r"(?i)(?<=[a-z0-9+.-]://)[^/?#\s\"<>]*@")
+
+# A URL may stand inside another's query, or in JSON that is a string: its signs are escaped then, even several times.
+_BACKSLASHES = r"(?:\\|%(?:25)*5c){1,8}"
+_ESCAPED = re.compile(rf"(?i){_BACKSLASHES}u00([0-9a-f]{{2}})|%(?:25)*([0-9a-f]{{2}})")
+_EQUALS = re.compile(rf"(?i)=|%((?:25)*)3d|{_BACKSLASHES}u003d")
+_NO_NAME = re.compile(r"[^\w.-]")
+_LONGEST_NAME = 1000
+"""Characters of a parameter's name, with all its escapes, that are looked at."""
 
 REDACTED = "***"
 
@@ -39,19 +42,42 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """``text`` with the values of signature parameters, passwords in URLs and the given secrets replaced."""
     for secret in filter(None, secrets):
         text = text.replace(secret, REDACTED)
-    if "=" in text or "%" in text:
-        text = _IN_TEXT.sub(lambda found: f"{found[1] or found[2]}{REDACTED}", text)
+    if "=" in text or "%" in text or "\\" in text:
+        text = _without_signatures(text)
     if "sig=" in text.lower():
         text = _IN_AZURE_TEXT.sub(rf"\1{REDACTED}", text)
-    if "=" in text and "%" in text:
-        text = _PAIR.sub(_redact_pair, text)
-    return _USERINFO.sub(rf"\1{REDACTED}@", text) if "@" in text else text
+    return _USERINFO.sub(f"{REDACTED}@", text) if "@" in text else text
 
 
-def _redact_pair(found: re.Match[str]) -> str:
-    """A pair of a query whose name may be spelled with percent signs."""
-    signed = "%" in found[2] and _LONG_NAME.fullmatch(unquote(found[2]))
-    return f"{found[1]}{found[2]}={REDACTED}" if signed else found[0]
+def _without_signatures(text: str) -> str:
+    """Each value is taken to end where its own level does: at a sign that is escaped no more often than its ``=``."""
+    kept: list[str] = []
+    done = begun = 0  # what was taken over; where the next name begins at the earliest
+    for equals in _EQUALS.finditer(text):
+        if equals.start() < done:
+            continue
+        before = _unescaped(text[max(begun, equals.start() - _LONGEST_NAME) : equals.start()])
+        begun = equals.end()
+        name = _NO_NAME.split(before)[-1]
+        escaped = before[: len(before) - len(name)][-1:] in ("?", "&", ";") and equals[0] != "="
+        if not (_LONG_NAME.fullmatch(name) or (escaped and _AZURE_NAME.fullmatch(name))):
+            continue
+        level = None if equals[1] is None else len(equals[1]) // 2
+        if value := _value(level).match(text, equals.end()):
+            kept += (text[done : equals.end()], REDACTED)
+            done = begun = value.end()
+    return "".join([*kept, text[done:]])
+
+
+@lru_cache(16)
+def _value(level: int | None) -> re.Pattern[str]:
+    """A parameter's value, where ``level`` times a percent sign before its ``=`` was escaped (None: it is none)."""
+    ends = rf"{_BACKSLASHES}u00(?:23|26)" + ("" if level is None else rf"|%(?:25){{0,{level}}}(?:23|26)")
+    return re.compile(rf"(?i)(?:[^&#\s\"<>\\%]++|(?!{ends})[\\%])++")
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
 
 
 def is_signed(url: str) -> bool:
@@ -99,8 +125,8 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise Refused(f"is not a URL ({error}): {shown(url)}") from None
+    except ValueError:  # its text quotes the URL, password and all
+        raise Refused(f"is not a URL: {shown(url)}") from None
     if parts.scheme.lower() not in ("http", "https"):
         raise Refused(f"only http and https are fetched, not {parts.scheme or 'a URL without a scheme'}: {shown(url)}")
     if not parts.hostname:

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+import tests.properties  # noqa: F401 - registers the profile
 from mirror import Manifest, Settings, load_settings
 from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
+hypothesis.settings.load_profile("mirror")
 pytest_plugins = ["tests.s3.fixtures"]
 
 

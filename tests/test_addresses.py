@@ -5,12 +5,13 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.addresses import is_public, names_private_place
+from tests.properties import examples
 
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 
 PRIVATE = [

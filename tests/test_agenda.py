@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.agenda import Agenda
+from tests.properties import examples
 from tests.skipping_clock import run, settle
 
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 
 async def drain(agenda: Agenda[str], worker: str = "") -> list[str]:

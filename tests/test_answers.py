@@ -7,18 +7,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.answers import MAX_DEPTH, read_answer, read_envelope, read_task
 from mirror.errors import ApiUnavailable, BadAnswer
 from mirror.models import Image, PromptId, Task, TaskState
 from tests.origin import answer, task
+from tests.properties import examples
 
 ASKED = PromptId("ef8ec19d6670c018814358a21a910090")
 URL = "https://media.example/a.mp4"
 API = "https://api.example/getTaskInfo"
-modest = settings(max_examples=150, deadline=None)
+modest = examples(150)
 
 
 def read(data: Any, **envelope: Any) -> Task:

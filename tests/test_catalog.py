@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ from mirror.catalog import Catalog, Mode
 from mirror.catalog.schema import MIGRATIONS
 from mirror.errors import CatalogError
 from mirror.models import PromptId
+from tests import media
 from tests.catalog_runs import STORED, P, Q, change, in_catalog, is_sound, known, prompt, rows, saved
 
 
@@ -66,7 +66,7 @@ class TestFile:
         in_catalog(path, lambda catalog: saved(catalog, *(prompt(f"p{n}", STORED) for n in range(50))))
         assert rows(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         content = bytearray(path.read_bytes())
-        content[4096:] = os.urandom(len(content) - 4096)
+        content[4096:] = media.blob(len(content) - 4096)
         path.write_bytes(content)
         with pytest.raises(CatalogError, match="`mirror rebuild`"):
             in_catalog(path, lambda catalog: catalog.check())
@@ -78,6 +78,7 @@ class TestFile:
         [
             "UPDATE files SET entry = x'7b22'",
             "UPDATE files SET entry = '{}'",
+            "UPDATE files SET entry = 7",
             "UPDATE files SET role = 'another'",
             "UPDATE prompts SET state = 'another'",
         ],

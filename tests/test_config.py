@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.config import load, load_settings, parse_duration, parse_size, require_api
@@ -22,10 +22,11 @@ from mirror.models import Failure, Manifest, ManifestApi, ManifestFile, NamedBy,
 from mirror.schemas import NAMES, schema_of
 from mirror.settings import ApiSettings, Settings
 from tests.conftest import Archive
+from tests.properties import examples
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 SECRET = "s3cr3t-t0ken"
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 
 def write(path: Path, text: str | bytes) -> Path:

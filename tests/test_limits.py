@@ -8,14 +8,15 @@ import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import Gone
 from mirror.limits import ByteBudget, Level, Levels, Rate
+from tests.properties import examples
 from tests.skipping_clock import run, settle
 
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 
 def test_the_budget_is_given_first_come_first_served() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mirror.models import Receipt
 from mirror.stores import Head, Target
 from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
+from tests.properties import examples
 from tests.store_runs import (
     BODY,
     HEAD,
@@ -290,7 +290,7 @@ STEPS = st.lists(
 )
 
 
-@examples(max_examples=100, deadline=None)
+@examples(100)
 @given(steps=STEPS)
 def test_any_sequence_ends_with_the_right_bytes(steps: list[tuple[str, Any]]) -> None:
     """Whatever is written, in whatever order, and wherever the journal is torn: what is held is right."""

@@ -7,10 +7,11 @@ from itertools import islice
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror import names
+from tests.properties import examples
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 BIDI_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -30,7 +31,7 @@ tricky = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 long = st.builds(lambda char, count, end: char * count + end, st.characters(), st.integers(60, 250), tricky)
 any_text = st.one_of(st.text(st.characters()), tricky, long)  # with lone surrogates, as argv can bring them
-modest = settings(max_examples=150, deadline=None)
+modest = examples(150)
 
 
 def assert_is_a_name(name: str) -> None:

@@ -20,7 +20,7 @@ from typing import TextIO
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import Gone
@@ -633,7 +633,6 @@ class TestRedactor:
     def test_a_secret_that_contains_another(self) -> None:
         assert Redactor(["abc", "abcdef"]).redact("abcdef abc") == "*** ***"
 
-    @settings(deadline=None)
     @given(secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8), around=st.text())
     def test_no_spelling_of_a_secret_is_left(self, secret: str, around: str) -> None:
         redact = Redactor([secret]).redact

@@ -6,7 +6,7 @@ import hashlib
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror import names
@@ -16,12 +16,13 @@ from mirror.models import Asset, Image, PromptId, Role, Task, TaskState
 from mirror.plan import plan
 from mirror.urls import check_url, identity, is_signed, origin, redact, shown
 from tests.origin import task as answered
+from tests.properties import examples
 
 S3 = "https://muyuhan.s3.amazonaws.com/faceWap/test/original"
 PICTURE = f"{S3}/1769594446809030000_TFVMoqDf.png"
 FIRST = f"{S3}/1769594620471325196_04aerrvp.mp4"
 SECOND = f"{S3}/1769594619399790547_xL19T3ky.mp4"
-modest = settings(max_examples=120, deadline=None)
+modest = examples(120)
 
 
 def done(*urls: str, prompt_id: str = "p", state: TaskState = TaskState.DONE) -> Task:

@@ -8,14 +8,18 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mirror import times
 from mirror.errors import ApiUnavailable, Gone, MirrorError, Truncated, Unauthorized
 from mirror.events import Retrying
 from mirror.retry import LONGEST_PAUSE, PROGRESS, Patience, parse_retry_after
+from tests.properties import examples, near
 from tests.skipping_clock import run
 
 
@@ -147,3 +151,32 @@ def test_points_in_time_are_written_in_utc() -> None:
     assert times.rfc3339(datetime(2026, 1, 29, 22, 54, 20, 999, timezone(timedelta(hours=9)))) == "2026-01-29T13:54:20Z"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", times.now())
     assert abs(datetime.fromisoformat(times.now()) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+_DATES = [b"Thu, 29 Jan 2026 12:00:30 GMT", b"Thursday, 29-Jan-26 12:00:30 GMT", b"Thu Jan 29 12:00:30 2026", b"120"]
+dates = st.text() | near(_DATES, [b" -2300", b"0100", b"9999", b" ", b","]).map(lambda date: date.decode("latin-1"))
+
+
+@examples(150)
+@given(dates, st.floats(-1e11, 1e11))
+def test_any_retry_after_is_a_bounded_pause_or_none(value: str, now: float) -> None:
+    pause = parse_retry_after(value, now)
+    assert pause is None or 0 <= pause <= LONGEST_PAUSE
+
+
+@examples(150)
+@given(dates)
+@example("Mon, 01 Jan 0100 00:00:00 GMT")
+@example("Fri, 31 Dec 9999 23:59:59 -2300")
+@example("Mon, 01 Jan 0001 00:00:00 +2359")
+def test_any_date_is_one_of_rfc_3339_or_none(value: str) -> None:
+    found = times.from_http(value)
+    assert found is None or datetime.fromisoformat(found).strftime("%z") == "+0000"
+    assert found is None or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found)
+
+
+@examples(100)
+@given(st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001 - hypothesis wants them naive
+def test_a_date_comes_back_from_its_http_form(moment: datetime) -> None:
+    utc = moment.replace(tzinfo=UTC, microsecond=0)
+    assert times.from_http(format_datetime(utc, usegmt=True)) == times.rfc3339(utc)

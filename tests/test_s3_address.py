@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.settings import S3Settings
 from mirror.stores.s3.address import Address, Located, address_of, locate, quoted
+from tests.properties import examples
 
 AWS = S3Settings(bucket="mine", region="eu-central-1")
 OWN = S3Settings(bucket="mine", endpoint_url="https://store.example:9000")
@@ -17,7 +18,7 @@ MAPPED = S3Settings(
     bucket="mine",
     sources={"cdn.example": "media", "img.example": "media/pictures", "files.example:8443": "other/a/b/"},
 )
-modest = settings(max_examples=200, deadline=None)
+modest = examples(200)
 
 PLAIN = "https://store.example:9000"
 

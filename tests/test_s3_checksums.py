@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mirror
@@ -25,8 +25,9 @@ from mirror.stores.s3.checksums import (
     proofs,
     same_etag,
 )
+from tests.properties import examples
 
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 CHECK = b"123456789"
 NVME = "rosUhgp5mIg="
@@ -121,6 +122,7 @@ sys.meta_path.insert(0, Without())
 from mirror.errors import ConfigError
 from mirror.digests import crc64nvme
 from mirror.stores.s3.checksums import proofs
+from tests.properties import examples
 assert proofs("sha256", [b""], "00" * 32) and proofs("when_required", [b""], "00" * 32)
 for attempt in (crc64nvme, lambda: proofs("crc64nvme", [b"x"], "00" * 32)):
     try:

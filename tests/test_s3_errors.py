@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.errors import (
@@ -38,6 +38,7 @@ from mirror.stores.s3.errors import (
 from mirror.stores.s3.policy import RIGHTS, on_one_line
 from mirror.stores.s3.store import S3Store
 from tests.helpers import sha256
+from tests.properties import examples
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
@@ -48,7 +49,7 @@ WHERE = "s3://mine/films/p/k"
 FATAL, ITEM, TRANSIENT = Severity.FATAL, Severity.ITEM, Severity.TRANSIENT
 STOPPED, INCOMPLETE = ExitCode.STOPPED, ExitCode.INCOMPLETE
 
-modest = settings(max_examples=200, deadline=None)
+modest = examples(200)
 
 
 def refused(code: str, status: int, operation: str = "PutObject", **headers: str) -> MirrorError:

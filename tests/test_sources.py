@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import ConfigError
@@ -104,7 +104,6 @@ class TestLines:
         assert parser.feed(b"\nid\n") == ["id"]
         assert bad == ["ids.txt:1: longer than 65,536 bytes"]
 
-    @settings(deadline=None)
     @given(
         lines=st.lists(
             st.one_of(

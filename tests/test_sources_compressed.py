@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.sources.compressed import Codec, decompressed
@@ -26,6 +26,7 @@ from mirror.sources.lines import Damaged, LineParser, batches
 from tests.conftest import Archive
 from tests.helpers import done_prompt, running
 from tests.origin import Origin
+from tests.properties import examples
 from tests.source_runs import cut, nobody, parquet, pipe, read
 
 
@@ -228,7 +229,6 @@ def test_a_plain_first_line_is_not_held_back(first: bytes) -> None:
         asyncio.run(main(fd, write))
 
 
-@settings(deadline=None)
 @given(
     parts=st.lists(st.binary(max_size=200), max_size=4),
     zipped=st.booleans(),
@@ -247,7 +247,7 @@ def test_any_cut_gives_the_same(parts: list[bytes], zipped: bool, cuts: list[int
         assert (data, damage) == (b"".join(parts), None)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(data=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_what_is_not_compressed_passes_unchanged(data: bytes, cuts: list[int]) -> None:
     if not data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")) and data[1:4] != b"\x2a\x4d\x18":

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import ConfigError
@@ -172,7 +172,6 @@ class TestCsv:
             in_csv(data, column=column)
         assert told in str(caught.value)
 
-    @settings(deadline=None)
     @given(
         rows=st.lists(
             st.tuples(
@@ -199,7 +198,6 @@ class TestCsv:
         assert fed(parser, cut(text.getvalue().encode(), cuts)) == [found for found, _ in rows]
         assert bad == []
 
-    @settings(deadline=None)
     @given(
         data=st.lists(
             st.sampled_from(
@@ -248,7 +246,6 @@ class TestJsonLines:
         long = json.dumps({"id": "a", "x": "y" * MAX_RECORD}).encode()
         assert in_jsonl(long + b'\n{"id":"b"}\n') == (["b"], [f"t.jsonl:1: longer than {MAX_RECORD:,} bytes"])
 
-    @settings(deadline=None)
     @given(
         lines=st.lists(
             st.one_of(

@@ -7,15 +7,16 @@ import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror import spans
 from mirror.digests import KNOWN, Digests
 from mirror.models import Span
 from mirror.segments import Segments
+from tests.properties import examples
 
-modest = settings(max_examples=100, deadline=None)
+modest = examples(100)
 
 
 LENGTH = 40

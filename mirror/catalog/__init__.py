@@ -20,7 +20,7 @@ from mirror.catalog.merge import merge
 from mirror.catalog.queue import Due, Found, GivenUp, Place, Standing
 from mirror.catalog.records import FileRecord, PromptRecord
 from mirror.catalog.rows import decode, listed, read_prompts
-from mirror.catalog.schema import Mode, connect, damaged
+from mirror.catalog.schema import FAULTS, Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
@@ -52,7 +52,7 @@ class Catalog:
         thread = ThreadPoolExecutor(1, "mirror-catalog")
         try:
             connection = thread.submit(connect, path, durable, mode).result()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             thread.shutdown()
             raise damaged(path, error) from None
         except CatalogError:
@@ -240,7 +240,7 @@ class Catalog:
         def guarded() -> T:
             try:
                 return call(self._connection)
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 raise damaged(self.path, error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
@@ -260,7 +260,7 @@ class Catalog:
             try:
                 results = await loop.run_in_executor(self._thread, self._commit, [call for call, _ in group])
             except Exception as error:  # noqa: BLE001  whoever waits must be told, whatever it is
-                told = damaged(self.path, error) if isinstance(error, sqlite3.Error) else error
+                told = damaged(self.path, error) if isinstance(error, FAULTS) else error
                 for _, done in group:
                     if not done.done():
                         done.set_exception(told)

@@ -146,13 +146,13 @@ def reopen_all(connection: sqlite3.Connection) -> None:
 
 def untried(connection: sqlite3.Connection, after: int, most: int) -> Found:
     """Prompts that the history named and nobody asked about yet, in the order they were named."""
-    return _found(
-        connection.execute(
-            "SELECT rowid, prompt_id FROM prompts WHERE state = 'unresolved' AND tries = 0 AND rowid > ?"
-            " ORDER BY rowid LIMIT ?",
-            (after, most),
-        )
-    )
+    found = connection.execute(
+        "SELECT rowid, prompt_id FROM prompts WHERE state = 'unresolved' AND tries = 0 AND rowid > ?"
+        " ORDER BY rowid LIMIT ?",
+        (after, most),
+    ).fetchall()
+    rows.check_order(after, [number for number, _ in found])
+    return [(number, PromptId(prompt_id)) for number, prompt_id in found]
 
 
 def due(
@@ -208,7 +208,3 @@ def cover(connection: sqlite3.Connection, url: str, stretch: Covered) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO histories (url, floor, top) VALUES (?, ?, ?)", (url, stretch.floor, stretch.top)
     )
-
-
-def _found(cursor: sqlite3.Cursor) -> Found:
-    return [(rowid, PromptId(prompt_id)) for rowid, prompt_id in cursor]

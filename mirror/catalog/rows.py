@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TypeVar
 
 import msgspec
@@ -67,7 +67,14 @@ def page_of_ids(connection: sqlite3.Connection, *, after: int, failed: bool, lim
         " ORDER BY rowid LIMIT ?",
         (after, failed, limit),
     ).fetchall()
+    check_order(after, [number for number, _ in found])
     return [PromptId(prompt_id) for _, prompt_id in found], found[-1][0] if found else after
+
+
+def check_order(after: int, numbers: Sequence[int]) -> None:
+    """In a damaged table rows may follow one another in a ring: then pages of them would never end."""
+    if any(number <= before for before, number in pairwise([after, *numbers])):
+        raise sqlite3.DatabaseError("its rows are not in order")
 
 
 def read_folders(connection: sqlite3.Connection, folders: Sequence[str]) -> list[PromptRecord]:
@@ -104,7 +111,9 @@ def claim(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> Prom
     """
     now = time.time()
     add(connection, prompt_id, now)
-    known = next(read_prompts(connection, [prompt_id]))
+    known = next(read_prompts(connection, [prompt_id]), None)
+    if known is None:
+        raise sqlite3.DatabaseError("a row is in the index only")
     connection.execute(
         "UPDATE prompts SET tries = tries + (?2 = '' OR claimed IS NOT ?2), last_tried = ?1, changed = ?1, claimed = ?2"
         ", unfinished = 1 WHERE prompt_id = ?3",
@@ -193,5 +202,5 @@ def decode(blob: bytes, kind: type[T]) -> T:
     """A JSON column as its type."""
     try:
         return msgspec.json.decode(blob, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error

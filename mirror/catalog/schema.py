@@ -116,7 +116,11 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 
-def damaged(path: Path, error: sqlite3.Error) -> CatalogError:
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises: where its message quotes damaged text, that is no UTF-8."""
+
+
+def damaged(path: Path, error: Exception) -> CatalogError:
     """SQLite's error as ours, with what to do."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return CatalogError(f"the catalog {path} is locked by another program: {error}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from mirror import names
+from mirror.answers import is_too_deep
 from mirror.errors import StoreUnavailable
 from mirror.models import (
+    MAX_PROMPT_ID,
     Answer,
     Asset,
     Failure,
@@ -109,6 +112,12 @@ def decode(content: bytes) -> Manifest:
         raise StoreUnavailable(f"not a manifest: {error}") from None
     if not 1 <= manifest.version <= VERSION:
         raise StoreUnavailable(f"a manifest of version {manifest.version}: written by a newer mirror")
+    if not 0 < len(manifest.prompt_id) <= MAX_PROMPT_ID or re.search(r"[\x00-\x1f\x7f]", manifest.prompt_id):
+        raise StoreUnavailable(f"not a manifest: {manifest.prompt_id[:80]!r} is no promptId")
+    if manifest.state in (PromptState.UNKNOWN, PromptState.UNRESOLVED):
+        raise StoreUnavailable(f"not a manifest: none is written of a prompt that is {manifest.state}")
+    if is_too_deep(manifest.task):
+        raise StoreUnavailable("not a manifest: its task is nested too deep")
     lost = [error.was for error in manifest.errors if isinstance(error.was, ManifestFile)]
     for file in (*manifest.files, *lost):
         if not file.path or names.safe(file.path) != file.path or names.is_reserved(file.path):

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from mirror.models import Receipt
+from mirror.models import Count, Receipt
 from mirror.stores import Head
 from mirror.stores.disk import create, read_regular
 
@@ -38,8 +38,8 @@ class Claim(Struct, frozen=True, kw_only=True, tag="claim"):
     ``sha256`` is the digest of everything from 0 to ``stop``, for spans written in order; ``crc32`` that of the span.
     """
 
-    start: int
-    stop: int
+    start: Count
+    stop: Count
     sha256: str | None = None
     crc32: int | None = None
 
@@ -84,7 +84,7 @@ class Journal(Generic[R]):
             return None
         try:
             return self._records.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def rewrite(self, records: Sequence[R]) -> None:
