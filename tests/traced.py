@@ -148,8 +148,11 @@ class Durability:
         elif begun:
             since = begun.pop(0)
             if call.result == 0:
-                for path in [call.file] if call.name != "sync" else {*self._written, *self._named, *self._synced}:
-                    self._synced[path] = max(since, self._synced.get(path, -1))
+                self._synced[call.file] = max(since, self._synced_at(call.file))
+
+    def _synced_at(self, path: str) -> int:
+        """Everything of this file or folder until then is durable. A `sync` is of all there is, its path is empty."""
+        return max(self._synced.get(path, -1), self._synced.get("", -1))
 
     def _see_open(self, call: Call) -> None:
         if call.result is not None and call.result >= 0 and "O_CREAT" in call.arguments:
@@ -185,7 +188,7 @@ class Durability:
 
     def has_content(self, path: Path | str) -> bool:
         """Whether all that was written to a file is durable."""
-        synced = self._synced.get(str(path), -1)
+        synced = self._synced_at(str(path))
         return synced >= 0 and self._written.get(str(path), 0) <= synced
 
     def has_name(self, path: Path | str) -> bool:
@@ -195,7 +198,7 @@ class Durability:
             return True
         folder = path.rpartition("/")[0]
         made = self._named.get(path)
-        synced = self._synced.get(folder, -1)
+        synced = self._synced_at(folder)
         is_durable = made == 0 or (synced >= 0 and (made or 0) <= synced)
         return is_durable and self.has_name(folder)
 
