@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -236,11 +237,13 @@ class Ground:
     def kill(self, ids: list[str], path: str, size: int, number: int) -> None:
         """A fetch whose process is sent a signal once so much of a file was served, or that has ended before."""
         self.origin.clear()
-        process = self.archive.start("fetch", *ids, "--refresh", "--no-progress", environ=ENVIRON)
+        told = ("--refresh", "--no-progress")
+        nowhere = subprocess.DEVNULL
+        process = self.archive.start("fetch", *ids, *told, environ=ENVIRON, stdout=nowhere, stderr=nowhere)
         try:
-            self.origin.wait_for(lambda: process.poll() is not None or self._has_begun(path, size), 30)
+            self.origin.wait_for(lambda: process.poll() is not None or self._has_begun(path, size), 120)
             process.send_signal(number)
-            process.communicate(timeout=30)
+            process.wait(timeout=120)
         finally:
             process.kill()
             process.wait()
