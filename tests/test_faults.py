@@ -12,7 +12,8 @@ from mirror import Manifest, Mirror
 from mirror.events import Observer
 from tests import faults, media
 from tests.conftest import Archive
-from tests.fault_table import BODY, CUT, RESUMED, Release, cut_then, described
+from tests.drivers import Release
+from tests.fault_table import BODY, CUT, RESUMED, cut_then, described
 from tests.faults import FOREVER, Fault
 from tests.origin import Origin, answer, task
 
@@ -67,7 +68,7 @@ class TestExpiredUrl:
         new = origin.add(SIGNED + "new", BODY)
         origin.prompt("p", [film(old), film(new)])
 
-        manifest = mirrored(archive, Release(origin, SIGNED + "old", CUT))
+        manifest = mirrored(archive, Release(origin, [SIGNED + "old"], CUT))
 
         assert manifest.state == "complete"
         assert archive.files()["p/film.mp4"] == BODY
@@ -142,7 +143,7 @@ class TestRedirects:
         here = origin.add("/media/film.mp4", b"", fault=faults.redirect(there, times=FOREVER))
         origin.prompt("p", film(here))
 
-        manifest = mirrored(archive, Release(elsewhere, "/real.mp4", CUT))
+        manifest = mirrored(archive, Release(elsewhere, ["/real.mp4"], CUT))
 
         assert manifest.state == "complete"
         assert archive.files()["p/film.mp4"] == BODY  # named by the URL that the service gave

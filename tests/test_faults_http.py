@@ -11,13 +11,16 @@ from email.utils import formatdate
 
 import pytest
 
-from tests import faults
+from tests import faults, media
+from tests.drivers import DRIVERS
 from tests.fault_table import BODY, BY_DATE, CUT, ELSEWHERE, OTHER_BODY, RESUMED, Row, Table, cut_of, cut_then
 from tests.faults import FOREVER, Fault, File, Reply, Request
 
 WHOLE = ["whole"]
 TWICE = ["whole", "whole"]
 RESTARTED = ["whole", RESUMED, "whole"]
+LARGER = media.mp4(len(BODY) + 1, seed=6)
+LIMIT = {"transfer_max_file_size": len(BODY)}
 NO_VALIDATOR = {"etag": None, "last_modified": None}
 
 
@@ -199,15 +202,9 @@ CONTENT = [
     Row("a page in the middle of a resume", cut_then(faults.html_page()), ["whole", RESUMED], "NotMedia"),
     Row("a coding that is none", serve={"headers": {"Content-Encoding": "identity"}}),
     Row("the coding of an upload", serve={"headers": {"Content-Encoding": "aws-chunked"}}),
-    Row("larger than max_file_size", asked=WHOLE, error="TooLarge", settings={"transfer_max_file_size": 100_000}),
-    Row(
-        "larger than max_file_size, in chunks",
-        faults.chunked(),
-        WHOLE,
-        "TooLarge",
-        settings={"transfer_max_file_size": 100_000},
-    ),
-    Row("as large as max_file_size", asked=WHOLE, settings={"transfer_max_file_size": len(BODY)}),
+    Row("larger than max_file_size", asked=WHOLE, error="TooLarge", settings=LIMIT, body=LARGER),
+    Row("larger than max_file_size, in chunks", faults.chunked(), WHOLE, "TooLarge", settings=LIMIT, body=LARGER),
+    Row("as large as max_file_size", asked=WHOLE, settings=LIMIT),
 ]
 
 REDIRECT = [
@@ -245,6 +242,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     return Table(ROWS, tmp_path_factory.mktemp("http"))
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_fault(row: Row, table: Table) -> None:
-    table.check(row)
+def test_fault(row: Row, driver: str, table: Table) -> None:
+    table.check(row, driver)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tests import faults, media
+from tests.drivers import DRIVERS
 from tests.fault_table import CUT, RESUMED, Row, Table, cut_of, cut_then
 from tests.faults import FOREVER, Fault, Reply
 
 S3 = {"headers": {"x-amz-request-id": "4442587FB7D0A2F9"}}
-IMPATIENT = {"transfer_stall_timeout": 0.4}
+IMPATIENT = {"transfer_connect_timeout": 1, "transfer_stall_timeout": 1}
 LARGE = media.mp4(2_000_000, seed=4)
 SEGMENTS = {"transfer_segment_size": 256 << 10}
 
@@ -93,6 +94,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     return Table(ROWS, tmp_path_factory.mktemp("wire"))
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_fault(row: Row, table: Table) -> None:
-    table.check(row)
+def test_fault(row: Row, driver: str, table: Table) -> None:
+    table.check(row, driver)
