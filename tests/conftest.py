@@ -19,6 +19,7 @@ from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
 pytest_plugins = ["tests.s3.fixtures"]
+pytest.register_assert_rewrite("tests.fault_table", "tests.drivers")
 
 
 @pytest.fixture(autouse=True)

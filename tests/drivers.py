@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
-from mirror import Manifest, Mirror
+from mirror import Mirror
+from mirror.errors import ExitCode, MirrorError
 from mirror.events import BytesReceived, Event
 from mirror.manifests.document import encode_line
 from mirror.stores.journal import Claim, Started, journal_of
@@ -54,27 +56,37 @@ class Release:
     """Lets answers that are on hold go on once the mirror has received so many bytes in all."""
 
     def __init__(self, origin: Origin, paths: Sequence[str], size: int) -> None:
-        self._go_on: Callable[[], None] = lambda: [origin.release(path) for path in paths].clear()
+        self._origin = origin
+        self._paths = paths
         self._missing = size
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, BytesReceived):
             self._missing -= event.bytes
             if self._missing <= 0:
-                self._go_on()
+                for path in self._paths:
+                    self._origin.release(path)
 
 
 def python_api(job: Job) -> Ran:
     """``async for manifest in Mirror(settings).fetch(ids)``."""
     release = Release(job.archive.origin, list(job.held), sum(job.held.values()) + job.besides)
 
-    async def run() -> tuple[list[Manifest], int]:
+    told: list[Any] = []
+
+    async def run() -> ExitCode:
+        nonlocal told
         settings = job.archive.settings(**job.settings)
         async with asyncio.timeout(_LONGEST), Mirror(settings, observers=[release] if job.held else []) as mirror:
-            return [manifest async for manifest in mirror.fetch(job.ids)], int(mirror.exit_code)
+            try:
+                async for manifest in mirror.fetch(job.ids):
+                    told += [json.loads(encode_line(manifest))]
+            except MirrorError as error:
+                return error.exit_code
+            return mirror.exit_code
 
-    manifests, code = asyncio.run(run())
-    return Ran(code, _by_id([json.loads(encode_line(manifest)) for manifest in manifests]))
+    code = asyncio.run(run())
+    return Ran(int(code), _by_id(told))
 
 
 def command_line(job: Job) -> Ran:
@@ -101,17 +113,19 @@ def _wait(process: subprocess.Popen[str], job: Job) -> None:
     while process.poll() is None:
         assert time.monotonic() < deadline, "the command does not end"
         claims = _claimed(job.archive.root / ".mirror" / "parts") if held else {}
-        for path in [path for path, size in held.items() if claims.get(job.archive.origin.url + path, 0) >= size]:
+        for path in [path for path, size in held.items() if claims.get(path, 0) >= size]:
             del held[path]
             job.archive.origin.release(path)
         time.sleep(0.01)
 
 
 def _claimed(parts: Path) -> dict[str, int]:
-    """How many bytes of which file the journals claim."""
+    """How many bytes the journals claim, by the path in the file's URL."""
     journals = [journal_of(path).read() for path in parts.glob("*.journal")]
     return {
-        journal[0].identity: sum(record.stop - record.start for record in journal if isinstance(record, Claim))
+        urlsplit(journal[0].identity).path: sum(
+            record.stop - record.start for record in journal if isinstance(record, Claim)
+        )
         for journal in journals
         if journal and isinstance(journal[0], Started)
     }
