@@ -49,13 +49,26 @@ class End:
     wrong: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Where files are when nothing is wrong, and with which settings they are found there."""
+
+    files: str = "http://{origin}"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+DIRECT = Scene()
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """A fault and what must come of it.
 
     ``asked`` are the requests for the file, in order, or the most there may be; ``error`` is the class of the Failure
-    where the file cannot be had; ``later`` are the requests for what was missing once the fault is lifted. ``at`` is
-    the place where the service says that the file is, if that is the fault.
+    where the file cannot be had; ``later`` are the requests for what was missing once the fault is lifted. ``wanted``
+    is what the file may be, if not ``body``. ``settings`` are part of the fault, and so is ``at``: where the service
+    says that the file is. ``replaced`` tells readers of the page that the whole file came in answer to a Range, and
+    ``note`` what the rest does not.
     """
 
     name: str
@@ -66,8 +79,11 @@ class Row:
     serve: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     body: bytes = field(default=BODY, repr=False)
-    wanted: bytes | None = field(default=None, repr=False)
-    at: str = "http://{origin}"
+    wanted: Sequence[bytes] = field(default=(), repr=False)
+    at: str = ""
+    scene: Scene = DIRECT
+    replaced: bool = False
+    note: str = ""
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -87,24 +103,30 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Section:
+    """Rows of a kind, with what a reader of the page should know first."""
+
+    title: str
+    rows: Sequence[Row]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What came of a row: the end of the first run and of the one after it, and the requests for the file in each."""
 
     end: End
     asked: list[str]
-    code: int
-    code_due: int
     end_later: End
     asked_later: list[str]
-    code_later: int
     parts_later: list[str]
 
 
 class Table:
     """Rows, all run in both ways when the first of them is looked at."""
 
-    def __init__(self, rows: Sequence[Row], folder: Path, places: Places | None = None) -> None:
-        self._groups = _by_settings(rows)
+    def __init__(self, sections: Sequence[Section], folder: Path, places: Places | None = None) -> None:
+        self._groups = _by_settings([row for section in sections for row in section.rows])
         self._folder = folder
         self._places = places or (lambda _origin: contextlib.nullcontext({}))
         self._runs: dict[tuple[str, Row], tuple[Future[list[Seen]], int]] = {}
@@ -120,10 +142,8 @@ class Table:
         seen = self.seen(row, driver)
         assert seen.end == row.end
         assert _matches(seen.asked, row.asked), seen.asked
-        assert seen.code == seen.code_due
         assert seen.end_later == End("complete")
         assert _matches(seen.asked_later, row.later if row.error else 0), seen.asked_later
-        assert seen.code_later == 0
         assert seen.parts_later == []
 
     def _run(self) -> None:
@@ -142,7 +162,7 @@ def _by_settings(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that one run can do together."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(repr((row.holds, sorted(row.settings.items()))), []).append(row)
+        groups.setdefault(repr((row.holds, row.scene, sorted(row.settings.items()))), []).append(row)
     return list(groups.values())
 
 
@@ -166,40 +186,41 @@ class _Group:
         self._origin = archive.origin
         self._driver = driver
         self._places = places
-        self._wanted = [row.body if row.wanted is None else row.wanted for row in rows]
+        self._wanted = [row.wanted or [row.body] for row in rows]
 
     def run(self) -> list[Seen]:
         self._origin.add(ELSEWHERE, BODY)
         for number, row in enumerate(self._rows):
             self._serve(number, row, faulty=True)
-        told = {name: self._placed(value) for name, value in self._rows[0].settings.items()}
+        usual = _SETTINGS | self._placed(self._rows[0].scene.settings)
         held = {path_of(number): CUT for number, row in enumerate(self._rows) if row.holds}
-        ends, asked, code = self._fetch({**_SETTINGS, **told}, held)
+        ends, asked = self._fetch(usual | self._placed(self._rows[0].settings), held)
         for number, row in enumerate(self._rows):
             self._serve(number, row, faulty=False)
             if row.error:
-                self._wanted[number] = row.body
-        later, asked_later, code_later = self._fetch(_SETTINGS, {})
-        due = 3 if any(row.error for row in self._rows) else 0
+                self._wanted[number] = [row.body]
+        later, asked_later = self._fetch(usual, {})
         left = self._archive.partials()
-        return [
-            Seen(ends[n], asked[n], code, due, later[n], asked_later[n], code_later, left)
-            for n in range(len(self._rows))
-        ]
+        return [Seen(ends[n], asked[n], later[n], asked_later[n], left) for n in range(len(self._rows))]
 
-    def _placed(self, value: Any) -> Any:
-        return value.format_map(self._places) if isinstance(value, str) else value
+    def _placed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with the names of places replaced by their addresses."""
+        return {
+            name: value.format_map(self._places) if isinstance(value, str) else value
+            for name, value in settings.items()
+        }
 
     def _serve(self, number: int, row: Row, *, faulty: bool) -> None:
         """Have a prompt name its two files, with or without what is wrong."""
-        path = path_of(number)
-        url = self._origin.add(path, row.body, fault=row.faults if faulty else None, **row.serve)
-        thumbnail = self._origin.add(f"/{number}/neighbour.png", NEIGHBOUR)
-        film = self._placed(row.at) + path if faulty else url
-        self._origin.prompt(f"p{number}", answer(task(f"p{number}", images=[(thumbnail, film)])))
+        path, beside = path_of(number), f"/{number}/neighbour.png"
+        self._origin.add(path, row.body, fault=row.faults if faulty else None, **row.serve)
+        self._origin.add(beside, NEIGHBOUR)
+        at = row.at if row.at and faulty else row.scene.files
+        urls = [url.format_map(self._places) for url in (row.scene.files + beside, at + path)]
+        self._origin.prompt(f"p{number}", answer(task(f"p{number}", images=[(urls[0], urls[1])])))
 
-    def _fetch(self, settings: Mapping[str, Any], held: Mapping[str, int]) -> tuple[list[End], list[list[str]], int]:
-        """A run: the end of each row, the requests for its file, and the exit code of all."""
+    def _fetch(self, settings: Mapping[str, Any], held: Mapping[str, int]) -> tuple[list[End], list[list[str]]]:
+        """A run, whose exit code must be what the ends say: the end of each row, and the requests for its file."""
         self._origin.clear()
         ids = [f"p{number}" for number in range(len(self._rows))]
         ran = self._driver(Job(self._archive, ids, settings, held, besides=len(held) * len(NEIGHBOUR)))
@@ -210,11 +231,13 @@ class _Group:
             for number, requests in enumerate(asked):
                 if request.path.endswith(path_of(number)):
                     requests.append(described(request))
-        return ends, asked, ran.code
+        assert ran.code == (0 if all(end.state == "complete" for end in ends) else 3)
+        return ends, asked
 
     def _end(self, number: int, manifest: Mapping[str, Any], found: dict[str, bytes]) -> End:
         errors = {error["error"] for error in manifest["errors"]}
-        right = {"neighbour.png": NEIGHBOUR} | ({} if errors else {"film.mp4": self._wanted[number]})
+        film = next((body for body in self._wanted[number] if body == found.get("film.mp4")), self._wanted[number][0])
+        right = {"neighbour.png": NEIGHBOUR} | ({} if errors else {"film.mp4": film})
         stands = json.loads(found.pop("manifest.json"))
         wrong = {name for name in {*right, *found} if right.get(name) != found.get(name)}
         named = {file["path"]: file["sha256"] for file in stands["files"]}
