@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
@@ -43,7 +44,8 @@ def read_envelope(body: bytes, *, lenient: bool = False) -> Envelope:
     if body.count(b"{") + body.count(b"[") > MAX_NODES:
         raise BadAnswer(f"the answer has more than {MAX_NODES} objects and arrays")
     try:
-        raw = _leniently(body) if lenient else msgspec.json.decode(body)
+        text = body.removeprefix(BOM_UTF8)  # some frameworks write one, and RFC 8259 lets a reader ignore it
+        raw = _leniently(text) if lenient else msgspec.json.decode(text)
     except RecursionError:
         raise BadAnswer(f"the answer is nested deeper than {MAX_DEPTH} levels") from None
     except msgspec.ValidationError as error:

@@ -171,7 +171,7 @@ class Changed(SourceError):
 
 
 class Unavailable(SourceError):
-    """The origin cannot answer now (408, 425, 429, 5xx, no connection, a stall)."""
+    """The origin cannot answer now (408, 425, 429, 5xx, no connection, a stall, a bad certificate, no HTTP)."""
 
     severity = Severity.TRANSIENT
 

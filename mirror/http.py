@@ -22,7 +22,7 @@ from yarl import URL
 
 from mirror import __version__
 from mirror.addresses import is_public, names_private_place
-from mirror.errors import ConfigError, MirrorError, Refused
+from mirror.errors import ConfigError, MirrorError, Refused, Severity
 from mirror.events import Answered, Observer, RequestSent
 from mirror.settings import Settings
 from mirror.urls import check_url, is_signed, origin, shown
@@ -217,7 +217,9 @@ class Http:
         try:
             yield
         except aiohttp.ClientConnectorCertificateError as error:
-            raise self._refused(f"the certificate of {error.host} is not valid: {error.certificate_error}") from error
+            # Not in this run, but a certificate is renewed: the file is not refused for good.
+            message = f"the certificate of {error.host} is not valid: {error.certificate_error}"
+            raise self._unavailable(message, severity=Severity.ITEM) from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, AddressRefusedError):
                 raise self._refused(f"{error.os_error}: {shown(url)}") from None
@@ -231,7 +233,8 @@ class Http:
         except (TimeoutError, aiohttp.ServerTimeoutError):
             raise self._unavailable(f"no byte came for {self._transfer.stall_timeout:g} s: {shown(url)}") from None
         except aiohttp.ClientResponseError:
-            raise self._refused(f"not an HTTP answer that can be read: {shown(url)}") from None
+            # It may be the end of another file's body, longer than its Content-Length, on a connection used again.
+            raise self._unavailable(f"not an HTTP answer that can be read: {shown(url)}") from None
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             raise self._unavailable(f"the connection broke ({_reason(error)}): {shown(url)}") from None
 

@@ -22,6 +22,7 @@ from tests.origin import Origin
 
 hypothesis.settings.load_profile("mirror")
 pytest_plugins = ["tests.s3.fixtures"]
+pytest.register_assert_rewrite("tests.fault_table", "tests.drivers")
 
 
 @pytest.fixture(autouse=True)

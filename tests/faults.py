@@ -29,6 +29,7 @@ class Request:
     headers: dict[str, str]  # names in lower case
     body: bytes
     is_api: bool
+    server: str = ""  # the origin that got it, as host:port
     number: int = 0  # of the requests of this file or promptId, from 1
     status: int = 0  # 0: no answer was begun
     bytes_sent: int = 0  # of the body, without chunk headers
@@ -53,7 +54,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | memoryview = b""
     framing: Literal["length", "chunked", "close"] = "length"  # close: HTTP/1.0, the body ends with the connection
-    ending: Literal["keep", "close", "reset", "stall", "close on reuse"] = "keep"
+    ending: Literal["keep", "close", "reset", "stall", "close on reuse", "rest on reuse"] = "keep"
     cut: int | None = None  # body bytes sent before `ending`; None: all of them
     hold: int | None = None  # body bytes sent before the test must have released the file
     rate: float | None = None  # bytes a second
@@ -187,6 +188,16 @@ def close_idle(*, times: int = 1) -> Fault:
 def close_on_reuse(*, times: int = 1) -> Fault:
     """A good answer, but the next request on that connection finds it closed (and is on record with status 0)."""
     return Fault("close_on_reuse", lambda f, r: replace(f.reply(r), ending="close on reuse"), times)
+
+
+def rest_on_reuse(size: int, *, times: int = 1) -> Fault:
+    """Content-Length says `size`, and the bytes beyond it answer whoever asks next on that connection."""
+
+    def reply(file: File, request: Request) -> Reply:
+        told = file.reply(request).with_headers({"Content-Length": str(size)})
+        return replace(told, ending="rest on reuse", cut=size)
+
+    return Fault("rest_on_reuse", reply, times)
 
 
 # The framing

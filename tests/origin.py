@@ -244,13 +244,14 @@ class Origin:
     def _route(self, request: Request) -> _Route:
         """Enters the request into the record and finds what answers it."""
         with self._changed:
-            request.is_api = request.path in self._api_paths
+            local = urlsplit(request.path).path if "://" in request.path else request.path  # as a proxy is asked
+            request.is_api = not self._api_paths.isdisjoint({request.path, local})
             self._requests.append(request)
             self._changed.notify_all()
             if request.is_api and request.headers.get("authorization") != self.authorization:
                 return _Route(lambda r: _serve(answer(None, 401, "token rejected"), r))
-            targets = [request.target, request.path, unquote(request.path)]
-            if request.path == self._task_path:
+            targets = [request.target, request.path, unquote(request.path), local]
+            if local == self._task_path:
                 targets = [self._task_target(dict(parse_qsl(request.query)).get("promptId", ""))]
             for target in targets:
                 if route := self._routes.get(target):
@@ -307,7 +308,8 @@ class _Connection:
             headers.setdefault("connection", "close")
         body = stream.read(int(headers.get("content-length", 0)))
         path, _, query = words[1].partition("?")
-        return Request(self._number, words[0], path, query, headers, body, is_api=False)
+        server = self._origin.url.removeprefix("http://")
+        return Request(self._number, words[0], path, query, headers, body, is_api=False, server=server)
 
     def _answer(self, request: Request, stream: BufferedReader) -> bool:
         """Answers; True where the connection is good for another request."""
@@ -328,6 +330,9 @@ class _Connection:
             self._reset_on_close()
         if reply.ending == "close on reuse" and (unanswered := self._read(stream)):
             self._origin._route(unanswered)
+        if reply.ending == "rest on reuse" and (unanswered := self._read(stream)):
+            self._origin._route(unanswered)
+            self._send(memoryview(reply.body)[reply.cut :])
         return reply.ending == "keep" and request.headers.get("connection", "").lower() != "close"
 
     def _send_head(self, request: Request, reply: Reply) -> None:

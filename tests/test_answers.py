@@ -214,6 +214,11 @@ def test_what_is_no_answer(body: bytes, error: type[Exception], said: str) -> No
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_byte_order_mark_is_passed_over(lenient: bool) -> None:
+    assert read_envelope(b"\xef\xbb\xbf" + b'{"code": 200}', lenient=lenient).code == 200
+
+
 def nested(levels: int) -> bytes:
     """An answer with this many objects and arrays inside one another."""
     return b'{"data":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"

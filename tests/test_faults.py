@@ -12,9 +12,11 @@ from mirror import Manifest, Mirror
 from mirror.events import Observer
 from tests import faults, media
 from tests.conftest import Archive
-from tests.fault_table import BODY, CUT, RESUMED, Release, cut_then, described
+from tests.drivers import DRIVERS, Job, Release
+from tests.fault_table import BODY, CUT, RESUMED, cut_then, described
 from tests.faults import FOREVER, Fault
 from tests.origin import Origin, answer, task
+from tests.test_clock import LIBRARIES
 
 SIGNED = "/media/film.mp4?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature="
 
@@ -38,6 +40,15 @@ def mirrored(archive: Archive, *observers: Observer, **settings: Any) -> Manifes
     return manifest
 
 
+def fetched(archive: Archive, driver: str, **settings: Any) -> Any:
+    """The manifest of the prompt ``p`` as JSON, after a run through the Python API or the command line."""
+    given = {"transfer_attempts": 3, "transfer_stall_timeout": 15, **settings}
+    return DRIVERS[driver](Job(archive, ["p"], given, {})).manifests["p"]
+
+
+both = pytest.mark.parametrize("driver", DRIVERS)
+
+
 def film(url: str) -> dict[str, Any]:
     """The answer whose one file is at ``url``."""
     return answer(task("p", images=[(None, url)]))
@@ -46,19 +57,20 @@ def film(url: str) -> dict[str, Any]:
 class TestExpiredUrl:
     """403 means that a signed URL has run out: the service is asked for a fresh one, once."""
 
-    def test_a_fresh_url_is_fetched(self, archive: Archive, origin: Origin) -> None:
+    @both
+    def test_a_fresh_url_is_fetched(self, archive: Archive, origin: Origin, driver: str) -> None:
         old = origin.add(SIGNED + "old", BODY, fault=faults.status(403, times=FOREVER))
         new = origin.add(SIGNED + "new", BODY)
         origin.prompt("p", [film(old), film(new)])
 
-        manifest = mirrored(archive)
+        manifest = fetched(archive, driver)
 
-        assert (manifest.state, manifest.errors) == ("complete", ())
+        assert (manifest["state"], manifest["errors"]) == ("complete", [])
         assert archive.files()["p/film.mp4"] == BODY
         assert [request.target for request in origin.media_requests] == [SIGNED + "old", SIGNED + "new"]
         assert len(origin.api_requests) == 2
         origin.clear()
-        assert mirrored(archive).state == "complete"
+        assert fetched(archive, driver)["state"] == "complete"
         assert origin.requests == []
 
     def test_what_came_before_is_kept(self, archive: Archive, origin: Origin) -> None:
@@ -67,7 +79,7 @@ class TestExpiredUrl:
         new = origin.add(SIGNED + "new", BODY)
         origin.prompt("p", [film(old), film(new)])
 
-        manifest = mirrored(archive, Release(origin, SIGNED + "old", CUT))
+        manifest = mirrored(archive, Release(origin, [SIGNED + "old"], CUT))
 
         assert manifest.state == "complete"
         assert archive.files()["p/film.mp4"] == BODY
@@ -99,7 +111,8 @@ class TestExpiredUrl:
 
 
 class TestConnections:
-    def test_the_pool_forgets_what_was_closed(self, archive: Archive, origin: Origin) -> None:
+    @both
+    def test_the_pool_forgets_what_was_closed(self, archive: Archive, origin: Origin, driver: str) -> None:
         kinds = [faults.close_idle(), faults.close_on_reuse(), faults.chunked(), faults.close_on_reuse()]
         bodies = {f"{number}.png": media.png(seed=number) for number in range(8)}
         urls = [
@@ -108,16 +121,35 @@ class TestConnections:
         ]
         origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
 
-        manifest = mirrored(archive, transfer_concurrency=1)
+        manifest = fetched(archive, driver, transfer_concurrency=1)
 
-        assert (manifest.state, manifest.errors) == ("complete", ())
+        assert (manifest["state"], manifest["errors"]) == ("complete", [])
         assert {name: archive.files()[f"p/{name}"] for name in bodies} == bodies
         answered = [request.path for request in origin.media_requests if request.status]
         assert sorted(answered) == sorted(f"/media/{name}" for name in bodies)
         reused = len(answered) - len({request.connection for request in origin.media_requests if request.status})
         assert reused >= 2
 
-    def test_a_reader_that_is_throttled_gets_all_bytes(self, archive: Archive, origin: Origin) -> None:
+    @both
+    def test_what_a_body_has_too_much_harms_no_other_file(self, archive: Archive, origin: Origin, driver: str) -> None:
+        """The next request on that connection gets it in place of an answer."""
+        long, other = media.png(seed=1), media.png(seed=2)
+        told = long[: len(long) // 2]
+        urls = [
+            origin.add("/media/long.png", long, fault=faults.rest_on_reuse(len(told), times=FOREVER)),
+            origin.add("/media/other.png", other),
+        ]
+        origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
+
+        manifest = fetched(archive, driver, transfer_concurrency=1)
+
+        assert (manifest["state"], manifest["errors"]) == ("complete", [])
+        files = archive.files()
+        assert (files["p/long.png"], files["p/other.png"]) == (told, other), "the length that is stated counts"
+        assert [request.path for request in origin.media_requests if request.status == 0] == ["/media/other.png"]
+
+    @both
+    def test_a_reader_that_is_throttled_gets_all_bytes(self, archive: Archive, origin: Origin, driver: str) -> None:
         """aiohttp #13348: a body whose reader pauses must not be taken for one that was cut."""
         kinds = [faults.behave(), faults.close_idle(), faults.chunked(), faults.no_length()]
         bodies = {f"{kind}.mp4": media.mp4(2 << 20, seed=number) for number, kind in enumerate(kinds)}
@@ -127,11 +159,44 @@ class TestConnections:
         ]
         origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
 
-        manifest = mirrored(archive, limit_rate=8 << 20)
+        manifest = fetched(archive, driver, transfer_limit_rate=8 << 20)
 
-        assert (manifest.state, manifest.errors) == ("complete", ())
+        assert (manifest["state"], manifest["errors"]) == ("complete", [])
         assert {name: archive.files()[f"p/{name}"] for name in bodies} == bodies
         assert sorted(request.path for request in origin.media_requests) == sorted(f"/media/{name}" for name in bodies)
+
+    @pytest.mark.skipif(not LIBRARIES, reason="Debian's faketime is not installed")
+    def test_a_byte_a_second(self, archive: Archive, origin: Origin) -> None:
+        """The process's clocks run at sixty times their speed, so that a minute is a second."""
+        origin.prompt("p", film(origin.add("/media/film.mp4", BODY, fault=faults.trickle(60))))
+        patience = {f"MIRROR_{name}_TIMEOUT": "600" for name in ("API", "TRANSFER_CONNECT", "TRANSFER_STALL")}
+        clock = {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": "+0 x60"}
+
+        done = archive.run("fetch", "p", "-v", environ={**clock, **patience})
+
+        assert "slower than transfer.min_rate" in done.err
+        assert (done.code, archive.files()["p/film.mp4"]) == (0, BODY)
+        assert [described(request) for request in origin.media_requests] == ["whole", "whole"], "too little to keep"
+
+
+class TestStates:
+    @both
+    def test_a_state_that_goes_back_takes_nothing_with_it(self, archive: Archive, origin: Origin, driver: str) -> None:
+        urls = [origin.add(f"/{number}.png", media.png(seed=number)) for number in range(2)]
+
+        def family(*states: int) -> dict[str, Any]:
+            named = zip(states, urls, strict=True)
+            return answer(task("p", children=[task(f"c{url[-5]}", state, [(None, url)]) for state, url in named]))
+
+        origin.prompt("p", [family(30, 20), family(10, 30), answer(None, 900, "no data"), family(30, 30)])
+
+        states = [fetched(archive, driver)["state"] for _ in range(3)]
+
+        assert states == ["pending"] * 3
+        assert archive.files().keys() == {"p/0.png", "p/1.png", "p/manifest.json"}
+        origin.clear()
+        assert fetched(archive, driver)["state"] == "complete"
+        assert origin.media_requests == []
 
 
 class TestRedirects:
@@ -142,7 +207,7 @@ class TestRedirects:
         here = origin.add("/media/film.mp4", b"", fault=faults.redirect(there, times=FOREVER))
         origin.prompt("p", film(here))
 
-        manifest = mirrored(archive, Release(elsewhere, "/real.mp4", CUT))
+        manifest = mirrored(archive, Release(elsewhere, ["/real.mp4"], CUT))
 
         assert manifest.state == "complete"
         assert archive.files()["p/film.mp4"] == BODY  # named by the URL that the service gave

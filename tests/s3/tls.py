@@ -28,23 +28,23 @@ class Certificate:
         return context
 
 
-def certificate(folder: Path) -> Certificate:
-    """Makes a new authority and a certificate of it in `folder`."""
+def certificate(folder: Path, *, host: str = "localhost", address: str = "127.0.0.1", age: int = 0) -> Certificate:
+    """Makes a new authority and a certificate of it in `folder`, made `age` days ago and good for one day."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Certificate(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name, name = _name("Tests on loopback"), _name("localhost")
+    ca_name, name = _name("Tests on loopback"), _name(host)
     sign_only = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     ca = (
-        _begin(ca_name, ca_name, ca_key.public_key())
+        _begin(ca_name, ca_name, ca_key.public_key(), age=0)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(sign_only, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    hosts = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address(address))]
     leaf = (
-        _begin(name, ca_name, key.public_key())
+        _begin(name, ca_name, key.public_key(), age=age)
         .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -64,8 +64,10 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _begin(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+def _begin(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, age: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC) - timedelta(days=age)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
