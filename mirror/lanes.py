@@ -15,14 +15,13 @@ from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
 from mirror.models import Span
 from mirror.settings import Settings
 from mirror.stores import Head
-from mirror.stores.partial import BATCH
 from mirror.urls import shown
 
 _REQUEST_MEMORY = 2 * MOST_BUFFERED
 """What is buffered, and a chunk of it that was taken out and is written."""
 
-_BATCH_MEMORY = 2 * BATCH + MOST_BUFFERED
-"""One batch is collected while another is written; a chunk makes each of them larger than it should be."""
+_BATCH_MEMORY = (2 << 20) + MOST_BUFFERED
+"""A batch of 1 MiB is collected while another one is written; a chunk more makes each of them larger than that."""
 
 _RATE_WINDOW = 60.0
 
