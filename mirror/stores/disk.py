@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.errors import Denied, Full, Obstructed, StoreError, StoreUnavailable, TooLarge
+from mirror.errors import Denied, Full, Obstructed, Severity, StoreError, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -111,15 +111,15 @@ class Disk:
         """Refuse to begin what would leave less than the free space that is to stay.
 
         Raises:
-            Full: there is too little room for anything.
-            TooLarge: there is room, but not for this: an origin that claims terabytes must not end the run.
+            Full: there is too little room for anything; or, as an error of this file only, there is room, but not for
+                this: an origin that claims terabytes must not end the run. Another day there may be room for it.
         """
         free = self.free_space()
         told = f"{free} bytes are free, {self._min_free} are to stay free (transfer.min_free_space)"
-        if free < self._min_free:
+        if free <= self._min_free:
             raise Full(f"{self.root}: {told}: make room and run again")
         if free - size < self._min_free:
-            raise TooLarge(f"{size} bytes do not fit: {told}")
+            raise Full(f"{size} bytes do not fit: {told}: make room and run again", severity=Severity.ITEM)
 
     def free_space(self) -> int:
         """Bytes that this user may still write."""
@@ -161,7 +161,10 @@ def store_error(what: str, error: OSError) -> StoreError:
         return Obstructed(f"{what}: {reason}: something else stands there: move it away")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
-    return StoreUnavailable(f"{what}: {reason}")
+    if error.errno == errno.EFBIG:
+        told = f"{what}: {reason}: neither the file system nor a limit (ulimit -f) takes a file of this size"
+        return StoreUnavailable(told, severity=Severity.ITEM)
+    return StoreUnavailable(f"{what}: {reason}: check the disk, and run again")
 
 
 def stat_file(name: str, folder: int) -> os.stat_result | None:
