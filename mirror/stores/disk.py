@@ -21,6 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INTERNAL = ".mirror"
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 _THREADS = 8
 _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,6 +62,16 @@ class Disk:
                     raise Denied(f"{self.root / name} is a symlink: it must be a folder")
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
+    def left(self, suffix: str = "") -> list[str]:
+        """The names of what earlier runs left, of one kind or of all. Blocks.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        with translated(f"{self.parts}"), contextlib.suppress(FileNotFoundError):
+            return [name for name in os.listdir(self.parts) if name.endswith(suffix)]
+        return []
+
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:
         """A folder of the root as a file descriptor to act relative to.
@@ -87,7 +98,7 @@ class Disk:
         try:
             yield fd
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def sync_file(self, fd: int) -> None:
         """Make a file's content durable."""
@@ -105,7 +116,7 @@ class Disk:
         try:
             os.fsync(fd)
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def reserve(self, size: int) -> None:
         """Refuse to begin what would leave less than the free space that is to stay.
@@ -125,6 +136,12 @@ class Disk:
         """Bytes that this user may still write."""
         usage = os.statvfs(self.root)
         return usage.f_bavail * usage.f_frsize
+
+
+def let_go(fd: int) -> None:
+    """Close a file that was only read, or whose bytes are durable: what goes wrong with that costs nothing."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 async def uninterrupted(future: asyncio.Future[T]) -> T:
@@ -159,12 +176,22 @@ def store_error(what: str, error: OSError) -> StoreError:
         return Denied(f"{what}: {reason}: check who owns it and how it is mounted")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY):
         return Obstructed(f"{what}: {reason}: something else stands there: move it away")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno in _EXHAUSTED:
         return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
     if error.errno == errno.EFBIG:
         told = f"{what}: {reason}: neither the file system nor a limit (ulimit -f) takes a file of this size"
         return StoreUnavailable(told, severity=Severity.ITEM)
     return StoreUnavailable(f"{what}: {reason}: check the disk, and run again")
+
+
+def raise_if_exhausted(what: str, error: OSError | StoreError) -> None:
+    """Raise an error that says nothing about a file, only that this process has no more descriptors.
+
+    Who takes a file that cannot be looked at for one that is not there calls this first.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+        raise store_error(what, cause) from cause
 
 
 def stat_file(name: str, folder: int) -> os.stat_result | None:

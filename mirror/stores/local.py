@@ -21,7 +21,7 @@ from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.disk import INTERNAL, Disk, is_file, same_bytes, stat_file, translated
+from mirror.stores.disk import INTERNAL, Disk, is_file, let_go, raise_if_exhausted, same_bytes, stat_file, translated
 from mirror.stores.partial import PartialFile
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,8 +53,7 @@ class LocalStore:
         self.disk.prepare()
         if self._lock is None:
             self._take_lock()
-        with translated(f"{self.disk.parts}"):
-            self._left = {entry.name.partition(".")[0] for entry in os.scandir(self.disk.parts)}
+        self._left = {name.partition(".")[0] for name in self.disk.left()}
 
     async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
         """As :meth:`open`; where another run holds the root, wait for its end so many seconds (None: not at all).
@@ -83,26 +82,28 @@ class LocalStore:
         """Let go of the threads and of the lock."""
         self.disk.close()
         if self._lock is not None:
-            os.close(self._lock)
+            let_go(self._lock)
             self._lock = None
 
     def _take_lock(self) -> None:
         """A kernel lock: it ends with the process, so a file that is left behind means nothing."""
         path = self.root / INTERNAL / "lock"
-        with translated(f"the lock {path}"):
+        with translated(f"the lock {path}"), contextlib.ExitStack() as unless_locked:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
-            os.close(fd)
-            if isinstance(error, BlockingIOError):
+            unless_locked.callback(let_go, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
                 told = f"{self.root} is in use by another run ({holder or 'unknown'})"
                 raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
-            raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n".encode(), 0)
-        self._lock = fd
+            except OSError as error:
+                raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
+            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
+            unless_locked.pop_all()
+            self._lock = fd
 
     # The Store protocol ------------------------------------------------------------------------
 
@@ -148,7 +149,8 @@ class LocalStore:
         try:
             with self.disk.folder(folder) as fd:
                 return {path for path, size in files if is_file(stat_file(path, fd), size)}
-        except (OSError, StoreError):
+        except (OSError, StoreError) as error:
+            raise_if_exhausted(folder, error)
             return set()
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
@@ -241,7 +243,7 @@ class LocalStore:
                 yield block
                 at += len(block)
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def open_now(self, folder: str, path: str) -> int:
         """A finished file, opened to be read. Blocks.
@@ -264,7 +266,11 @@ class LocalStore:
     # For commands that work on the archive as a whole ------------------------------------------
 
     def read_manifest_now(self, folder: str) -> bytes | None:
-        """The manifest's bytes, None without one that can be read. Blocks."""
+        """The manifest's bytes, None without one that can be read. Blocks.
+
+        Raises:
+            StoreUnavailable: there are no more descriptors to read it with.
+        """
         try:
             with self.disk.folder(folder) as fd:
                 # Not blocking, in case it is a pipe: a file cannot block.
@@ -273,7 +279,8 @@ class LocalStore:
                     status = os.fstat(content.fileno())
                     sound = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_MANIFEST
                     return content.read() if sound else None
-        except (OSError, StoreError):
+        except (OSError, StoreError) as error:
+            raise_if_exhausted(f"{folder}/{MANIFEST}", error)
             return None
 
     def folders(self) -> Iterator[str]:
@@ -323,6 +330,6 @@ def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool
         try:
             return same_bytes(first, second)
         finally:
-            os.close(second)
+            let_go(second)
     finally:
-        os.close(first)
+        let_go(first)
