@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,8 +43,14 @@ def remount(root: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", root], check=True)
 
 
-def limited(what: int, most: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(what, (most, most))
+def limited(archive: Archive, ulimit: str, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command under a limit of the shell's, and what was told."""
+    command = ["sh", "-c", f'ulimit {ulimit}; exec "$@"', "sh", sys.executable, "-m", "mirror", *arguments]
+    environ = {**os.environ, **archive.environ}
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        return ended(process)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -69,9 +75,8 @@ def media_of(archive: Archive) -> dict[str, bytes]:
 def test_a_file_over_the_limit_on_files_fails_alone(archive: Archive, origin: Origin) -> None:
     """The write that reaches the limit is short, the next one fails: as on a file system for files up to 4 GiB."""
     bodies = films(origin)
-    limit = limited(resource.RLIMIT_FSIZE, len(FILM) // 2 + 1000)
-    with running(archive, "fetch", "p1", "p2", preexec_fn=limit) as process:
-        code, err = ended(process)
+    blocks = len(FILM) // 2 // 512 + 3
+    code, err = limited(archive, f"-f {blocks}", "fetch", "p1", "p2")
     assert code == 3, err
     assert "p1/large.mp4: File too large" in err
     assert set(media_of(archive)) == bodies.keys() - {"p1/large.mp4"}
@@ -88,8 +93,7 @@ def test_too_few_descriptors_are_told_and_the_next_run_completes(archive: Archiv
         bodies |= {
             f"{prompt_id}/{name}": body for name, body in done_prompt(origin, prompt_id, "a.png", "b.png").items()
         }
-    with running(archive, "fetch", *ids, preexec_fn=limited(resource.RLIMIT_NOFILE, most)) as process:
-        code, err = ended(process)
+    code, err = limited(archive, f"-n {most}", "fetch", *ids)
     assert code in (0, 3, 4)
     assert code == 0 or "Too many open files" in err, err
     assert media_of(archive).items() <= bodies.items()
