@@ -14,6 +14,7 @@ from mirror.custody import fill
 from mirror.errors import ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
+from mirror.stores.disk import translated
 
 if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store
@@ -78,13 +79,15 @@ async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
     """
     fresh = path.with_name(path.name + ".new")
     remove(fresh)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with translated(f"the folder of the catalog {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     catalog = Catalog.open(fresh, durable=durable)
     try:
         prompts, unreadable = await fill(catalog, places)
     finally:
         await catalog.close()
-    _take_the_place_of(path, fresh)
+    with translated(f"the catalog {path}"):
+        _take_the_place_of(path, fresh)
     return Rebuilt(prompts=prompts, unreadable=tuple(sorted(unreadable)))
 
 

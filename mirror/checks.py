@@ -19,7 +19,7 @@ from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile
 from mirror.places import Places
 from mirror.stores import MANIFEST, Document
-from mirror.stores.disk import INTERNAL, translated, uninterrupted
+from mirror.stores.disk import INTERNAL, let_go, translated, uninterrupted
 from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -163,7 +163,11 @@ class DiskChecks:
             if isinstance(error.__cause__, FileNotFoundError):
                 return _broken(expected, where, "missing")
             return _broken(expected, where, "unreadable", str(error))
-        return _Reading(fd, expected, where)
+        try:
+            return _Reading(fd, expected, where)
+        except OSError as error:
+            let_go(fd)
+            return _broken(expected, where, "unreadable", f"cannot be read: {error.strerror}")
 
     async def look_at_manifest(self, prompt_id: str, folder: str, content: bytes) -> Checked:
         return Checked(prompt_id=prompt_id, where=f"{folder}/{MANIFEST}", bytes=len(content))
@@ -236,7 +240,7 @@ class _Reading:
         return judged(self._expected, self._where, self._at, self._wrong)
 
     def close(self) -> None:
-        os.close(self._fd)
+        let_go(self._fd)
 
 
 # In the bucket -------------------------------------------------------------------------------------

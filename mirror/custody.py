@@ -155,7 +155,7 @@ class _InBucket:
             raise self._damaged(error) from None
         finally:
             remove(packed)
-        with path.open("rb") as file:
+        with translated(f"{path}"), path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise self._damaged("it is no catalog")
         return True
@@ -193,10 +193,11 @@ class _InBucket:
             remove(packed)
 
     async def _send(self, packed: Path) -> bool:
-        sha256 = await asyncio.to_thread(_sha256_of, packed)
-        with packed.open("rb") as file:
-            # From the page cache: a large catalog costs no memory. It is unmapped when its last view is gone.
-            body: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        with translated(f"{packed}"):
+            sha256 = await asyncio.to_thread(_sha256_of, packed)
+            with packed.open("rb") as file:
+                # From the page cache: a large catalog costs no memory. It is unmapped when its last view is gone.
+                body: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         found = await self._bucket.exchange.put(self._key, [body], sha256, self._etag, "application/gzip")
         return found is not None
 

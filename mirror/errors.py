@@ -200,7 +200,7 @@ class Denied(StoreError):
 
 
 class Full(StoreError):
-    """No room is left, or less than ``transfer.min_free_space`` would be."""
+    """No room is left, or less than ``transfer.min_free_space`` would be; an item error where one file does not fit."""
 
 
 class StoreUnavailable(StoreError):

@@ -19,6 +19,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from mirror.catalog import Catalog
+from mirror.errors import Obstructed
 from mirror.stores.disk import is_file, stat_file, translated
 from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
@@ -99,15 +100,17 @@ def _leftovers(store: LocalStore) -> Iterator[Leftover]:
 
 def _proof(store: LocalStore, path: Path) -> tuple[str, Committed] | None:
     """What a journal alone may prove: that this file got its final name. None where no such file is there."""
-    records: Sequence[object] = journal_of(path).read()
+    with translated(f"{path}"):
+        records: Sequence[object] = journal_of(path).read()
     if len(records) < 2 or not isinstance(records[0], Started) or not isinstance(records[-1], Committed):
         return None
     committed = records[-1]
-    try:
-        with store.disk.folder(committed.folder) as folder:
-            there = is_file(stat_file(committed.receipt.path, folder), committed.receipt.bytes)
-    except Exception:  # noqa: BLE001  whatever stands there, it is not that file
-        there = False
+    with translated(f"{store.root / committed.folder}"):
+        try:
+            with store.disk.folder(committed.folder) as folder:
+                there = is_file(stat_file(committed.receipt.path, folder), committed.receipt.bytes)
+        except (FileNotFoundError, Obstructed):
+            there = False
     return (records[0].identity, committed) if there else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.errors import TooLarge
+from mirror.errors import Full
 from mirror.stores.disk import Disk
 from tests import media
 from tests.conftest import Archive, Done
@@ -153,7 +153,7 @@ def test_a_body_without_an_end_is_given_up_before_it_fills_the_disk(
     done = archive.run("fetch", "endless", "p00", "p01", "p02")
 
     assert done.code == 3, done.err
-    assert [error["error"] for error in archive.manifest("endless")["errors"]] == ["TooLarge"]
+    assert [error["error"] for error in archive.manifest("endless")["errors"]] == ["Full"]
     assert origin.count("/endless/") == 1
     assert {path: body for path, body in archive.files().items() if path in good} == good
     assert archive.partials() == []
@@ -168,7 +168,7 @@ def test_terabytes_that_are_claimed_end_one_file_only(archive: Archive, origin: 
     done = archive.run("fetch", "liar", "p00")
 
     assert done.code == 3, done.err
-    assert [error["error"] for error in archive.manifest("liar")["errors"]] == ["TooLarge"]
+    assert [error["error"] for error in archive.manifest("liar")["errors"]] == ["Full"]
     assert archive.files()["p00/large.mp4"] == good["p00/large.mp4"]
 
 
@@ -176,7 +176,7 @@ def test_room_is_not_given_twice(tmp_path: Path) -> None:
     """Two files that are written at the same time, for one of which there is room."""
     free = Disk(tmp_path, durable=False, min_free=0).free_space()
     disk = Disk(tmp_path, durable=False, min_free=free // 2)
-    with disk.room(free // 3), pytest.raises(TooLarge), disk.room(free // 3):
+    with disk.room(free // 3), pytest.raises(Full), disk.room(free // 3):
         pass
     with disk.room(free // 3):
         pass

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mirror.errors import ChecksumMismatch, Denied, Full, Locked, StoreError, TooLarge
+from mirror.errors import ChecksumMismatch, Denied, Full, Locked, Severity, StoreError
 from mirror.models import ManifestFile, Receipt, Role
 from mirror.stores import Head, Sink, Target, Wanted
 from mirror.stores.local import LocalStore
@@ -316,8 +316,9 @@ class TestRefusals:
 
         async def act(store: LocalStore) -> None:
             sink = await store.sink(TARGET)
-            with pytest.raises(TooLarge):
+            with pytest.raises(Full, match="do not fit") as refused:
                 await take_in(sink)
+            assert refused.value.severity is Severity.ITEM
             await sink.close()
 
         in_store(root, act)

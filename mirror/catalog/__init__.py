@@ -52,7 +52,7 @@ class Catalog:
         thread = ThreadPoolExecutor(1, "mirror-catalog")
         try:
             connection = thread.submit(connect, path, durable, mode).result()
-        except FAULTS as error:
+        except (*FAULTS, OSError) as error:
             thread.shutdown()
             raise damaged(path, error) from None
         except CatalogError:

@@ -119,17 +119,34 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises: where its message quotes damaged text, that is no UTF-8."""
 
+_ADVICE = {
+    sqlite3.SQLITE_FULL: ": make room and run again",
+    sqlite3.SQLITE_READONLY: ": check who owns it and how it is mounted",
+    sqlite3.SQLITE_CANTOPEN: ": check who owns it and its folder, and the limit on open files (ulimit -n)",
+    sqlite3.SQLITE_IOERR: ": check the disk and what is free on it, and run again",
+}
+
 
 def damaged(path: Path, error: Exception) -> CatalogError:
-    """SQLite's error as ours, with what to do."""
+    """SQLite's error, or that of its file, as ours, with what to do."""
+    if isinstance(error, OSError):
+        return CatalogError(f"the catalog {path} cannot be used: {error.strerror}: check the disk and who owns it")
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return CatalogError(f"the catalog {path} is locked by another program: {error}")
     if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
-        return CatalogError(f"the catalog {path} cannot be used: {error}")
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
+        return CatalogError(f"the catalog {path} cannot be used: {error}{advice}")
     return CatalogError(f"the catalog {path} is damaged ({error}): `mirror rebuild` makes it again from the manifests")
 
 
 def remove(path: Path) -> None:
-    """Delete a catalog's file and what SQLite keeps beside it, as far as they are there. Blocks."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Delete a catalog's file and what SQLite keeps beside it, as far as they are there. Blocks.
+
+    Raises:
+        CatalogError: it cannot be deleted.
+    """
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise damaged(path, error) from error

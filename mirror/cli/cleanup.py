@@ -7,9 +7,18 @@ import asyncio
 import click
 
 from mirror.catalog import Catalog
-from mirror.cli.common import DURATION, open_disk, run_command, s3_flags, settings_for, wait_lock_flag
+from mirror.cli.common import (
+    DURATION,
+    has_catalog,
+    open_disk,
+    require_root,
+    run_command,
+    s3_flags,
+    settings_for,
+    wait_lock_flag,
+)
 from mirror.custody import catalog_path
-from mirror.errors import ConfigError, ExitCode
+from mirror.errors import ExitCode
 from mirror.observers.text import counted, size
 from mirror.places import Places, open_places
 from mirror.settings import Settings
@@ -43,8 +52,7 @@ def cleanup(
     """
     settings = settings_for(ctx, {"root": root, **s3})
     places = open_places(settings)
-    if not places.disk.root.is_dir():
-        raise ConfigError(f"{places.disk.root}: there is no such folder; is --root right?")
+    require_root(places)
     return run_command(lambda: _cleanup(settings, places, older_than, wait_lock, dry_run=dry_run))
 
 
@@ -58,8 +66,8 @@ async def _cleanup(
         if places.bucket is not None and not dry_run:
             await places.ready()
             click.echo(f"{counted(await places.bucket.cleanup(), 'multipart upload')} aborted")
-        left = len(list(places.disk.disk.parts.glob("*.upload")))
-        catalog = await asyncio.to_thread(Catalog.open, path, mode="read") if path.exists() else None
+        left = len(places.disk.disk.left(".upload"))
+        catalog = await asyncio.to_thread(Catalog.open, path, mode="read") if has_catalog(settings) else None
         try:
             swept = await sweep(places.disk, catalog, older_than=older_than, dry_run=dry_run)
         finally:

@@ -16,12 +16,13 @@ import click
 from mirror.catalog import Catalog
 from mirror.cli import ReaderGoneError
 from mirror.config import load, parse_duration, parse_size
-from mirror.custody import catalog_of
+from mirror.custody import catalog_of, catalog_path
 from mirror.errors import ConfigError, ExitCode, StoreUnavailable
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver, configure
 from mirror.places import Places, open_places
 from mirror.settings import FOREVER, Settings
+from mirror.stores.disk import translated
 
 
 class Parsed(click.ParamType[float]):
@@ -75,6 +76,43 @@ def wait_lock_flag(command: C) -> C:
         metavar="[DURATION]",
         help="Where another run holds the archive, wait for its end (10m: so long at most).",
     )(command)
+
+
+def require_root(places: Places) -> None:
+    """Check that there is an archive.
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: nobody can tell.
+    """
+    root = places.disk.root
+    with translated(f"the archive's root {root}"):
+        is_there = root.is_dir()
+    if not is_there:
+        raise ConfigError(f"{root}: there is no such folder; is --root right?")
+
+
+def has_catalog(settings: Settings) -> bool:
+    """Whether there is a catalog on disk.
+
+    Raises:
+        StoreError: nobody can tell.
+    """
+    path = catalog_path(settings)
+    with translated(f"the catalog {path}"):
+        return path.exists()
+
+
+def require_catalog(settings: Settings) -> None:
+    """Check that there is a catalog to work with.
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: nobody can tell.
+    """
+    if not settings.s3.catalog and not has_catalog(settings):
+        told = f"{catalog_path(settings)}: there is no catalog; is --root right?"
+        raise ConfigError(f"{told} (`mirror rebuild` makes one from manifests)")
 
 
 async def open_disk(places: Places, wait_lock: float | None) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import click
 
 from mirror import audit
-from mirror.cli.common import open_disk, prompt_ids, run_command, s3_flags, settings_for, wait_lock_flag
-from mirror.custody import catalog_of, catalog_path
-from mirror.errors import ConfigError, ExitCode
+from mirror.cli.common import (
+    open_disk,
+    prompt_ids,
+    require_catalog,
+    run_command,
+    s3_flags,
+    settings_for,
+    wait_lock_flag,
+)
+from mirror.custody import catalog_of
+from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver
 from mirror.observers.text import one_line
@@ -29,8 +37,7 @@ def forget(
 ) -> int:
     """Remove prompts from the catalog; a later fetch starts from what is on disk then."""
     settings = settings_for(ctx, {"root": root, **s3})
-    if not catalog_path(settings).exists() and not settings.s3.catalog:
-        raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
+    require_catalog(settings)
     return run_command(lambda: _forget(settings, prompt_ids(ids), delete=delete, wait_lock=wait_lock))
 
 

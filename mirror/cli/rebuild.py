@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from mirror import audit
-from mirror.cli.common import open_disk, run_command, s3_flags, settings_for, wait_lock_flag
+from mirror.cli.common import open_disk, require_root, run_command, s3_flags, settings_for, wait_lock_flag
 from mirror.custody import catalog_of, catalog_path
-from mirror.errors import ConfigError, ExitCode
+from mirror.errors import ExitCode
 from mirror.observers.log import LogObserver
 from mirror.places import Places, open_places
 from mirror.settings import Settings
@@ -25,8 +25,8 @@ def rebuild(ctx: click.Context, /, root: str | None, wait_lock: float | None, **
     """Make the catalog again from the manifests, where it is lost or damaged."""
     settings = settings_for(ctx, {"root": root, **s3})
     places = open_places(settings)
-    if places.wants_disk and not places.disk.root.is_dir():
-        raise ConfigError(f"{places.disk.root}: there is no such folder; is --root right?")
+    if places.wants_disk:
+        require_root(places)
     return run_command(lambda: _rebuild(settings, places, wait_lock))
 
 

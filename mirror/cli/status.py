@@ -12,9 +12,8 @@ import click
 import msgspec
 
 from mirror.catalog import PromptRecord, Standing, in_pages
-from mirror.cli.common import prompt_ids, reading, settings_for, write_stdout
-from mirror.custody import catalog_path
-from mirror.errors import ConfigError, ExitCode
+from mirror.cli.common import prompt_ids, reading, require_catalog, settings_for, write_stdout
+from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size
 from mirror.settings import Settings
@@ -31,9 +30,7 @@ _PAGE = 500
 def status(ctx: click.Context, ids: tuple[str, ...], root: str | None, failed: bool, as_json: bool) -> int:
     """Say what the catalog knows: counts by state, or of each ID its state, files and failures."""
     settings = settings_for(ctx, {"root": root})
-    path = catalog_path(settings)
-    if not path.exists() and not settings.s3.catalog:
-        raise ConfigError(f"{path}: there is no catalog; is --root right? (`mirror rebuild` makes one from manifests)")
+    require_catalog(settings)
     return asyncio.run(_status(settings, prompt_ids(ids), failed=failed, as_json=as_json))
 
 

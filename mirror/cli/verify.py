@@ -15,6 +15,7 @@ from mirror.cli.common import (
     prompt_ids,
     reading,
     require_bucket,
+    require_catalog,
     run_command,
     s3_flags,
     settings_for,
@@ -23,8 +24,7 @@ from mirror.cli.common import (
 )
 from mirror.client import Mirror
 from mirror.config import require_api
-from mirror.custody import catalog_path
-from mirror.errors import ConfigError, ExitCode
+from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, size
@@ -63,8 +63,7 @@ def verify(ctx: click.Context, /, ids: tuple[str, ...], bucket: bool, deep: bool
         raise click.UsageError("this archive stands in its bucket only: mirror verify --s3")
     if repair:
         require_api(settings.api)
-    if not catalog_path(settings).exists() and not settings.s3.catalog:
-        raise ConfigError(f"{catalog_path(settings)}: there is no catalog; is --root right?")
+    require_catalog(settings)
     told = _Told(as_json=flags["as_json"], repair=repair, sample=sample)
     work = _Work(settings, list(dict.fromkeys(prompt_ids(ids))), bucket=bucket, deep=deep, sample=sample)
     return run_command(lambda: work.run(work.repair(flags["wait_lock"]) if repair else work.verify(), told))

@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mirror.errors import Denied, Full, Obstructed, StoreError, StoreUnavailable, TooLarge
+from mirror.errors import Denied, Full, Obstructed, Severity, StoreError, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 INTERNAL = ".mirror"
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 _THREADS = 8
 _BLOCK = 1 << 20
 _LITTLE = 64 << 20
@@ -74,6 +75,16 @@ class Disk:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
                 self.sync_folder((self.root / name).parent)
 
+    def left(self, suffix: str = "") -> list[str]:
+        """The names of what earlier runs left, of one kind or of all. Blocks.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        with translated(f"{self.parts}"), contextlib.suppress(FileNotFoundError):
+            return [name for name in os.listdir(self.parts) if name.endswith(suffix)]
+        return []
+
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:
         """A folder of the root as a file descriptor to act relative to.
@@ -103,7 +114,7 @@ class Disk:
                 self._new.discard(name)
             yield fd
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def sync_file(self, fd: int) -> None:
         """Make a file's content durable. After an error it never is: the kernel may call the same pages clean now."""
@@ -118,7 +129,7 @@ class Disk:
         try:
             self._sync(os.fsync, fd)
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def _sync(self, sync: Callable[[int], None], fd: int) -> None:
         try:
@@ -141,7 +152,7 @@ class Disk:
         ``further`` is what must be free beyond that, for what may still come of a file of unknown length.
 
         Raises:
-            Full, TooLarge: as :meth:`reserve`; nothing was written.
+            Full: as :meth:`reserve`; nothing was written.
         """
         with self._room:
             self.reserve(size, further=further)
@@ -156,8 +167,8 @@ class Disk:
         """Refuse to begin what would leave less than the free space that is to stay.
 
         Raises:
-            Full: there is too little room for anything.
-            TooLarge: there is room, but not for this: an origin that claims terabytes must not end the run.
+            Full: there is too little room for anything; or, as an error of this file only, there is room, but not for
+                this: an origin that claims terabytes must not end the run. Another day there may be room for it.
         """
         free = self.free_space()
         left = free - self._min_free - self._writing
@@ -167,12 +178,18 @@ class Disk:
         if size > left and left < _LITTLE:
             raise Full(f"{self.root}: {told}: make room and run again")
         what = f"{size} bytes do not fit" if size > left else "who knows whether a file of unknown length fits"
-        raise TooLarge(f"{what}: {told}")
+        raise Full(f"{what}: {told}: make room and run again", severity=Severity.ITEM)
 
     def free_space(self) -> int:
         """Bytes that this user may still write."""
         usage = os.statvfs(self.root)
         return usage.f_bavail * usage.f_frsize
+
+
+def let_go(fd: int) -> None:
+    """Close a file that was only read, or whose bytes are durable: what goes wrong with that costs nothing."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 async def uninterrupted(future: asyncio.Future[T]) -> T:
@@ -207,9 +224,22 @@ def store_error(what: str, error: OSError) -> StoreError:
         return Denied(f"{what}: {reason}: check who owns it and how it is mounted")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY):
         return Obstructed(f"{what}: {reason}: something else stands there: move it away")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno in _EXHAUSTED:
         return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
-    return StoreUnavailable(f"{what}: {reason}")
+    if error.errno == errno.EFBIG:
+        told = f"{what}: {reason}: neither the file system nor a limit (ulimit -f) takes a file of this size"
+        return StoreUnavailable(told, severity=Severity.ITEM)
+    return StoreUnavailable(f"{what}: {reason}: check the disk, and run again")
+
+
+def raise_if_exhausted(what: str, error: OSError | StoreError) -> None:
+    """Raise an error that says nothing about a file, only that this process has no more descriptors.
+
+    Who takes a file that cannot be looked at for one that is not there calls this first.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+        raise store_error(what, cause) from cause
 
 
 def stat_file(name: str, folder: int) -> os.stat_result | None:

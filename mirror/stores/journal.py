@@ -65,10 +65,15 @@ class Journal(Generic[R]):
         self._fd: int | None = None
 
     def read(self) -> list[R]:
-        """The records up to the first that is torn or damaged; empty without a usable journal."""
+        """The records up to the first that is torn or damaged; empty without a usable journal.
+
+        Raises:
+            OSError: there is one, and it cannot be read. Nobody may take that for none: it may be all that names an
+                upload, or proves that a file is ours.
+        """
         try:
             content = read_regular(self.path) or b""
-        except OSError:
+        except FileNotFoundError:
             return []
         records: list[R] = []
         for line in content.split(b"\n")[:-1]:
@@ -113,7 +118,8 @@ class Journal(Generic[R]):
 
     def close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # what had to be durable was synced
+                os.close(self._fd)
             self._fd = None
 
     def remove(self) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mirror.errors import Denied, Locked, Severity, StoreError, StoreUnavailable, TooLarge
+from mirror.errors import Denied, Full, Locked, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
@@ -28,6 +28,8 @@ from mirror.stores.disk import (
     create,
     is_file,
     is_ours_alone,
+    let_go,
+    raise_if_exhausted,
     read_regular,
     same_bytes,
     stat_file,
@@ -63,8 +65,7 @@ class LocalStore:
         self.disk.prepare()
         if self._lock is None:
             self._take_lock()
-        with translated(f"{self.disk.parts}"):
-            self._left = {entry.name.partition(".")[0] for entry in os.scandir(self.disk.parts)}
+        self._left = {name.partition(".")[0] for name in self.disk.left()}
 
     async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
         """As :meth:`open`; where another run holds the root, wait for its end so many seconds (None: not at all).
@@ -95,7 +96,7 @@ class LocalStore:
         if self._lock is not None:
             if not self.disk.in_doubt and is_ours_alone(os.fstat(self._lock)):
                 os.ftruncate(self._lock, 0)
-            os.close(self._lock)
+            let_go(self._lock)
             self._lock = None
 
     def _take_lock(self) -> None:
@@ -105,28 +106,28 @@ class LocalStore:
         run would find that file and vouch for it, so it makes it durable first.
         """
         path = self.root / INTERNAL / "lock"
-        with translated(f"the lock {path}"):
+        with translated(f"the lock {path}"), contextlib.ExitStack() as unless_locked:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            unless_locked.callback(let_go, fd)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                os.close(fd)
                 raise Denied(f"the lock {path} is no file: move it away")
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
-            os.close(fd)
-            if isinstance(error, BlockingIOError):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
                 told = f"{self.root} is in use by another run ({holder or 'unknown'})"
                 raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
-            raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
-        status = os.fstat(fd)
-        if status.st_size > 0:
-            self.disk.sync_all()
-        if is_ours_alone(status):  # under another name it may be somebody's file
-            os.ftruncate(fd, 0)
-            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            os.pwrite(fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
-        self._lock = fd
+            except OSError as error:
+                raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
+            status = os.fstat(fd)
+            if status.st_size > 0:
+                self.disk.sync_all()
+            if is_ours_alone(status):  # under another name it may be somebody's file
+                since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
+            unless_locked.pop_all()
+            self._lock = fd
 
     # The Store protocol ------------------------------------------------------------------------
 
@@ -172,7 +173,8 @@ class LocalStore:
         try:
             with self.disk.folder(folder) as fd:
                 return {path for path, size in files if is_file(stat_file(path, fd), size)}
-        except (OSError, StoreError):
+        except (OSError, StoreError) as error:
+            raise_if_exhausted(folder, error)
             return set()
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
@@ -185,7 +187,7 @@ class LocalStore:
 
     def _link(self, source: str, file: ManifestFile, target: Target) -> str | None:
         with (
-            contextlib.suppress(OSError, TooLarge),
+            contextlib.suppress(OSError, Full),
             self.disk.folder(source) as there,
             self.disk.folder(target.folder, create=True) as here,
         ):
@@ -268,7 +270,7 @@ class LocalStore:
                 yield block
                 at += len(block)
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def open_now(self, folder: str, path: str) -> int:
         """A finished file, opened to be read. Blocks.
@@ -291,11 +293,16 @@ class LocalStore:
     # For commands that work on the archive as a whole ------------------------------------------
 
     def read_manifest_now(self, folder: str) -> bytes | None:
-        """The manifest's bytes, None without one that can be read. Blocks."""
+        """The manifest's bytes, None without one that can be read. Blocks.
+
+        Raises:
+            StoreUnavailable: there are no more descriptors to read it with.
+        """
         try:
             with self.disk.folder(folder) as fd:
                 return read_regular(MANIFEST, fd, LARGEST_MANIFEST)
-        except (OSError, StoreError):
+        except (OSError, StoreError) as error:
+            raise_if_exhausted(f"{folder}/{MANIFEST}", error)
             return None
 
     def folders(self) -> Iterator[str]:
@@ -344,6 +351,6 @@ def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool
         try:
             return same_bytes(first, second)
         finally:
-            os.close(second)
+            let_go(second)
     finally:
-        os.close(first)
+        let_go(first)

@@ -26,6 +26,7 @@ from mirror.stores.disk import (
     create,
     is_file,
     is_ours_alone,
+    let_go,
     read_span,
     same_bytes,
     stat_file,
@@ -95,7 +96,10 @@ class PartialFile:
 
     async def recover(self) -> None:
         """Take up the partial of an earlier try, as far as its bytes are what the journal says."""
-        records = await self._hop(self._journal.read)
+        try:
+            records = await self._hop(self._journal.read)
+        except StoreUnavailable:
+            return  # it costs the bytes that it claims, and no more
         started, last = (records[0], records[-1]) if records else (None, None)
         if not isinstance(started, Started) or started.identity != self._target.identity:
             return
@@ -123,7 +127,7 @@ class PartialFile:
                 pass
             return record.receipt if (digests.at, digests.sha256) == (size, record.receipt.sha256) else None
         finally:
-            os.close(fd)
+            let_go(fd)
 
     def _open_existing(self) -> bool:
         """A partial with another name elsewhere is left there, as it is: a copy of the archive by links may hold it."""
@@ -316,7 +320,7 @@ class PartialFile:
                         self._disk.sync_file(other)
                         return name, True
                 finally:
-                    os.close(other)
+                    let_go(other)
         raise Obstructed(f"{self._target.folder}/{self._target.names[0]}: all its names are taken by other files")
 
     def _receipt(self, name: str, length: int) -> Receipt:
@@ -366,7 +370,7 @@ class PartialFile:
     def _let_go(self) -> None:
         self._journal.close()
         if self._fd is not None:
-            os.close(self._fd)
+            let_go(self._fd)
             self._fd = None
 
     async def _hop(self, call: Callable[[], T]) -> T:

@@ -68,7 +68,8 @@ class Exchange:
         try:
             return await self._objects.control.patiently(self._objects.where(key), once)
         except NoSuchKey:
-            await self._objects.disk.run(partial(path.unlink, missing_ok=True))
+            with translated(f"{path}"):
+                await self._objects.disk.run(partial(path.unlink, missing_ok=True))
             return None
 
     async def _copy(self, key: str, file: BinaryIO) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -62,6 +62,8 @@ class Begun(Struct, frozen=True, kw_only=True, tag="begun"):
     head: Head
 
 
+T = TypeVar("T")
+
 Record = Meant | Begun
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
@@ -92,7 +94,7 @@ class Uploads:
 
     async def scan(self) -> None:
         """See which journals earlier runs left: nobody needs to look for one that is not there."""
-        self._there = await self._disk.run(lambda: {path.stem for path in self._disk.parts.glob("*.upload")})
+        self._there = {name.partition(".")[0] for name in await self._disk.run(self._disk.left, ".upload")}
 
     def has(self, name: str) -> bool:
         return name in self._there
@@ -109,8 +111,8 @@ class Uploads:
     def journal(self, name: str) -> Journal[Record]:
         return Journal(self._disk.parts / f"{name}.upload", _decoder)
 
-    async def hop(self, journal: Journal[Record], act: Callable[[], Any]) -> Any:
-        def translating() -> Any:
+    async def hop(self, journal: Journal[Record], act: Callable[[], T]) -> T:
+        def translating() -> T:
             with translated(str(journal.path)):
                 return act()
 

@@ -312,4 +312,4 @@ class ObjectSink:
         return self._objects.settings.checksum == "crc64nvme"
 
     async def _hop(self, call: Callable[[], T]) -> T:
-        return await self._objects.disk.run(call)
+        return await self._uploads.hop(self._journal, call)
