@@ -14,7 +14,7 @@ from mirror.custody import fill
 from mirror.errors import ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
-from mirror.stores.disk import translated
+from mirror.stores.files import translated
 
 if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store

@@ -19,7 +19,8 @@ from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile
 from mirror.places import Places
 from mirror.stores import MANIFEST, Document
-from mirror.stores.disk import INTERNAL, let_go, translated, uninterrupted
+from mirror.stores.disk import INTERNAL, uninterrupted
+from mirror.stores.files import let_go, translated
 from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from mirror.errors import CatalogError, StoreUnavailable
 from mirror.events import Noted, Observer
 from mirror.places import Places
 from mirror.settings import Settings
-from mirror.stores.disk import INTERNAL, translated
+from mirror.stores.disk import INTERNAL
+from mirror.stores.files import translated
 
 if TYPE_CHECKING:
     from mirror.stores.s3.store import S3Store

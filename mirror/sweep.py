@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from mirror.catalog import Catalog
 from mirror.errors import Obstructed
-from mirror.stores.disk import is_file, stat_file, translated
+from mirror.stores.files import is_file, stat_file, translated
 from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
 

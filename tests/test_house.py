@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema sources.lines sources.records stores.disk",
+        "catalog.records catalog.schema sources.lines sources.records stores.files",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",
-        "catalog.rows stores.journal observers.redact observers.tally stores.s3.errors",
+        "catalog.rows stores.disk stores.journal observers.redact observers.tally stores.s3.errors",
     ),
     (
         "bytes as they come, tables",

@@ -22,7 +22,7 @@ from mirror.models import PromptId
 from mirror.observers.log import LogObserver, configure
 from mirror.places import Places, open_places
 from mirror.settings import FOREVER, Settings
-from mirror.stores.disk import translated
+from mirror.stores.files import translated
 
 
 class Parsed(click.ParamType[float]):

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from mirror.models import Count, Receipt
 from mirror.stores import Head
-from mirror.stores.disk import create, read_regular
+from mirror.stores.files import create, read_regular
 
 VERSION = 1
 

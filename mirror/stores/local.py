@@ -21,10 +21,9 @@ from mirror.errors import Denied, Full, Locked, Severity, StoreError, StoreUnava
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.disk import (
-    INTERNAL,
+from mirror.stores.disk import INTERNAL, Disk
+from mirror.stores.files import (
     READ,
-    Disk,
     create,
     is_file,
     is_ours_alone,

@@ -20,9 +20,9 @@ from mirror.digests import Digests
 from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
-from mirror.stores.disk import (
+from mirror.stores.disk import Disk, uninterrupted
+from mirror.stores.files import (
     READ,
-    Disk,
     create,
     is_file,
     is_ours_alone,
@@ -31,7 +31,6 @@ from mirror.stores.disk import (
     same_bytes,
     stat_file,
     translated,
-    uninterrupted,
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of

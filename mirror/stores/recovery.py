@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from mirror.digests import Digests
 from mirror.errors import Obstructed
 from mirror.stores import Target
-from mirror.stores.disk import READ, Disk, read_span
+from mirror.stores.disk import Disk
+from mirror.stores.files import READ, read_span
 from mirror.stores.journal import Claim, Committed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mirror.errors import StoreUnavailable
-from mirror.stores.disk import translated
+from mirror.stores.files import translated
 from mirror.stores.s3.checksums import Buffers
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed, Unreachable
 from mirror.stores.s3.objects import Found, Objects

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from mirror.errors import Changed, Severity, StoreUnavailable
 from mirror.models import Span
 from mirror.stores import Head
-from mirror.stores.disk import translated
+from mirror.stores.files import translated
 from mirror.stores.journal import VERSION, Journal
 from mirror.stores.s3.checksums import Buffers, composite, multipart_etag
 from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload, NotSupported
