@@ -35,8 +35,9 @@ class Order:
         self.root = archive.root
         self.files = {self.root / name: sha256(body) for name, body in bodies.items()}
         self.prompts = {path.parent.name for path in self.files}
-        identities = {f"{archive.origin.url}/{name}": sha256(body) for name, body in bodies.items()}
-        self.journals = {f"{sha256(url.encode())[:32]}.journal": digest for url, digest in identities.items()}
+        urls = {sha256(body): f"{archive.origin.url}/{name}" for name, body in reversed(bodies.items())}
+        self.journals = {f"{sha256(url.encode())[:32]}.journal": digest for digest, url in urls.items()}
+        self.keys = {path: f"{path.parent.name}{urls[digest]}" for path, digest in self.files.items()}
         self.durability = Durability(archive.root.parents[2], there)
         self.seen: Counter[str] = Counter()
         self._rows: dict[str, bool] = {}  # the digests in the catalog's log, and whether they are synced
@@ -74,7 +75,7 @@ class Order:
     def row(self, call: Call) -> None:
         """A page with a file's digest says that the file is there; one with a prompt's state, that its manifest is."""
         for text in traced.texts(call):
-            for path in [path for path, digest in self.files.items() if digest in text and path.parent.name in text]:
+            for path in [path for path, key in self.keys.items() if key in text and self.files[path] in text]:
                 self.seen["rows of files"] += 1
                 self._rows[self.files[path]] = False
                 assert self.durability.has(path), f"{path}: its row came first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def test_every_complaint_names_tests_that_exist(row: str) -> None:
     assert named, "no test shows it"
     assert row.count("tests/") == len(named), "a name that cannot be read"
     assert [f"{file}::{name}" for file, name in named if name not in names_in(file)] == []
+
+
+@pytest.mark.parametrize(("module", "row"), re.findall(r"`tests/(\w+)\.py::test_fault` \(([^)]*)\)", PAGE))
+def test_a_row_of_a_fault_table_exists(module: str, row: str) -> None:
+    sections = importlib.import_module(f"tests.{module}").SECTIONS
+    assert row in {each.name for section in sections for each in section.rows}
 
 
 def test_every_test_about_a_complaint_is_in_the_table() -> None:
