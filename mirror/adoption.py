@@ -9,7 +9,7 @@ from mirror import names
 from mirror.answers import read_task
 from mirror.catalog import FileRecord, PromptRecord
 from mirror.manifests.document import decode_if_sound
-from mirror.models import Manifest, PromptId, PromptState, TaskState
+from mirror.models import Manifest, ManifestFile, PromptId, PromptState, TaskState
 from mirror.plan import plan
 from mirror.stores import Document
 
@@ -22,7 +22,8 @@ def record_from(document: Document, folder: str, prompt_id: PromptId | None = No
     manifest = decode_if_sound(document.content, prompt_id)
     if manifest is None or not names.may_be_folder(folder, manifest.prompt_id):
         return None
-    stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in manifest.files}
+    files = [_in_own_folder(file, folder) for file in manifest.files]
+    stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in files}
     failed = {
         error.url: FileRecord(
             identity=error.url, role=error.role, entry=error.was or None, failure=replace(error, was=UNSET)
@@ -38,6 +39,12 @@ def record_from(document: Document, folder: str, prompt_id: PromptId | None = No
         placed=document.placed,
         files=(*stored.values(), *failed.values()),
     )
+
+
+def _in_own_folder(file: ManifestFile, folder: str) -> ManifestFile:
+    """An object in another prompt's folder is that prompt's, whatever this manifest says: it is not ours to delete."""
+    is_own = file.s3 is None or file.s3.key.split("/")[-2:-1] == [folder]
+    return file if is_own else replace(file, s3=None)
 
 
 def _is_unfinished(manifest: Manifest, known: set[str]) -> bool:

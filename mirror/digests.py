@@ -80,6 +80,11 @@ class Digests:
 KNOWN = frozenset({"md5", "sha1", "sha256", "crc32"})
 
 
+def are_known(checks: Iterable[str]) -> bool:
+    """Whether these can be taken: a journal may come from a later version."""
+    return all(_algorithm(check) in KNOWN for check in checks)
+
+
 def _algorithm(check: str) -> str:
     return check.rpartition("-")[2]
 

@@ -20,6 +20,7 @@ from mirror.http import Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
+from mirror.times import from_http
 from mirror.urls import is_signed, shown
 
 _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
@@ -162,10 +163,15 @@ def read_head(headers: Mapping[str, str], length: int | None) -> Head:
     return Head(
         length=length,
         etag=etag if etag and re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{0,500}"', etag) else None,
-        last_modified=_printable(headers.get("Last-Modified")),
+        last_modified=_date(headers.get("Last-Modified")),
         content_type=_printable(headers.get("Content-Type")),
         checks=_checks(headers, etag or ""),
     )
+
+
+def _date(value: str | None) -> str | None:
+    """Last-Modified as it was written; None for what is no date, and so no validator."""
+    return _printable(value) if from_http(value) else None
 
 
 def _printable(value: str | None) -> str | None:

@@ -218,7 +218,8 @@ class Http:
             yield
         except aiohttp.ClientConnectorCertificateError as error:
             # Not in this run, but a certificate is renewed: the file is not refused for good.
-            message = f"the certificate of {error.host} is not valid: {error.certificate_error}"
+            reason = f"the certificate of {error.host} is not valid: {error.certificate_error}"
+            message = f"{reason} (transfer.ca_file adds authorities of your own)"
             raise self._unavailable(message, severity=Severity.ITEM) from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, AddressRefusedError):

@@ -73,6 +73,12 @@ def test_any_headers_give_a_head_that_can_be_written_and_checked(told: dict[str,
     assert len(head.checks) <= 1
 
 
+@pytest.mark.parametrize("told", ["W/", "yesterday", "0", "1769594620", "Wed, 99 Foo 2026 99:99:99 GMT"])
+def test_a_last_modified_that_is_no_date_is_no_validator(told: str) -> None:
+    head = read_head(CIMultiDict({"ETag": 'W/"1"', "Last-Modified": told}), 1)
+    assert head.validator.if_range is None
+
+
 @examples(100)
 @given(
     st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"'), max_size=60), st.booleans()

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,16 @@ class TestDamage:
         first, *claims = written.read()
         assert isinstance(first, Started)
         written.rewrite([Started(version=2, identity=first.identity, head=first.head), *claims])
+        written.close()
+        self.check(root)
+
+    def test_a_digest_that_nobody_knows(self, root: Path) -> None:
+        """As a later version may take one."""
+        written = journal_of(journal(root))
+        first, *claims = written.read()
+        assert isinstance(first, Started)
+        head = msgspec.structs.replace(first.head, checks={"blake7": "00"})
+        written.rewrite([msgspec.structs.replace(first, head=head), *claims])
         written.close()
         self.check(root)
 

@@ -158,6 +158,18 @@ def test_one_that_lacks_a_file_says_less(manifest: Manifest, which: int) -> None
     assert says_more(less, whole) is (less.files == whole.files)
 
 
+@pytest.mark.parametrize(
+    ("key", "is_own"), [("a/p/x.png", True), ("p/x.png", True), ("a/q/x.png", False), ("p", False)]
+)
+def test_an_object_in_another_prompts_folder_is_not_its_own(key: str, is_own: bool) -> None:
+    """Else `forget --delete` would take it away."""
+    content = written(prompt_id="p", file_s3={"bucket": "b", "key": key, "etag": "e", "via": "upload"})
+    record = record_from(Document(content=content), "p")
+    assert record is not None
+    [stored] = [file.entry for file in record.files if file.entry is not None and file.failure is None]
+    assert (stored.s3 is not None) == is_own
+
+
 @examples(25)
 @given(st.lists(near([written(file_s3=None)], TOKENS["manifest"]) | manifests.map(encode), min_size=1, max_size=4))
 def test_nothing_in_a_manifest_leads_out_of_its_folder(contents: list[bytes]) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from mirror import spans
-from mirror.digests import Digests
+from mirror.digests import Digests, are_known
 from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
@@ -101,6 +101,8 @@ class PartialFile:
             return  # it costs the bytes that it claims, and no more
         started, last = (records[0], records[-1]) if records else (None, None)
         if not isinstance(started, Started) or started.identity != self._target.identity:
+            return
+        if not are_known(started.head.checks):
             return
         if isinstance(last, Committed):
             self.committed = await self._find_committed(last)
