@@ -208,3 +208,31 @@ def test_an_upload_whose_journal_cannot_be_read_is_not_forgotten(
     assert [upload["UploadId"] for upload in bucket.uploads()] == begun
     assert campaign.run(*campaign.job.arguments).code == 0
     assert list(campaign.missing()) == []
+
+
+def test_bytes_whose_sync_failed_are_not_believed(ground: Ground, server: Server) -> None:
+    """The kernel may call their pages clean: a second sync succeeds, and what reads well is gone with the cache."""
+    campaign = Campaign(JOBS[0], ground, server)
+    calls = campaign.begin(None).calls
+    [journal] = {call.path for call in calls if call.kind == ("fsync", ".mirror/parts/*.journal")}
+    part = journal.replace(".journal", ".part")
+    [sync] = [call for call in calls if call.name == "fsync" and call.path == part]
+    assert lock_of(campaign).stat().st_size == 0, "all that a run wrote is durable when it has ended well"
+
+    ended = campaign.begin(Fault(sync, "EIO", sticky=False))
+    assert (ended.code, ended.hit) == (4, 1), ended.err
+    assert not (campaign.root / part).exists()
+    assert lock_of(campaign).stat().st_size > 0, "the next run is told"
+
+    ground.origin.clear()
+    assert campaign.run(*campaign.job.arguments).code == 0
+    assert [request.headers.get("range") for request in ground.origin.media_requests if "large" in request.path] == [
+        None
+    ]
+    assert list(campaign.missing()) == []
+    assert lock_of(campaign).stat().st_size == 0
+
+
+def lock_of(campaign: Campaign) -> Path:
+    """Filled while a run is under way, and where one ended with something that may not be durable."""
+    return campaign.root / ".mirror" / "lock"
