@@ -143,7 +143,7 @@ class Uploads(Campaign):
                 yield from (
                     f"{name} in the bucket says that {file.path} is there"
                     for file in decode(body).files
-                    if sha256(objects.get(f"{folder}/{file.path}", b"")) != file.sha256
+                    if file.s3 is not None and sha256(objects.get(f"{folder}/{file.path}", b"")) != file.sha256
                 )
             elif body != self.ground.bodies[name]:
                 yield f"{name} in the bucket has other bytes"
