@@ -93,8 +93,9 @@ class LocalStore:
         """Let go of the threads and of the lock. An empty lock file says that all this run wrote is durable."""
         self.disk.close()
         if self._lock is not None:
-            if not self.disk.in_doubt and is_ours_alone(os.fstat(self._lock)):
-                os.ftruncate(self._lock, 0)
+            with contextlib.suppress(OSError):  # then the next run syncs, and needs not
+                if not self.disk.in_doubt and is_ours_alone(os.fstat(self._lock)):
+                    os.ftruncate(self._lock, 0)
             let_go(self._lock)
             self._lock = None
 
