@@ -252,7 +252,7 @@ class Origin:
                 return _Route(lambda r: _serve(answer(None, 401, "token rejected"), r))
             targets = [request.target, request.path, unquote(request.path), local]
             if local == self._task_path:
-                targets = [self._task_target(dict(parse_qsl(request.query)).get("promptId", ""))]
+                targets = [request.path, self._task_target(dict(parse_qsl(request.query)).get("promptId", ""))]
             for target in targets:
                 if route := self._routes.get(target):
                     route.requests += 1

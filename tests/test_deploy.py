@@ -135,6 +135,7 @@ def test_the_service_lets_pass_what_is_no_failure_and_names_real_settings(tmp_pa
     assert words[words.index("sync") - 1 : words.index("sync") + 1] == ["/etc/mirror/mirror.toml", "sync"]
     assert flags_in(words) <= flags_of("sync")
     assert {int(code) for code in service["SuccessExitStatus"].split()} == {ExitCode.PENDING, ExitCode.SIGTERM}
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text("secret")
     variables = dict(
         value.replace("%d", str(tmp_path)).replace("%S", "/var/lib").split("=", 1)
@@ -239,6 +240,7 @@ def test_the_pods_configuration_is_one_and_names_agree(tmp_path: Path) -> None:
             assert reference["name"] == secret["metadata"]["name"]
             assert reference["key"] in secret["stringData"]
     toml = resources()["ConfigMap"]["data"]["mirror.toml"]
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text("secret")
     (tmp_path / "mirror.toml").write_text(toml.replace(f"{mounts['token']}/", f"{tmp_path}/"))
     loaded = load(tmp_path / "mirror.toml", {}, {})

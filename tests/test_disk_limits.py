@@ -128,14 +128,15 @@ def test_a_disk_that_others_fill_ends_the_run_and_keeps_what_came(archive: Archi
 
 def test_what_does_not_fit_today_is_tried_again_tomorrow(archive: Archive, origin: Origin) -> None:
     """It fails alone, and not for good: the next night finds room."""
-    bodies = films(origin)
+    bodies = films(origin) | {"p1/large.mp4": FILM + bytes(96 * MIB)}
+    large_prompt(origin, "p1", bodies["p1/large.mp4"])
     origin.history([{"id": 1, "promptId": each, "state": 30, "createdAt": int(time.time())} for each in ("p1", "p2")])
-    with mounted(archive.root, "2m"):
+    with mounted(archive.root, "80m"):
         full = archive.run("sync")
         assert full.code == 3
         assert "do not fit" in full.err
         assert set(media_of(archive)) == bodies.keys() - {"p1/large.mp4"}
-        remount(archive.root, "size=8m")
+        remount(archive.root, "size=160m")
         assert archive.run("sync").code == 0
         assert media_of(archive) == bodies
 

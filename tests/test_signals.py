@@ -7,11 +7,11 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -113,16 +113,16 @@ def signals_until_the_end(process: subprocess.Popen[str]) -> int:
 
 
 def test_a_second_signal_ends_at_once(origin: Origin, archive: Archive, body: bytes) -> None:
-    """Even where the first one has to wait for a disk that does not answer: here, a journal that is a named pipe."""
+    """Even where the first one has to wait for a disk that does not answer: here, a catalog that is held."""
     large_prompt(origin, "p", body, faults.hold_after(HELD))
     with running(archive, "fetch", "p") as process:
-        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= 2 * MIB))
-    [journal] = (archive.root / ".mirror" / "parts").glob("*.journal")
-    journal.unlink()
-    os.mkfifo(journal)
-
-    with running(archive, "fetch", "p") as process, opened_for_a_reader(journal):
-        sent = signals_until_the_end(process)
+        origin.wait_for(lambda: journaled(archive) >= 2 * MIB, timeout=20)
+        with closing(sqlite3.connect(archive.root / ".mirror" / "catalog.sqlite")) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            origin.release("/p/large.mp4")
+            origin.wait_for((archive.root / "p" / "large.mp4").exists, timeout=20)
+            time.sleep(0.5)  # now its row is to be written
+            sent = signals_until_the_end(process)
 
     assert (process.returncode, sent >= 2) == (130, True)
 
@@ -144,22 +144,6 @@ def test_signals_end_a_run_whose_log_nobody_reads(origin: Origin, archive: Archi
     os.close(write)
 
     assert code == 130
-
-
-@contextmanager
-def opened_for_a_reader(fifo: Path) -> Iterator[None]:
-    """A named pipe that somebody reads, and that stays silent."""
-    fd = None
-    end = time.monotonic() + 20
-    while fd is None and time.monotonic() < end:
-        with suppress(OSError):
-            fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        time.sleep(0.01)
-    assert fd is not None, "nobody reads it"
-    try:
-        yield
-    finally:
-        os.close(fd)
 
 
 def test_a_reader_of_stdout_that_goes_away_ends_the_run(origin: Origin, archive: Archive) -> None:

@@ -8,6 +8,7 @@ after a power cut too, and nothing needs to be synced while a download runs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Sequence
@@ -73,7 +74,9 @@ class Journal(Generic[R]):
         """
         try:
             content = read_regular(self.path) or b""
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):  # a symlink is not ours
+                raise
             return []
         records: list[R] = []
         for line in content.split(b"\n")[:-1]:

@@ -102,7 +102,7 @@ def manifest(content: bytes) -> None:
         assert 0 <= file.bytes < 2**63, "what a database can hold"
     assert document.decode(document.encode(found)) == found
     assert document.says_more(found, found)
-    record = record_from(Document(content=content), "folder", PromptId(found.prompt_id))
+    record = record_from(Document(content=content), names.for_prompt(found.prompt_id)[0], PromptId(found.prompt_id))
     assert record is not None
     for kept in record.files:
         for entry in filter(None, (kept.entry, kept.failure)):
