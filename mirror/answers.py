@@ -21,6 +21,8 @@ MAX_DEPTH = 64
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
+MOST_FLAWS = 1000
+"""So many things that could not be read are told; a broken answer may have a million of them."""
 
 MAX_NODES = 1_000_000
 """Objects and arrays that an answer may have: each costs memory many times its bytes."""
@@ -102,7 +104,8 @@ def read_history(envelope: Envelope) -> HistoryPage:
     for number, raw in enumerate(envelope.data, 1):
         prompt_id = _text(raw.get("promptId")) if isinstance(raw, dict) else ""
         if not prompt_id:
-            flaws.append(f"row {number} has no promptId")
+            if len(flaws) < MOST_FLAWS:
+                flaws.append(f"row {number} has no promptId")
             continue
         created = _integer(raw.get("createdAt"))
         rows.append(
@@ -154,9 +157,15 @@ def _state(raw: Json, images: tuple[Image, ...], flaws: list[str]) -> TaskState:
         return TaskState.DONE if any(image.path or image.origin for image in images) else TaskState.OTHER
     number = _integer(value)
     if number is None:
-        flaws.append(f"state: expected an integer, got {_kind(value)}")
+        _note(flaws, f"state: expected an integer, got {_kind(value)}")
         return TaskState.OTHER
     return TaskState(number) if number in set(TaskState) else TaskState.OTHER
+
+
+def _note(flaws: list[str], flaw: str) -> None:
+    """Each kind once: a list of a million numbers has one flaw."""
+    if flaw not in flaws:
+        flaws.append(flaw)
 
 
 def _objects(raw: Json, key: str, flaws: list[str]) -> list[Json]:
@@ -164,11 +173,11 @@ def _objects(raw: Json, key: str, flaws: list[str]) -> list[Json]:
     if value is None:
         return []
     if not isinstance(value, list):
-        flaws.append(f"{key}: expected an array, got {_kind(value)}")
+        _note(flaws, f"{key}: expected an array, got {_kind(value)}")
         return []
     found = [item for item in value if isinstance(item, dict)]
     if any(item is not None and not isinstance(item, dict) for item in value):
-        flaws.append(f"{key}: expected objects in the array")
+        _note(flaws, f"{key}: expected objects in the array")
     return found
 
 
@@ -177,7 +186,7 @@ def _url(raw: Json, key: str, flaws: list[str]) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        flaws.append(f"{key}: expected a URL, got {_kind(value)}")
+        _note(flaws, f"{key}: expected a URL, got {_kind(value)}")
         return None
     return value.strip() or None
 

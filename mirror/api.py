@@ -22,10 +22,13 @@ from mirror.limits import Level, Rate
 from mirror.models import MAX_PROMPT_ID, Answer, ApiCode, HistoryPage, PromptId
 from mirror.retry import Patience, parse_retry_after
 from mirror.settings import Settings
-from mirror.urls import redact
+from mirror.urls import REDACTED, redact
 
 if TYPE_CHECKING:
     import aiohttp
+
+_TELLING = 8
+"""Characters that a token has at least, so that where they stand in an answer they are it."""
 
 _LARGE = 1 << 20
 """Bytes: answers over this are read one at a time, so that many large ones do not add up in memory."""
@@ -150,7 +153,12 @@ class Api:
                 body += block
                 if len(body) > self._settings.max_answer:
                     raise BadAnswer(f"the answer is larger than api.max_answer ({self._settings.max_answer} bytes)")
-            return read_envelope(bytes(body), lenient=lenient)
+            return read_envelope(self._without_token(bytes(body)), lenient=lenient)
+
+    def _without_token(self, body: bytes) -> bytes:
+        """An answer that repeats the token: it must get neither into a file's name nor to a media host."""
+        token = self._settings.token.encode()
+        return body.replace(token, REDACTED.encode()) if len(token) >= _TELLING else body
 
     def _raise_for_status(self, status: int, retry_after: str | None, question: _Question) -> None:
         if status == 401 or (status == 403 and not self._answered):

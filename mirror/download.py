@@ -103,7 +103,11 @@ def _ranged(response: aiohttp.ClientResponse, url: str, span: Span | None, known
     if told is None:
         raise Changed(f"the answer to a Range does not say which bytes it has: {shown(url)}")
     first, last, total = told
-    if first != span.start or (span.stop > 0 and last >= span.stop):
+    if (
+        first != span.start
+        or (span.stop > 0 and last >= span.stop)
+        or (known.length is not None and last >= known.length)
+    ):
         raise Changed(f"asked for bytes from {span.start}, got {first}-{last}: {shown(url)}")
     if response.content_length is not None and response.content_length != last - first + 1:
         raise Changed(f"the answer's length is not that of its range: {shown(url)}")
@@ -116,8 +120,12 @@ def _ranged(response: aiohttp.ClientResponse, url: str, span: Span | None, known
 
 
 def _differs(before: Validator, now: Validator) -> bool:
-    """True where the two cannot be one version. A server may leave a validator out of a 206."""
-    if before.etag and now.etag:
+    """True where a 206 cannot be trusted to be of the version before.
+
+    It has to carry the ETag that a 200 would have (RFC 9110, section 15.3.7): without it, or with one that is none, a
+    server may well have passed over If-Range. Last-Modified it may leave out.
+    """
+    if before.etag and (now.etag or before.if_range == before.etag):
         return before.etag != now.etag
     return bool(before.last_modified and now.last_modified and before.last_modified != now.last_modified)
 

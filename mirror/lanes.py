@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -36,6 +37,7 @@ class Lanes:
         transfer = settings.transfer
         self.cap = open_files_cap(max(256, transfer.concurrency))
         self._min_rate = transfer.min_rate
+        self._stall = transfer.stall_timeout or None
         self._observer = observer
         self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
         self._budget = budget
@@ -80,7 +82,9 @@ class Lanes:
         async with contextlib.aclosing(body.chunks()) as chunks:
             while True:
                 since = time.monotonic()
-                chunk = await anext(chunks, None)
+                # Not every byte that comes is one of the body: framing alone must not hold a place for ever.
+                async with asyncio.timeout(self._stall):
+                    chunk = await anext(chunks, None)
                 if chunk is None:
                     return
                 waited += time.monotonic() - since

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from mirror import names
+from mirror.answers import MOST_FLAWS
 from mirror.errors import Refused
 from mirror.models import Asset, Failure, NamedBy, Role, Task, TaskState
 from mirror.urls import check_url, identity, shown
@@ -30,9 +31,9 @@ def plan(task: Task, published: Mapping[str, str] | None = None) -> Plan:
     """
     found: dict[str, _Found] = {}
     refused: dict[str, Failure] = {}
-    failures: list[Failure] = []
+    flaws: list[str] = []
     for member in task.family():
-        failures += [Failure(error="BadAnswer", message=f"{_label(member)}: {flaw}") for flaw in member.flaws]
+        flaws += [f"{_label(member)}: {flaw}" for flaw in member.flaws]
         if member.state is not TaskState.DONE:
             continue
         for url, role, named_by in _mentions(member):
@@ -49,7 +50,10 @@ def plan(task: Task, published: Mapping[str, str] | None = None) -> Plan:
                 known.named_by.append(named_by)
                 known.role = max(known.role, role, key=_RANK.index)
     # A bad URL is no loss where a good one names the same file.
-    failures += [failure for which, failure in refused.items() if which not in found]
+    failures = [failure for which, failure in refused.items() if which not in found]
+    if len(flaws) > MOST_FLAWS:
+        flaws = [*flaws[:MOST_FLAWS], f"{len(flaws) - MOST_FLAWS} more of this kind"]
+    failures = [*(Failure(error="BadAnswer", message=flaw) for flaw in flaws), *failures]
     return Plan(assets=tuple(_named(found, published or {})), failures=tuple(failures))
 
 

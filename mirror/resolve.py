@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 import msgspec
 
 from mirror.api import Api
-from mirror.errors import ApiError, Severity
+from mirror.errors import ApiError, BadAnswer, Severity
 from mirror.models import Answer, Failure, PromptId, Task, TaskState
 
 _GENERATIONS = 8
 """How deep children of children are asked for."""
+
+_MOST = 20_000
+"""How many of a family are asked for: each answer may name as many more."""
 
 _AT_ONCE = 64
 
@@ -40,12 +44,15 @@ class Resolver:
         visited = {self._prompt_id, *children}
         task = _completed(answer.task, children)
         for _ in range(_GENERATIONS):
-            bare = [prompt_id for prompt_id in _bare_children(task) if prompt_id not in visited]
+            bare = _bare_children(task, visited)[: _MOST - len(visited)]
             if not bare:
                 break
             visited.update(bare)
             children.update(await self._ask_children(bare))
             task = _completed(answer.task, children)
+        if left := len(_bare_children(task, visited)):
+            told = f"{left} children were not asked about: more than {_GENERATIONS} generations, or {_MOST} in all"
+            self.failures.append(Failure(error=BadAnswer.__name__, message=told))
         self._ended = {prompt_id: child for prompt_id, child in children.items() if child.state.ended}
         return msgspec.structs.replace(answer, task=task)
 
@@ -72,15 +79,14 @@ def _names_files(task: Task) -> bool:
     return any(image.path or image.origin for image in task.images)
 
 
-def _bare_children(task: Task) -> list[PromptId]:
-    """The ids of done children that name no files, each once."""
-    return list(
-        dict.fromkeys(
-            member.prompt_id
-            for member in task.family()[1:]
-            if member.state is TaskState.DONE and member.prompt_id and not _names_files(member)
-        )
+def _bare_children(task: Task, visited: Container[PromptId]) -> list[PromptId]:
+    """The ids of done children that name no files, each once, without those that were asked for."""
+    bare = (
+        member.prompt_id
+        for member in task.family()[1:]
+        if member.state is TaskState.DONE and member.prompt_id and not _names_files(member)
     )
+    return [prompt_id for prompt_id in dict.fromkeys(bare) if prompt_id not in visited]
 
 
 def _completed(task: Task, children: dict[PromptId, Task]) -> Task:

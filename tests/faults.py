@@ -54,7 +54,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | memoryview = b""
     framing: Literal["length", "chunked", "close"] = "length"  # close: HTTP/1.0, the body ends with the connection
-    ending: Literal["keep", "close", "reset", "stall", "close on reuse", "rest on reuse"] = "keep"
+    ending: Literal["keep", "close", "reset", "stall", "close on reuse", "rest on reuse", "framing"] = "keep"
     cut: int | None = None  # body bytes sent before `ending`; None: all of them
     hold: int | None = None  # body bytes sent before the test must have released the file
     rate: float | None = None  # bytes a second
@@ -215,6 +215,16 @@ def chunked_cut_after(size: int, *, times: int = 1) -> Fault:
         return replace(file.reply(request), framing="chunked", cut=size, ending="close")
 
     return Fault("chunked_cut_after", reply, times)
+
+
+def framing_without_end(*, times: int = 1) -> Fault:
+    """Chunked encoding whose next chunk's header never ends, though a byte of it comes again and again."""
+
+    def reply(file: File, request: Request) -> Reply:
+        answered = file.reply(request)
+        return replace(answered, framing="chunked", cut=len(answered.body), ending="framing")
+
+    return Fault("framing_without_end", reply, times)
 
 
 def no_length(cut: int | None = None, *, times: int = 1) -> Fault:

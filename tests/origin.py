@@ -322,6 +322,10 @@ class _Connection:
             if reply.ending == "stall":
                 while stream.read(1):  # until the client or the origin closes
                     pass
+            if reply.ending == "framing":
+                self._send(b"5;")
+                while not self._origin._closing.wait(0.05):
+                    self._send(b"a")
         finally:
             with self._changed:
                 request.ended = time.monotonic()

@@ -75,6 +75,11 @@ RANGE = [
         note="what it brings is kept, and the rest asked for",
     ),
     Row("206 of another total", cut_then(faults.range_total(len(BODY) + 1)), RESTARTED),
+    Row(
+        "206 of an unknown total that ends behind the file's end",
+        cut_then(part_with(Content_Range=f"bytes {CUT}-{len(BODY)}/*", Content_Length=str(len(BODY) - CUT + 1))),
+        RESTARTED,
+    ),
     Row("206 of an unknown total (`*`)", cut_then(faults.range_total(None)), ["whole", RESUMED]),
     Row("206 with more bytes than its Content-Range says", cut_then(faults.range_body(10)), RESTARTED),
     Row("206 with fewer bytes than its Content-Range says", cut_then(faults.range_body(-10)), RESTARTED),
@@ -121,7 +126,8 @@ VALIDATOR = [
     Row("the ETag turns weak", cut_then(faults.weak_etag(times=FOREVER)), ["whole", RESUMED], replaced=True),
     Row("206 with another ETag, the same bytes", cut_then(faults.other_etag()), RESTARTED),
     Row("206 with a weak ETag", cut_then(part_with(ETag='W/"1"')), RESTARTED),
-    Row("206 without the ETag", cut_then(part_with(ETag=None)), ["whole", RESUMED]),
+    Row("206 without the ETag", cut_then(part_with(ETag=None)), RESTARTED),
+    Row("206 with an ETag without quotes", cut_then(part_with(ETag="naked")), RESTARTED),
     Row(
         "206 with another Last-Modified",
         cut_then(part_with(Last_Modified="Thu, 29 Jan 2026 13:54:20 GMT")),

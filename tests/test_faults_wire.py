@@ -47,6 +47,13 @@ BREAKS = [
     Row("closed a byte before the end", faults.close_after(len(BODY) - 1), 2),
     Row("chunked, and cut in the middle of a chunk", cut_of(faults.chunked()), 2, note="of unknown length"),
     Row("stalls in the middle", faults.stall_after(CUT), ["whole", RESUMED], settings=IMPATIENT),
+    Row(
+        "the header of a chunk that never ends, a byte now and then",
+        faults.framing_without_end(times=FOREVER),
+        3,
+        "Unavailable",
+        settings=IMPATIENT,
+    ),
     Row("stalls for ever", faults.stall_after(0, times=3), 3, "Unavailable", settings=IMPATIENT),
     Row(
         "cut again and again, without progress",

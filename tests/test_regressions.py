@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mirror import Event, Manifest, Mirror
+from mirror.answers import MOST_FLAWS
 from mirror.events import FilePlanned
 from mirror.stores import Head, Target
 from mirror.stores.local import LocalStore
@@ -69,6 +70,28 @@ def test_a_child_under_the_roots_id_keeps_its_files(archive: Archive, origin: Or
 def test_a_running_child_under_the_roots_id_keeps_its_state(archive: Archive, origin: Origin) -> None:
     origin.prompt("p", answer(task("p", children=[task("p", state=20)])))
     assert mirrored(archive, "p").states == {"p": "pending"}
+
+
+def test_a_family_that_is_too_deep_to_be_asked_for_is_not_complete(archive: Archive, origin: Origin) -> None:
+    url, _ = picture(origin, "/deep.png")
+    for generation in range(12):
+        child = task(f"g{generation + 1}", images=[(None, url)] if generation == 11 else [])
+        origin.prompt(f"g{generation}", answer(task(f"g{generation}", children=[child])))
+    ran = mirrored(archive, "g0")
+    assert (ran.states, ran.code) == ({"g0": "partial"}, 3)
+    assert "1 children were not asked about" in ran.manifests["g0"].errors[0].message
+
+
+def test_a_million_flaws_are_told_once(archive: Archive, origin: Origin) -> None:
+    images = [{"path": 1} for _ in range(5000)]
+    children = [{"promptId": f"c{number}", "state": "?"} for number in range(5000)]
+    origin.prompt("p", answer(task("p") | {"imageList": images, "taskList": children}))
+    ran = mirrored(archive, "p")
+    assert ran.states == {"p": "pending"}
+    told = [error.message for error in ran.manifests["p"].errors]
+    assert len(told) == MOST_FLAWS + 1
+    assert told[-1] == "4001 more of this kind"
+    assert len([message for message in told if "expected a URL" in message]) == 1
 
 
 def test_families_without_ids_lose_nobody(archive: Archive, origin: Origin) -> None:

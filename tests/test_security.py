@@ -272,6 +272,20 @@ class TestToken:
             assert "authorization" not in request.headers
             assert origin.token not in repr(request)
 
+    def test_an_answer_that_repeats_it_tells_it_to_nobody(self, archive: Archive, origin: Origin) -> None:
+        token = origin.token
+        urls = [f"{origin.url}/{token}/a.png", f"{origin.url}/{token}.png", f"{origin.url}/b.png?auth={token}"]
+        origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
+
+        done = archive.run("fetch", "p", "-v", "--json")
+
+        assert done.code == 3
+        assert len(origin.media_requests) == len(urls)
+        assert token not in repr(origin.media_requests) + done.out + done.err + archive.run("status", "--failed").out
+        assert [str(path) for path in archive.root.rglob("*") if token in str(path)] == []
+        written = [path for path in archive.root.rglob("*") if path.is_file()]
+        assert [path for path in written if token.encode() in path.read_bytes()] == []
+
     def test_it_does_not_cross_a_redirect_to_another_origin(
         self, archive: Archive, origin: Origin, elsewhere: Origin
     ) -> None:
