@@ -72,7 +72,8 @@ def conclude(found: Findings) -> Verdict:
     state = state_of(found.answer.task, missing=bool(found.missing or found.lost or unread))
     if found.prior is not None and _service_changed_its_mind(found, state):
         note = f"the service says {state} now; what was mirrored stays"
-        return msgspec.structs.replace(still_complete(found.prior, found.entries), note=note)
+        still = still_complete(found.prior, found.entries)
+        return msgspec.structs.replace(still, note=note, unfinished=state is PromptState.PENDING)
     files = ordered(found.planned.assets, found.entries)
     manifest = compose(found.prompt_id, state, found.answer, files, errors, found.secrets)
     same = found.prior is not None and same_content(manifest, found.prior)
@@ -146,7 +147,10 @@ def unanswered(
 
 
 def _service_changed_its_mind(found: Findings, state: PromptState) -> bool:
-    """What was complete, and is all there, does not become less because the service says so."""
+    """What was complete, and is all there, does not become less because the service says so.
+
+    While a task of it runs again it is unfinished, so that it is asked about until that has ended.
+    """
     was_whole = found.prior is not None and found.prior.state is PromptState.COMPLETE and not found.lost
     return was_whole and not found.missing and not found.failures and state is not PromptState.COMPLETE
 

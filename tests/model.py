@@ -31,11 +31,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one prompt after a fetch. ``named`` is what the manifest names; None: the manifest stays as it was."""
+    """Of one prompt after a fetch. ``named`` is what the manifest names; None: the manifest stays as it was.
+
+    ``runs_again``: it is complete, and the service has not ended it, so the next fetch asks again.
+    """
 
     state: str
     code: int
     asks: bool = True
+    runs_again: bool = False
     named: frozenset[str] | None = None
 
 
@@ -78,7 +82,8 @@ def fetched(prompt_id: str, upstream: Upstream, before: Seen, after: Seen, order
         state = "failed" if states == {FAILED} else "complete"
     if prior is not None and prior.state == "complete" and not lost and not missing and state != "complete":
         same = {file.url for file in prior.files} == there and prompt_id not in before.liars
-        return Expected("complete", OK, named=None if same else frozenset(there))
+        runs_again = state == "pending"
+        return Expected("complete", OK, runs_again=runs_again, named=None if same else frozenset(there))
     if before.things.get(f"{prompt_id}/{MANIFEST}") == Thing():  # a folder stands there: it cannot be written
         return Expected("unresolved", INCOMPLETE)
     return Expected(

@@ -176,7 +176,10 @@ class Ground:
         assert done.code == worst([one.code for one in expected.values()]), (expected, done.err)
         if done.code == OK and order.only is None:
             self.origin.clear()
-            assert (self.run("fetch", *ids).code, self.origin.requests) == (OK, [])
+            assert self.run("fetch", *ids).code == OK
+            again = {request.query.removeprefix("promptId=") for request in self.origin.api_requests}
+            assert again == {prompt_id for prompt_id, one in expected.items() if one.runs_again}
+            assert self.origin.media_requests == []
             self.ended()
 
     def _came_of(self, prompt_id: str, before: Seen, state: str, named: frozenset[str] | None) -> None:

@@ -131,19 +131,19 @@ REFRESH = FetchOptions(refresh=True)
 
 
 @pytest.mark.parametrize(
-    ("now", "code"),
+    ("now", "code", "has_ended"),
     [
-        (answer(task("p", 20)), 0),
-        (answer(task("p", 10, imageList=None)), 0),
-        (answer(task("p", 2, reason="lost")), 0),
-        (answer(task("p", 30, children=[task("child", 20)])), 0),
-        (answer(None, 900, "no data"), 0),
-        (answer(None, 800, "no parameter"), 0),
-        (b"<html>", 3),
+        (answer(task("p", 20)), 0, False),
+        (answer(task("p", 10, imageList=None)), 0, False),
+        (answer(task("p", 2, reason="lost")), 0, True),
+        (answer(task("p", 30, children=[task("child", 20)])), 0, False),
+        (answer(None, 900, "no data"), 0, True),
+        (answer(None, 800, "no parameter"), 0, True),
+        (b"<html>", 3, True),
     ],
     ids=["running", "queued", "failed", "child running", "denied 900", "denied 800", "no answer"],
 )
-def test_refresh_takes_nothing_back(origin: Origin, archive: Archive, now: Answer, code: int) -> None:
+def test_refresh_takes_nothing_back(origin: Origin, archive: Archive, now: Answer, code: int, has_ended: bool) -> None:
     done_prompt(origin, "p", "a.png", "b.png")
     mirrored(archive, "p")
     before = tree(archive.root / "p")
@@ -156,7 +156,34 @@ def test_refresh_takes_nothing_back(origin: Origin, archive: Archive, now: Answe
     assert arrivals(origin) == ["?"]
     origin.clear()
     again = mirrored(archive, "p")
-    assert (again.states, again.code, origin.requests) == ({"p": "complete"}, 0, [])
+    assert (again.states, again.code, arrivals(origin)) == ({"p": "complete"}, 0, [] if has_ended else ["?"])
+    assert tree(archive.root / "p") == before
+
+
+@pytest.mark.parametrize("command", ["sync", "fetch p"])
+def test_what_runs_again_is_asked_about_until_it_has_ended(origin: Origin, archive: Archive, command: str) -> None:
+    """It stays complete meanwhile: it is neither waited for nor given up, and no night ends red for it."""
+    done_prompt(origin, "p", "a.png")
+    mirrored(archive, "p")
+    before = tree(archive.root / "p")
+    origin.history([])
+    origin.prompt("p", answer(task("p", 20)))
+    assert mirrored(archive, "p", options=REFRESH).code == 0
+    give_up = ["--give-up", "1ms"] if command == "sync" else []
+    for _ in range(2):
+        origin.clear()
+        done = archive.run(*command.split(), *give_up)
+        assert (done.code, done.summary["prompts"]) == (0, {"complete": 1})
+        assert origin.count("/getTaskInfo?promptId=p") == 1
+    assert tree(archive.root / "p") == before
+    assert archive.run("status", "--failed").out == ""
+
+    done_prompt(origin, "p", "a.png", "b.png")
+    for wanted in (1, 0):
+        origin.clear()
+        assert archive.run(*command.split()).code == 0
+        assert origin.count("/getTaskInfo?promptId=p") == wanted
+    assert [file["path"] for file in archive.manifest("p")["files"]] == ["a.png", "b.png"]
 
 
 def test_refresh_keeps_files_that_are_named_no_more_and_bytes_that_changed(origin: Origin, archive: Archive) -> None:

@@ -93,8 +93,8 @@ def test_a_second_night_with_nothing_new_reads_to_the_watermark_and_asks_about_n
     origin.clear()
     second = archive.run("sync", environ=SMALL)
     assert second.code == 0, second.err
-    # Three pages of two reach below the overlap: the five new ones and an old one, then two old ones.
-    assert (pages(origin), tasks(origin), origin.media_requests) == (4, [], [])
+    # Three pages of two reach the old ones, a fourth lies below the overlap, and the last page is looked at.
+    assert (pages(origin), tasks(origin), origin.media_requests) == (5, [], [])
 
 
 @pytest.mark.parametrize("body", ["json", "form", "query"])
@@ -188,12 +188,13 @@ def test_since_above_the_watermark_does_not_move_it(archive: Archive, origin: Or
 
 
 def test_what_appears_late_below_the_watermark_is_found_within_the_overlap(archive: Archive, origin: Origin) -> None:
-    prompts(origin, "a", "late", "too-late")
-    origin.history([row("a")])
+    prompts(origin, "a", "b", "late", "too-late")
+    origin.history([row("a"), row("end", age=9 * DAY)])
     assert archive.run("sync").code == 0
-    origin.history([row("a"), row("late", age=DAY / 2), row("b", age=3 * DAY), row("too-late", age=4 * DAY)], most=1)
+    rows = [row("a"), row("late", age=DAY / 2), row("b", age=3 * DAY), row("too-late", age=4 * DAY)]
+    origin.history([*rows, row("end", age=9 * DAY)], most=1)
     assert archive.run("sync").code == 0
-    assert sorted(states(archive)) == ["a", "b", "late"], "the page that lies below the overlap ends the walk"
+    assert sorted(states(archive)) == ["a", "b", "end", "late"], "the page that lies below the overlap ends the walk"
 
 
 def test_a_date_in_the_future_hides_nothing(archive: Archive, origin: Origin) -> None:

@@ -160,6 +160,14 @@ class Catalog:
         """How much of a history stands in the catalog."""
         return await self._read(lambda connection: queue.covered(connection, url))
 
+    async def heard_of(self) -> int:
+        """How many prompts the history has named so far."""
+        return await self._read(queue.heard_of)
+
+    async def is_news(self, prompt_ids: Sequence[PromptId]) -> bool:
+        """Whether one of these never stood in the catalog."""
+        return await self._read(lambda connection: queue.is_news(connection, prompt_ids))
+
     # Writing -----------------------------------------------------------------------------------
 
     async def claim(self, prompt_id: PromptId, run: str = "") -> PromptRecord:

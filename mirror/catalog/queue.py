@@ -48,9 +48,10 @@ _ELSEWHERE = """
 class Due(Struct, frozen=True, kw_only=True):
     """Which prompts a run takes up by itself: those that are unfinished, and not for good.
 
-    What is complete is due where a run was cut off in the middle of it, where a file of it was found to be lost or
-    damaged, and where it is not in ``bucket`` (endpoint, bucket, start of the key). ``retry_failed`` adds what failed
-    for good or was given up, ``refresh`` all that is complete; ``only`` looks at files of one role.
+    What is complete is due where a run was cut off in the middle of it, where the service says that it runs again,
+    where a file of it was found to be lost or damaged, and where it is not in ``bucket`` (endpoint, bucket, start of
+    the key). ``retry_failed`` adds what failed for good or was given up, ``refresh`` all that is complete; ``only``
+    looks at files of one role.
     """
 
     run: str
@@ -201,6 +202,26 @@ def covered(connection: sqlite3.Connection, url: str) -> Covered | None:
     """How much of a history stands in the catalog."""
     row = connection.execute("SELECT floor, top FROM histories WHERE url = ?", (url,)).fetchone()
     return Covered(floor=row[0], top=row[1]) if row is not None else None
+
+
+def heard_of(connection: sqlite3.Connection) -> int:
+    """How many prompts the history has named: those that stand here, and those that were forgotten since."""
+    [count] = connection.execute(
+        "SELECT (SELECT count(*) FROM prompts WHERE walk IS NOT NULL) + (SELECT count(*) FROM forgotten)"
+    ).fetchone()
+    return int(count)
+
+
+def is_news(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId]) -> bool:
+    """Whether one of these never stood here. What was forgotten did."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM json_each(?) WHERE value NOT IN (SELECT prompt_id FROM prompts)"
+            " AND value NOT IN (SELECT prompt_id FROM forgotten)",
+            (rows.listed(prompt_ids),),
+        ).fetchone()
+        is not None
+    )
 
 
 def cover(connection: sqlite3.Connection, url: str, stretch: Covered) -> None:
