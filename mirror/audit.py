@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from mirror.catalog import Catalog, PromptRecord
-from mirror.catalog.schema import remove
+from mirror.catalog.schema import remove, settle
 from mirror.custody import fill
-from mirror.errors import ConfigError
+from mirror.errors import CatalogError, ConfigError
 from mirror.models import PromptId
 from mirror.places import Places
 from mirror.stores.files import translated
@@ -71,8 +74,9 @@ async def _delete_from_bucket(bucket: S3Store | None, record: PromptRecord) -> l
 async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
     """Make the catalog again from the manifests under the root; where nothing is kept there, from the bucket's.
 
-    A new file is filled beside the old one and takes its place at the end; the old one stays as ``….old``. What only
-    the catalog knew does not come back: failures of prompts without a manifest, and how often they were tried.
+    A new file is filled beside the old one and takes its place at the end; the old one stays as ``….old``. Whenever
+    this is interrupted, one of them stands there, whole. What only the catalog knew does not come back: failures of
+    prompts without a manifest, and how often they were tried.
 
     Raises:
         StoreError, CatalogError: the root cannot be read, or the catalog not be written.
@@ -87,15 +91,42 @@ async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
     finally:
         await catalog.close()
     with translated(f"the catalog {path}"):
-        _take_the_place_of(path, fresh)
+        _take_the_place_of(path, fresh, places.disk.disk.sync_folder)
     return Rebuilt(prompts=prompts, unreadable=tuple(sorted(unreadable)))
 
 
-def _take_the_place_of(path: Path, fresh: Path) -> None:
-    """The old file and its write-ahead log are kept together under another name."""
-    old = path.with_name(path.name + ".old")
-    remove(old)
-    for suffix in ("-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).replace(old.with_name(old.name + suffix))
+def _take_the_place_of(path: Path, fresh: Path, sync: Callable[[Path], None]) -> None:
+    """SQLite takes a write-ahead log by its name, whatever file it stands beside: the old one's goes before the new
+    file comes, and before that what it holds is in the old file.
+    """
+    if not settle(fresh):
+        raise CatalogError(f"the catalog {fresh} was just written, and cannot be read: check the disk")
+    _keep(path, path.with_name(path.name + ".old"), is_whole=settle(path))
+    sync(path.parent)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sync(path.parent)
     fresh.replace(path)
+    sync(path.parent)
+
+
+def _keep(path: Path, old: Path, *, is_whole: bool) -> None:
+    """A second name for the old file, and for its log where that could not be brought into it."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not is_whole and old.exists() and old.samefile(path):
+        return  # by a run that was killed, with its log
+    remove(old)
+    if path.is_dir():
+        path.replace(old)
+        return
+    for suffix in ("-wal", ""):
+        with contextlib.suppress(FileNotFoundError):
+            _link_or_copy(path.with_name(path.name + suffix), old.with_name(old.name + suffix))
+
+
+def _link_or_copy(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, other, follow_symlinks=False)

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,13 +128,46 @@ class TestModes:
 
         assert in_catalog(path, act) == [{P}, {P, Q}]
 
-    @pytest.mark.parametrize("content", [None, b""])
-    def test_reading_what_is_not_there_makes_nothing(self, path: Path, content: bytes | None) -> None:
-        if content is not None:
-            path.write_bytes(content)
+    def test_reading_what_is_not_there_makes_nothing(self, path: Path) -> None:
         with pytest.raises(CatalogError):
             in_catalog(path, lambda catalog: known(catalog, P), mode="read")
-        assert (path.read_bytes() if path.exists() else None) == content
+        assert not path.exists()
+
+    @pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+    def test_reading_what_an_earlier_version_wrote_leaves_it_as_it_is(self, path: Path, version: int) -> None:
+        path.touch()  # so far came a run that was killed, or had no more descriptors
+        for number, script in enumerate(MIGRATIONS[:version], 1):
+            change(path, f"{script}; PRAGMA user_version = {number}")
+        if version:
+            row = "prompt_id, folder, folder_key, state, unfinished, first_seen"
+            change(path, f"INSERT INTO prompts ({row}) VALUES ('p', 'p', 'p', 'pending', 1, 7.0)")
+        before = path.read_bytes()
+
+        async def act(catalog: Catalog) -> set[PromptId]:
+            await catalog.check()
+            await catalog.standing()
+            with pytest.raises(CatalogError, match="readonly"):
+                await catalog.claim(P)
+            return set(await known(catalog, P))
+
+        assert in_catalog(path, act, mode="read") == ({P} if version else set())
+        assert path.read_bytes() == before
+
+    def test_brought_up_all_the_way_or_not_at_all(self, path: Path) -> None:
+        change(path, f"{MIGRATIONS[0]}; PRAGMA user_version = 1; CREATE TABLE histories (url TEXT)")
+        before = rows(path, "SELECT sql FROM sqlite_master")
+        with pytest.raises(CatalogError, match="already exists"):
+            Catalog.open(path)
+        assert rows(path, "SELECT sql FROM sqlite_master") == before
+        assert rows(path, "PRAGMA user_version") == [(1,)]
+
+    def test_many_bring_it_up_at_the_same_time(self, path: Path) -> None:
+        for _ in range(3):
+            path.unlink(missing_ok=True)
+            with ThreadPoolExecutor(8) as pool:
+                opened = list(pool.map(Catalog.open, [path] * 8))
+            for catalog in opened:
+                asyncio.run(catalog.close())
 
     def test_scratch_leaves_the_file_as_it_is(self, path: Path) -> None:
         in_catalog(path, lambda catalog: saved(catalog, prompt("p", STORED)))

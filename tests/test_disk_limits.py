@@ -171,3 +171,15 @@ def test_a_root_that_is_taken_away_in_the_middle(archive: Archive, origin: Origi
     assert not archive.root.exists()
     assert archive.run("fetch", "p1", "p2").code == 0
     assert media_of(archive) == bodies
+
+
+def test_a_folder_on_another_file_system_fails_its_prompt_alone(archive: Archive, origin: Origin) -> None:
+    bodies = films(origin)
+    archive.root.mkdir()
+    with mounted(archive.root / "p1", "8m"):
+        done = archive.run("fetch", "p1", "p2")
+        assert done.code == 3, done.err
+        assert "p1/large.mp4: Invalid cross-device link: it is on another file system than .mirror/parts" in done.err
+        assert set(media_of(archive)) == bodies.keys() - {"p1/large.mp4"}
+    assert archive.run("fetch", "p1", "p2").code == 0
+    assert media_of(archive) == bodies

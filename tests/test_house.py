@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",
-        "catalog.rows stores.disk stores.journal observers.redact observers.tally stores.s3.errors",
+        "catalog.rows stores.disk stores.journal stores.lock observers.redact observers.tally stores.s3.errors",
     ),
     (
         "bytes as they come, tables",

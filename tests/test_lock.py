@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,33 @@ def test_waiting_from_python(holder: subprocess.Popen[str], origin: Origin, arch
         with pytest.raises(Locked, match=f"pid {holder.pid} since"):
             asyncio.run(fetch(wait))
     assert asyncio.run(both()) == ["complete"]
+
+
+@pytest.fixture
+def shared(origin: Origin, archive: Archive, tmp_path: Path) -> Archive:
+    """Another root, whose catalog is that of the first one."""
+    archive.environ["MIRROR_ARCHIVE_CATALOG"] = str(tmp_path / "shared" / "catalog.sqlite")
+    other = Archive(tmp_path / "other", origin)
+    (tmp_path / "link").symlink_to("shared")
+    other.environ["MIRROR_ARCHIVE_CATALOG"] = str(tmp_path / "link" / "catalog.sqlite")
+    other.root.mkdir()
+    return other
+
+
+def test_two_roots_never_write_one_catalog_at_the_same_time(
+    shared: Archive, origin: Origin, archive: Archive, holder: subprocess.Popen[str]
+) -> None:
+    for command in (("fetch", "q"), *COMMANDS):
+        done = shared.run(*command)
+        assert done.code == 4, done.err
+        assert "shared/catalog.sqlite is in use by another run" in done.err
+        assert f"(pid {holder.pid} since 20" in done.err
+        assert "Traceback" not in done.err
+    assert shared.run("status").code == 0
+    with running(shared, "fetch", "q", "--wait-lock") as process:
+        told(process, holder)
+        assert archive.run("cleanup").code == 4
+        origin.release("/p/large.mp4")
+        assert holder.wait(20) == 0
+        assert process.wait(20) == 0
+    assert [archive.run("cleanup").code, shared.run("cleanup").code] == [0, 0]

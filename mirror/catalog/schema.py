@@ -64,32 +64,36 @@ def connect(path: Path, durable: bool, mode: Mode) -> sqlite3.Connection:
         CatalogError: a newer mirror wrote it.
         sqlite3.Error: anything else.
     """
-    connection = _read_only(path) if mode == "read" else _own(path, mode)
+    connection = _open(path, mode)
     try:
-        if mode == "scratch" and path.exists():
-            with contextlib.closing(_read_only(path)) as file:
-                file.backup(connection)
-        _prepare(connection, path, durable, mode)
+        if mode == "write":
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if _version(connection, path) < len(MIGRATIONS):
+            _migrate(connection, path)
+        if mode == "read":
+            connection.execute("PRAGMA query_only = ON")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _own(path: Path, mode: Mode) -> sqlite3.Connection:
-    return sqlite3.connect(":memory:" if mode == "scratch" else path, isolation_level=None, timeout=10)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, durable: bool, mode: Mode) -> None:
+def _open(path: Path, mode: Mode) -> sqlite3.Connection:
+    """The file; or a copy in memory, to work on, or to read in this version's form what an older mirror wrote."""
     if mode == "write":
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise CatalogError(f"{path} was written by a newer mirror (version {version}): use that one")
-    if version < len(MIGRATIONS) and mode != "read":
-        _migrate(connection, version)
+        return sqlite3.connect(path, isolation_level=None, timeout=10)
+    if mode == "scratch" and not path.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    with contextlib.ExitStack() as closing:
+        file = closing.enter_context(contextlib.closing(_read_only(path)))
+        if mode == "read" and _version(file, path) == len(MIGRATIONS):
+            closing.pop_all()
+            return file
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        file.backup(copy)
+        return copy
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -111,9 +115,21 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise CatalogError(f"{path} was written by a newer mirror (version {version}): use that one")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """All of it or nothing; what another process has done meanwhile is not done again."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for script in MIGRATIONS[_version(connection, path) :]:
+            for statement in script.split(";"):  # executescript() would commit first
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
@@ -150,3 +166,26 @@ def remove(path: Path) -> None:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:
         raise damaged(path, error) from error
+
+
+def settle(path: Path) -> bool:
+    """Bring the write-ahead log of a catalog into its file, which is whole by itself then. Blocks.
+
+    False where that cannot be done: it is damaged, or no file.
+
+    Raises:
+        CatalogError: another program keeps it from being done, or there is no room.
+    """
+    if not path.is_file() or path.stat().st_size == 0:  # SQLite would delete the log of an empty file
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master")
+            [is_busy, *_] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except FAULTS as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            raise damaged(path, error) from error
+        return False
+    if is_busy:
+        raise CatalogError(f"the catalog {path} is locked by another program: run again when that has ended")
+    return True

@@ -19,6 +19,10 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _BLOCK = 1 << 20
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+_OBSTRUCTED = {
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY), "something else stands there: move it away"),
+    errno.EXDEV: "it is on another file system than .mirror/parts: a file cannot be renamed into it",
+}
 
 
 def let_go(fd: int) -> None:
@@ -42,8 +46,8 @@ def store_error(what: str, error: OSError) -> StoreError:
         return Full(f"{what}: {reason}: make room and run again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP):
         return Denied(f"{what}: {reason}: check who owns it and how it is mounted")
-    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY):
-        return Obstructed(f"{what}: {reason}: something else stands there: move it away")
+    if error.errno in _OBSTRUCTED:
+        return Obstructed(f"{what}: {reason}: {_OBSTRUCTED[error.errno]}")
     if error.errno in _EXHAUSTED:
         return StoreUnavailable(f"{what}: {reason}: raise the limit (ulimit -n) or lower transfer.concurrency")
     if error.errno == errno.EFBIG:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mirror.errors import Denied, Full, Locked, Severity, StoreError, StoreUnavailable
+from mirror.errors import Full, Locked, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
@@ -26,7 +25,6 @@ from mirror.stores.files import (
     READ,
     create,
     is_file,
-    is_ours_alone,
     let_go,
     raise_if_exhausted,
     read_regular,
@@ -34,6 +32,7 @@ from mirror.stores.files import (
     stat_file,
     translated,
 )
+from mirror.stores.lock import Lock
 from mirror.stores.partial import PartialFile
 
 BLOCK = 1 << 20
@@ -52,18 +51,21 @@ class LocalStore:
         )
         self._left: set[str] = set()
         self._unsettled: set[str] = set()
-        self._lock: int | None = None
+        self._locks = [Lock(self.root / INTERNAL / "lock", str(self.root))]
+        self._catalog = _outside(self.root, settings.archive.catalog)
+        if self._catalog is not None:  # other roots may name the same one
+            path = self._catalog.with_name(f"{self._catalog.name}.lock")
+            self._locks.append(Lock(path, f"the catalog {self._catalog}"))
 
     def open(self) -> None:
-        """Make the root, take its lock, and see what earlier runs left. Blocks.
+        """Make the root, take its lock (and the catalog's, if that is elsewhere), see what earlier runs left. Blocks.
 
         Raises:
-            Locked: another run holds the root.
+            Locked: another run holds the root, or the catalog.
             StoreError: the root cannot be made or written to.
         """
         self.disk.prepare()
-        if self._lock is None:
-            self._take_lock()
+        self._take_locks()
         self._left = {name.partition(".")[0] for name in self.disk.left()}
 
     async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
@@ -90,44 +92,34 @@ class LocalStore:
                 return
 
     def close(self) -> None:
-        """Let go of the threads and of the lock. An empty lock file says that all this run wrote is durable."""
+        """Let go of the threads and of the locks. An empty lock file says that all this run wrote is durable."""
         self.disk.close()
-        if self._lock is not None:
-            with contextlib.suppress(OSError):  # then the next run syncs, and needs not
-                if not self.disk.in_doubt and is_ours_alone(os.fstat(self._lock)):
-                    os.ftruncate(self._lock, 0)
-            let_go(self._lock)
-            self._lock = None
+        for lock in self._locks:
+            lock.release(unmark=not self.disk.in_doubt)
 
-    def _take_lock(self) -> None:
-        """A kernel lock: it ends with the process, so a file that is left behind holds nobody up.
+    def is_in_use(self) -> bool:
+        """True while another run holds the root; and after one that was killed, until the next."""
+        return self._locks[0].is_marked()
 
-        Its content stays where the holder was killed, perhaps between a file's name and the sync of its folder. This
-        run would find that file and vouch for it, so it makes it durable first.
+    def _take_locks(self) -> None:
+        """All or none of them.
+
+        The root's stays marked where the holder was killed, perhaps between a file's name and the sync of its folder.
+        This run would find that file and vouch for it, so it makes it durable first.
         """
-        path = self.root / INTERNAL / "lock"
-        with translated(f"the lock {path}"), contextlib.ExitStack() as unless_locked:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-            unless_locked.callback(let_go, fd)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Denied(f"the lock {path} is no file: move it away")
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
-                told = f"{self.root} is in use by another run ({holder or 'unknown'})"
-                raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
-            except OSError as error:
-                raise Denied(f"{path} cannot be locked: {error.strerror}: is it on a file system with locks?") from None
-            status = os.fstat(fd)
-            if status.st_size > 0:
+        if self._catalog is not None:
+            with translated(f"the folder of the catalog {self._catalog}"):
+                self._catalog.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as unless_taken:
+            unsynced = False
+            for lock in self._locks:
+                unsynced |= lock.take()
+                unless_taken.callback(lock.release, unmark=False)
+            if unsynced:
                 self.disk.sync_all()
-            if is_ours_alone(status):  # under another name it may be somebody's file
-                since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
-            unless_locked.pop_all()
-            self._lock = fd
+            for lock in self._locks:
+                lock.mark()
+            unless_taken.pop_all()
 
     # The Store protocol ------------------------------------------------------------------------
 
@@ -354,3 +346,9 @@ def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool
             let_go(second)
     finally:
         let_go(first)
+
+
+def _outside(root: Path, catalog: str) -> Path | None:
+    """Where the catalog really stands, if it was put elsewhere than under the root."""
+    path = Path(os.path.realpath(catalog))
+    return path if catalog and not path.is_relative_to(os.path.realpath(root)) else None
