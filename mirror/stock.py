@@ -37,11 +37,13 @@ class Stock:
         self.prior = await self._read_prior()
         told = files_from(self.prior, record.folder) if self.prior is not None else ()
         self.known = {file.identity: file.entry for file in (*told, *record.files) if file.entry is not None}
-        stored = record.stored()
+        # What has the size of a file that was lost need not be that file.
+        lost = {file.identity for file in told if file.entry is not None and file.failure is not None}
         wanted = Wanted(folder=record.folder, files=tuple(self.known.values()), manifest=record.placed)
         [where] = await self._places.look([wanted])
-        self.on_disk = {which for which, file in stored.items() if file.path in where.on_disk}
-        self.in_bucket = {which for which, file in self.known.items() if file.path in where.in_bucket}
+        stored = record.stored().keys() - lost
+        self.on_disk = {which for which in stored if self.known[which].path in where.on_disk}
+        self.in_bucket = {which for which in self.known.keys() - lost if self.known[which].path in where.in_bucket}
         if ask and self._places.bucket is not None:
             files = [self.known[which] for which in self.in_bucket]
             self.in_bucket = {file.url for file in await self._places.bucket.still_has(files)}

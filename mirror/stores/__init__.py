@@ -133,7 +133,7 @@ class Store(Protocol):
     async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
         """Look for a file that counts as lost: its very bytes may stand where it was, and are durable then.
 
-        None without them; what cannot be looked at is not there. Its SHA-256 is compared, nobody's word is taken.
+        None without them; what cannot be looked at is not there. Its SHA-256 is compared, or the store's own word is.
         """
         ...
 

@@ -137,15 +137,17 @@ class S3Store:
 
     async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
         """By the object's own checksum, else by reading it back: a request for what is gone."""
-        prints = Prints(size=file.bytes, sha256=file.sha256)
+        known = file.s3 if self.owns(file.s3) else None
+        prints = Prints(size=file.bytes, sha256=file.sha256, etag=known.etag if known is not None else None)
+        first = known.key.rpartition("/")[2] if known is not None else file.path
         try:
-            for name in target.names:
+            for name in dict.fromkeys((first, *target.names)):
                 key = self.objects.key(target.folder, name)
                 found = await self.objects.find(key)
                 if found is None:
                     return None
                 if await self.objects.same(key, found, prints):
-                    via = file.s3.via if file.s3 is not None else "stream"
+                    via = known.via if known is not None else "stream"
                     return receipt(file, path=name, s3=found.as_object(self.settings.bucket, key, via))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
