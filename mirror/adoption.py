@@ -22,6 +22,19 @@ def record_from(document: Document, folder: str, prompt_id: PromptId | None = No
     manifest = decode_if_sound(document.content, prompt_id)
     if manifest is None or not names.may_be_folder(folder, manifest.prompt_id):
         return None
+    files = files_from(manifest, folder)
+    return PromptRecord(
+        prompt_id=PromptId(manifest.prompt_id),
+        folder=folder,
+        state=manifest.state,
+        unfinished=_is_unfinished(manifest, {file.identity for file in files}),
+        placed=document.placed,
+        files=files,
+    )
+
+
+def files_from(manifest: Manifest, folder: str) -> tuple[FileRecord, ...]:
+    """What a manifest says of its files: those that it names, and those that failed or were lost."""
     files = [_in_own_folder(file, folder) for file in manifest.files]
     stored = {file.url: FileRecord(identity=file.url, role=file.role, entry=file) for file in files}
     failed = {
@@ -31,14 +44,7 @@ def record_from(document: Document, folder: str, prompt_id: PromptId | None = No
         for error in manifest.errors
         if error.url and error.role and error.url not in stored
     }
-    return PromptRecord(
-        prompt_id=PromptId(manifest.prompt_id),
-        folder=folder,
-        state=manifest.state,
-        unfinished=_is_unfinished(manifest, {*stored, *failed}),
-        placed=document.placed,
-        files=(*stored.values(), *failed.values()),
-    )
+    return (*stored.values(), *failed.values())
 
 
 def _in_own_folder(file: ManifestFile, folder: str) -> ManifestFile:

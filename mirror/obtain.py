@@ -55,7 +55,7 @@ class Obtain:
         inflight = self._run.inflight
         while (other := inflight.get(asset.identity)) is not None:
             await asyncio.wait({other})
-            failed = other.result()
+            failed = other.result() if self.asked else None
             if failed is not None and failed[0] == asset.url and failed[1].error not in _OF_ONE_PLACE:
                 await self._failed(asset, msgspec.structs.replace(failed[1], role=asset.role))
                 return
@@ -73,6 +73,8 @@ class Obtain:
 
     async def _deliver(self, asset: Asset, elsewhere: Elsewhere | None) -> Failure | None:
         """To the disk, then to the bucket, as far as it is not there yet; each is recorded when it is done."""
+        if not self.asked:
+            await self._find_again(asset)
         if self._stock.lacks_disk(asset.identity):
             outcome = await self._to_disk(asset, elsewhere)
             if not isinstance(outcome, Receipt):
@@ -82,6 +84,18 @@ class Obtain:
             if isinstance(outcome, Failure):
                 return outcome
         return None
+
+    async def _find_again(self, asset: Asset) -> None:
+        """What was stored once may stand where it was: put back by hand, or out of reach for a while."""
+        which, bucket = asset.identity, self._places.bucket
+        if self._stock.lacks_disk(which):
+            receipt = await self._places.disk.find_again(self._target(asset), self._stock.known[which])
+            if receipt is not None:
+                await self._is_on_disk(asset, receipt, reused=True)
+        if bucket is not None and not self._stock.is_anywhere(which):
+            receipt = await bucket.find_again(self._target_in_bucket(asset), self._stock.known[which])
+            if receipt is not None:
+                await self._is_in_bucket(asset, receipt, reused=True)
 
     async def _to_disk(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome | None:
         """What failed may succeed when the service was asked: until then it is None."""
@@ -98,18 +112,25 @@ class Obtain:
         if not isinstance(outcome, Receipt) and self.asked:
             outcome = await delivery.to_disk(self._id, asset, target, partial(self._fresh_url, which))
         if isinstance(outcome, Receipt):
-            s3 = self._stock.known[which].s3 if which in self._stock.in_bucket else None
-            outcome = msgspec.structs.replace(outcome, s3=s3)
-            await self._record_file(asset, entry(asset, outcome), self._places.disk)
-            self._stock.on_disk.add(which)
-            self._tell_stored(asset, outcome, reused=reused)
+            await self._is_on_disk(asset, outcome, reused=reused)
         return outcome if self.asked or isinstance(outcome, Receipt) else None
 
-    async def _to_bucket(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome:
+    async def _is_on_disk(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
+        which = asset.identity
+        s3 = self._stock.known[which].s3 if which in self._stock.in_bucket else None
+        receipt = msgspec.structs.replace(receipt, s3=s3)
+        await self._record_file(asset, entry(asset, receipt), self._places.disk)
+        self._stock.on_disk.add(which)
+        self._tell_stored(asset, receipt, reused=reused)
+
+    async def _to_bucket(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome | None:
+        """As :meth:`_to_disk`."""
         bucket = self._places.bucket
         assert bucket is not None
         which = asset.identity
         here = self._stock.known[which] if which in self._stock.on_disk else None
+        if here is None and not self.asked:
+            return None
         target = self._target_in_bucket(asset)
         receipt = await self._adopt(bucket, elsewhere, target)
         if receipt is not None:
@@ -118,16 +139,19 @@ class Obtain:
             fresh = partial(self._fresh_url, which)
             outcome = await self._run.delivery.to_bucket(self._id, asset, target, fresh, here)
         if isinstance(outcome, Receipt):
-            assert outcome.s3 is not None
-            facts = here if here is not None else entry(asset, outcome)
-            await self._record_file(asset, msgspec.structs.replace(facts, s3=outcome.s3), bucket)
-            self._stock.in_bucket.add(which)
-            self._run.observer(
-                FilePlaced(prompt_id=self._id, url=which, key=outcome.s3.key, bytes=outcome.bytes, via=outcome.s3.via)
-            )
-            if not self._places.wants_disk:
-                self._tell_stored(asset, outcome, reused=receipt is not None)
+            await self._is_in_bucket(asset, outcome, reused=receipt is not None)
         return outcome
+
+    async def _is_in_bucket(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
+        which, bucket, s3 = asset.identity, self._places.bucket, receipt.s3
+        assert bucket is not None
+        assert s3 is not None
+        facts = self._stock.known[which] if which in self._stock.on_disk else entry(asset, receipt)
+        await self._record_file(asset, msgspec.structs.replace(facts, s3=s3), bucket)
+        self._stock.in_bucket.add(which)
+        self._run.observer(FilePlaced(prompt_id=self._id, url=which, key=s3.key, bytes=receipt.bytes, via=s3.via))
+        if not self._places.wants_disk:
+            self._tell_stored(asset, receipt, reused=reused)
 
     def _target(self, asset: Asset) -> Target:
         """Where it goes on disk. What was mirrored before goes where it was, and no other bytes."""

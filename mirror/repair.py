@@ -60,24 +60,29 @@ class Repair:
     async def _mend(self, flawed: Sequence[Checked]) -> list[Checked]:
         ids = list(dict.fromkeys(PromptId(checked.prompt_id) for checked in flawed))
         records = await self._catalog.records(ids)
-        for checked in flawed:
+        lost = [checked for checked in flawed if not self._may_be_there(checked)]
+        for checked in lost:
             record = records.get(PromptId(checked.prompt_id))
             if record is not None:
                 await self._mark(record, checked)
         await self._fetch(
             {
                 prompt_id: frozenset(
-                    checked.file.url
-                    for checked in flawed
-                    if checked.prompt_id == prompt_id and checked.file is not None
+                    checked.file.url for checked in lost if checked.prompt_id == prompt_id and checked.file is not None
                 )
                 for prompt_id in records
             }
         )
         return await self._judge(flawed, list(records))
 
+    def _may_be_there(self, checked: Checked) -> bool:
+        """An object that the store does not show for a while, or not before it is restored, is not lost by that."""
+        return self._bucket and checked.flaw == "unreadable"
+
     async def _mark(self, record: PromptRecord, checked: Checked) -> None:
         """The catalog stops saying that it is there, and does not forget what it was."""
+        if checked.again and not self._bucket:
+            return  # the run finds it as we did
         if checked.file is None:
             if self._bucket and record.placed is not None:
                 gone = replace(record, placed=replace(record.placed, current=False), files=())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from mirror.adoption import files_from
 from mirror.catalog import PromptRecord
 from mirror.manifests.document import decode_if_sound
-from mirror.models import Manifest, ManifestFile, Placed, PromptState
+from mirror.models import Manifest, ManifestFile, Placed
 from mirror.places import Places
 from mirror.stores import Document, Wanted
 
@@ -25,25 +26,29 @@ class Stock:
         self.prior: Manifest | None = None
         self.placed: Placed | None = record.placed
         self.has_manifest = False
+        self._to_be_written = False
         self.bytes_before = 0
 
     async def take(self, *, ask: bool = False) -> None:
         """Look. With ``ask`` the bucket's word is not taken for granted: it is asked for each object."""
         record = self._record
-        if record.state is PromptState.UNRESOLVED and not record.files:
-            return  # never seen before, so nothing is there
-        self.known = {file.identity: file.entry for file in record.files if file.entry is not None}
-        stored = record.stored()
+        if record.is_only_listed:
+            return  # never tried before, so nothing is there
+        self.prior = await self._read_prior()
+        told = files_from(self.prior, record.folder) if self.prior is not None else ()
+        self.known = {file.identity: file.entry for file in (*told, *record.files) if file.entry is not None}
+        # What has the size of a file that was lost need not be that file.
+        lost = {file.identity for file in told if file.entry is not None and file.failure is not None}
         wanted = Wanted(folder=record.folder, files=tuple(self.known.values()), manifest=record.placed)
         [where] = await self._places.look([wanted])
-        self.on_disk = {which for which, file in stored.items() if file.path in where.on_disk}
-        self.in_bucket = {which for which, file in self.known.items() if file.path in where.in_bucket}
+        stored = record.stored().keys() - lost
+        self.on_disk = {which for which in stored if self.known[which].path in where.on_disk}
+        self.in_bucket = {which for which in self.known.keys() - lost if self.known[which].path in where.in_bucket}
         if ask and self._places.bucket is not None:
             files = [self.known[which] for which in self.in_bucket]
             self.in_bucket = {file.url for file in await self._places.bucket.still_has(files)}
         self.bytes_before = sum(file.bytes for which, file in self.known.items() if self.is_whole(which))
-        self.has_manifest = self._places.has_manifest(where)
-        self.prior = await self._read_prior()
+        self.has_manifest = self._places.has_manifest(where) and not self._to_be_written
 
     async def _read_prior(self) -> Manifest | None:
         [document] = await self._places.read_manifests([self._record.folder])
@@ -54,7 +59,7 @@ class Stock:
         if manifest is None and document.placed is None and self._places.bucket is not None:
             [document] = await self._places.bucket.read_manifests([self._record.folder])
             manifest = self._ours(document) if document is not None else None
-            self.has_manifest = False  # the one on disk is to be written anew
+            self._to_be_written = True  # the one on disk
         return manifest
 
     def _ours(self, document: Document) -> Manifest | None:
@@ -63,6 +68,10 @@ class Stock:
     def is_there(self, which: str) -> bool:
         """Whether a file is in one destination at least: then the manifest names it."""
         return (self._places.wants_disk and which in self.on_disk) or which in self.in_bucket
+
+    def is_anywhere(self, which: str) -> bool:
+        """Whether it can be brought from one place to another."""
+        return which in self.on_disk or which in self.in_bucket
 
     @property
     def entries(self) -> dict[str, ManifestFile]:

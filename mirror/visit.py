@@ -93,10 +93,13 @@ class Visit:
             raise first_error(errors) from None
 
     async def _spread(self, group: asyncio.TaskGroup) -> None:
-        """What stands in one place goes to the others that lack it. The service need not be asked for that."""
+        """What stands in one place goes to the others that lack it, and what was lost may be there again.
+
+        The service need not be asked for that.
+        """
         for which, file in self._stock.known.items():
-            is_somewhere = which in self._stock.on_disk or which in self._stock.in_bucket
-            if is_somewhere and not self._stock.is_whole(which) and self._run.may_fetch(self._id, which):
+            is_to_do = self._stock.is_anywhere(which) or which not in self._failures
+            if is_to_do and not self._stock.is_whole(which) and self._run.may_fetch(self._id, which):
                 known = Asset(identity=which, url=which, role=file.role, name=file.path, named_by=file.named_by)
                 await self._run.slots.acquire()
                 self._start(group, known, None)

@@ -73,6 +73,58 @@ def test_a_manifest_that_tells_of_a_loss_is_not_damaged(archive: Archive, origin
     assert archive.manifest("p")["errors"] == []
 
 
+@pytest.mark.parametrize("way", ["a symlink", "a file", "a symlink, and the catalog is new"])
+def test_a_folder_that_was_out_of_reach_for_one_run_is_looked_at_again(
+    archive: Archive, origin: Origin, way: str
+) -> None:
+    """The origin has lost the files meanwhile: nothing but what stands there can be named."""
+    done_prompt(origin, "p", "a.png", "b.png")
+    assert mirrored(archive, "p").code == 0
+    folder, aside = archive.root / "p", archive.root.with_name("aside")
+    before, manifest = archive.files(), (folder / "manifest.json").read_bytes()
+    if "new" in way:
+        shutil.rmtree(archive.root / ".mirror")
+    folder.rename(aside)
+    if "symlink" in way:
+        folder.symlink_to(aside)
+    else:
+        folder.write_text("in the way")
+    assert mirrored(archive, "p").code == 3
+    folder.unlink()
+    aside.rename(folder)
+    assert archive.files() == before
+    for name in ("a.png", "b.png"):
+        picture(origin, f"/p/{name}", fault=faults.status(404, times=faults.FOREVER))
+    origin.clear()
+
+    ran = mirrored(archive, "p")
+
+    assert (ran.states, ran.code, origin.media_requests) == ({"p": "complete"}, 0, [])
+    assert (folder / "manifest.json").read_bytes() == manifest
+    assert archive.run("verify").code == 0
+
+
+def test_what_was_put_back_is_named_though_the_service_names_it_no_more(archive: Archive, origin: Origin) -> None:
+    """Its very bytes, that is: others of that length are nobody's."""
+    bodies = done_prompt(origin, "p", "a.png", "b.png", "c.png")
+    assert mirrored(archive, "p").code == 0
+    for name in ("a.png", "b.png"):
+        (archive.root / "p" / name).unlink()
+    origin.prompt("p", answer(task("p", images=[(None, f"{origin.url}/p/c.png")])))
+    assert mirrored(archive, "p").code == 3
+    assert [file["path"] for file in archive.manifest("p")["files"]] == ["c.png"]
+    (archive.root / "p" / "a.png").write_bytes(bodies["a.png"])
+    other = bytes(reversed(bodies["b.png"]))
+    (archive.root / "p" / "b.png").write_bytes(other)
+
+    assert mirrored(archive, "p").code == 3
+
+    manifest = archive.manifest("p")
+    assert sorted(file["path"] for file in manifest["files"]) == ["a.png", "c.png"]
+    assert [error["was"]["path"] for error in manifest["errors"]] == ["b.png"]
+    assert archive.files()["p/b.png"] == other
+
+
 @pytest.mark.parametrize("lie", ["a file less", "another state"])
 def test_a_manifest_that_lies_is_damaged(archive: Archive, origin: Origin, lie: str) -> None:
     done_prompt(origin, "p", "a.png", "b.png")

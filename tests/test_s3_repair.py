@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults as origin_faults
 from tests import media
 from tests.conftest import Archive
-from tests.helpers import done_prompt, mirrored
+from tests.helpers import done_prompt, mirrored, picture
+from tests.s3 import faults
 from tests.s3.bucket import Bucket
-from tests.s3.proxy import FaultProxy
-from tests.s3_runs_e2e import Ground
+from tests.s3.proxy import FOREVER, FaultProxy
+from tests.s3_runs_e2e import Ground, named
 from tests.test_verify import flaws
 
 pytestmark = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
@@ -100,6 +102,78 @@ def test_a_bucket_alone_takes_no_other_bytes(ground: Ground) -> None:
         assert (done.code, [row[0] for row in flaws(done.out)]) == (3, ["p"])
         assert sorted(ground.media()) == ["p/b.png"]
     assert ground.archive.run("verify", "--s3", environ=environ).code == 3
+
+
+@pytest.mark.parametrize("what", ["an outage", "an archive class"])
+def test_an_object_that_cannot_be_read_is_not_lost(ground: Ground, what: str) -> None:
+    """Neither the manifest nor the catalog forgets it: a repair that fails makes nothing worse."""
+    done_prompt(ground.origin, "p", "a.png", "b.png")
+    assert mirrored(ground.archive, "p", s3_only=True).code == 0
+    picture(ground.origin, "/p/a.png", fault=origin_faults.status(404, times=origin_faults.FOREVER))
+    before = ground.bucket.read()
+    environ = {"MIRROR_S3_ONLY": "true", "MIRROR_TRANSFER_ATTEMPTS": "1"}
+    broken = True
+    fault = faults.answer(500) if what == "an outage" else faults.answer(403, "InvalidObjectState")
+    operation = "HeadObject" if what == "an outage" else "GetObject"
+    ground.proxy.fault(lambda seen: broken and named(operation, "a.png")(seen), fault, FOREVER)
+    ground.forget()
+
+    done = ground.archive.run("verify", "--s3", "--deep", "--repair", environ=environ)
+
+    where = f"s3://{ground.bucket.name}/p/a.png"
+    assert (done.code, flaws(done.out)) == (3, [("p", where, "unreadable")])
+    assert done.out.rstrip().endswith("; not repaired")
+    assert (ground.bucket.read(), ground.origin.requests) == (before, [])
+    broken = False
+    later = ground.archive.run("verify", "--s3", "--deep", environ=environ)
+    assert (later.code, later.out) == (0, "")
+
+
+@pytest.mark.parametrize("command", [["verify", "--s3", "--repair"], ["fetch", "p"]])
+def test_an_object_that_was_put_back_is_named_again(ground: Ground, command: list[str]) -> None:
+    """By its bytes, whether the store tells their checksum or not; another object under that name is nobody's."""
+    bodies = done_prompt(ground.origin, "p", "a.png", "b.png", "c.png")
+    assert mirrored(ground.archive, "p", s3_only=True).code == 0
+    environ = {"MIRROR_S3_ONLY": "true"}
+    remove(ground, "p/a.png", "p/b.png", "p/c.png")
+    for name in bodies:
+        picture(ground.origin, f"/p/{name}", fault=origin_faults.status(404, times=origin_faults.FOREVER))
+    assert ground.archive.run("verify", "--s3", "--repair", environ=environ).code == 3
+    assert ground.manifest("p")["files"] == []
+    other = bytes(reversed(bodies["c.png"]))
+    ground.bucket.put("p/a.png", bodies["a.png"])
+    ground.bucket.put("p/b.png", bodies["b.png"], ChecksumAlgorithm="SHA256")
+    ground.bucket.put("p/c.png", other)
+    ground.forget()
+
+    assert ground.archive.run(*command, environ=environ).code == 3
+
+    assert sorted(file["path"] for file in ground.manifest("p")["files"]) == ["a.png", "b.png"]
+    assert ground.media() == {"p/a.png": bodies["a.png"], "p/b.png": bodies["b.png"], "p/c.png": other}
+    assert {request.path for request in ground.origin.media_requests} == {"/p/c.png"}
+    later = ground.archive.run("verify", "--s3", environ=environ)
+    assert [row[1] for row in flaws(later.out)] == [f"s3://{ground.bucket.name}/p/c.png"] * 2  # missing, and a stranger
+
+
+def test_what_both_places_lost_comes_back_from_an_object_that_was_put_back(ground: Ground) -> None:
+    bodies = done_prompt(ground.origin, "p", "a.png", "b.png")
+    assert mirrored(ground.archive, "p").code == 0
+    before = ground.archive.files()
+    (ground.archive.root / "p" / "a.png").unlink()
+    remove(ground, "p/a.png")
+    picture(ground.origin, "/p/a.png", fault=origin_faults.status(404, times=origin_faults.FOREVER))
+    assert ground.archive.run("verify", "--repair").code == 3
+    assert ground.archive.run("verify", "--s3", "--repair").code == 3
+    ground.bucket.put("p/a.png", bodies["a.png"])
+    ground.forget()
+
+    assert mirrored(ground.archive, "p").code == 0
+
+    assert ground.origin.media_requests == []
+    assert {path: body for path, body in ground.archive.files().items() if path != "p/manifest.json"} == {
+        path: body for path, body in before.items() if path != "p/manifest.json"
+    }
+    assert [ground.archive.run(*command).code for command in (["verify"], ["verify", "--s3"])] == [0, 0]
 
 
 def test_what_nobody_names_in_the_bucket(ground: Ground, tmp_path: Path) -> None:

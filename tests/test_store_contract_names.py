@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mirror import names
 from mirror.errors import Obstructed, Severity
@@ -207,6 +208,29 @@ class TestAdopt:
 
     def adopt(self, into: Case, source: tuple[str, ManifestFile]) -> Receipt | None:
         return into.run(lambda store: store.adopt(source, into.target()))
+
+
+@on_each_kind
+class TestFindAgain:
+    @small_and_large
+    def test_only_the_very_bytes_under_its_name_are_the_file(self, case: Case, body: bytes) -> None:
+        source = new_case(case.place)
+        there = replace(entry_of(source.store(body), source.target()), s3=None)
+        assert self.find(case, there) is None  # no such folder
+        for other in (body[:-1], body + b"!", body[:-1] + bytes([body[-1] ^ 1])):
+            case.put("film.mp4", other)
+            assert self.find(case, there) is None, len(other)
+            assert case.files == {"film.mp4": other}
+        case.put("film.mp4", body)
+        receipt = self.find(case, there)
+        assert receipt is not None
+        assert (receipt.path, receipt.bytes, receipt.sha256) == ("film.mp4", len(body), sha256(body))
+        assert (receipt.etag, receipt.content_type) == (there.etag, there.content_type)
+        where = case.place.placed(case.folder, "film.mp4")
+        assert (receipt.s3 and (receipt.s3.key, receipt.s3.etag)) == (where and (where.key, where.etag))
+
+    def find(self, case: Case, file: ManifestFile) -> Receipt | None:
+        return case.run(lambda store: store.find_again(case.target(sha256=file.sha256), file))
 
 
 @everywhere

@@ -22,6 +22,7 @@ from mirror.models import (
     PromptId,
     PromptState,
     Receipt,
+    S3Object,
     Task,
     TaskState,
 )
@@ -77,6 +78,12 @@ def entry(asset: Asset, receipt: Receipt) -> ManifestFile:
     """What the manifest says of a stored file."""
     told = {name: getattr(receipt, name) for name in receipt.__struct_fields__}
     return ManifestFile(role=asset.role, url=asset.identity, named_by=asset.named_by, **told)
+
+
+def receipt(file: ManifestFile, *, path: str, s3: S3Object | None) -> Receipt:
+    """The other way round, for a file whose bytes stand somewhere else, or again."""
+    told = {name: getattr(file, name) for name in Receipt.__struct_fields__}
+    return Receipt(**(told | {"path": path, "s3": s3}))
 
 
 def redacted(value: Any, secrets: tuple[str, ...] = ()) -> Any:

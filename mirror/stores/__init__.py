@@ -130,6 +130,13 @@ class Store(Protocol):
         """Of each prompt the paths that are there, :data:`MANIFEST` among them if that is."""
         ...
 
+    async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
+        """Look for a file that counts as lost: its very bytes may stand where it was, and are durable then.
+
+        None without them; what cannot be looked at is not there. Its SHA-256 is compared, or the store's own word is.
+        """
+        ...
+
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         """Make a finished file of one folder stand in another, too. None if it cannot be done."""
         ...

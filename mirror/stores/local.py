@@ -16,7 +16,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mirror.digests import Digests
 from mirror.errors import Full, Locked, Severity, StoreError, StoreUnavailable
+from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
@@ -28,6 +30,7 @@ from mirror.stores.files import (
     let_go,
     raise_if_exhausted,
     read_regular,
+    read_span,
     same_bytes,
     stat_file,
     translated,
@@ -37,6 +40,9 @@ from mirror.stores.partial import PartialFile
 
 BLOCK = 1 << 20
 """Bytes that are read at once of a finished file."""
+
+_HOP = 64 << 20
+"""Bytes of it that are hashed in one hop."""
 
 
 class LocalStore:
@@ -169,13 +175,41 @@ class LocalStore:
             raise_if_exhausted(folder, error)
             return set()
 
+    async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
+        try:
+            fd = await self.disk.run(self.open_now, target.folder, file.path)
+        except StoreError as error:
+            raise_if_exhausted(f"{target.folder}/{file.path}", error)
+            return None
+        try:
+            if not is_file(os.fstat(fd), file.bytes) or await self._sha256(fd) != file.sha256:
+                return None
+            await self.disk.run(self._sync_again, target.folder, fd)
+        except (OSError, StoreError):
+            return None
+        finally:
+            let_go(fd)
+        return receipt(file, path=file.path, s3=None)
+
+    async def _sha256(self, fd: int) -> str:
+        """In several hops, so that a stop never waits long."""
+        digests = Digests()
+        while await self.disk.run(_hash_on, digests, fd):
+            pass
+        return digests.sha256
+
+    def _sync_again(self, folder: str, fd: int) -> None:
+        """Whoever put it there may not have waited for the disk."""
+        self.disk.sync_file(fd)
+        with self.disk.folder(folder) as there:
+            self.disk.sync_folder(there)
+
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         folder, file = source
         name = await self.disk.run(self._link, folder, file, target)
         if name is None:
             return None
-        facts = {field: getattr(file, field) for field in Receipt.__struct_fields__}
-        return Receipt(**{**facts, "path": name, "s3": None})
+        return receipt(file, path=name, s3=None)
 
     def _link(self, source: str, file: ManifestFile, target: Target) -> str | None:
         with (
@@ -330,6 +364,14 @@ class LocalStore:
 
 def _key(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _hash_on(digests: Digests, fd: int) -> bool:
+    """Hash a hop's worth; False where nothing is left. Blocks."""
+    before = digests.at
+    for block in read_span(fd, before, before + _HOP):
+        digests.update(block)
+    return digests.at > before
 
 
 def _unreadable(what: str, error: OSError) -> StoreUnavailable:

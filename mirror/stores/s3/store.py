@@ -11,7 +11,7 @@ from typing import Any
 from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
 from mirror.limits import ByteBudget, open_files_cap
-from mirror.manifests.document import decode_if_sound, says_more
+from mirror.manifests.document import decode_if_sound, receipt, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
@@ -22,7 +22,7 @@ from mirror.stores.s3.copy import Copier
 from mirror.stores.s3.errors import NoSuchKey
 from mirror.stores.s3.exchange import Exchange
 from mirror.stores.s3.multipart import Uploads
-from mirror.stores.s3.objects import Found, Objects
+from mirror.stores.s3.objects import Found, Objects, Prints
 from mirror.stores.s3.sink import ObjectSink
 from mirror.stores.s3.wire import Wire
 
@@ -135,15 +135,33 @@ class S3Store:
         """Whether the current manifest of a folder stands where it should, as far as we know."""
         return placed.current and self.owns(placed) and placed.key == self.objects.key(folder, MANIFEST)
 
+    async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
+        """By the object's own checksum, else by reading it back: a request for what is gone."""
+        known = file.s3 if self.owns(file.s3) else None
+        prints = Prints(size=file.bytes, sha256=file.sha256, etag=known.etag if known is not None else None)
+        first = known.key.rpartition("/")[2] if known is not None else file.path
+        try:
+            for name in dict.fromkeys((first, *target.names)):
+                key = self.objects.key(target.folder, name)
+                found = await self.objects.find(key)
+                if found is None:
+                    return None
+                if await self.objects.same(key, found, prints):
+                    via = known.via if known is not None else "stream"
+                    return receipt(file, path=name, s3=found.as_object(self.settings.bucket, key, via))
+        except MirrorError as error:
+            if error.severity is Severity.FATAL:
+                raise
+        return None
+
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         _, file = source
         if file.s3 is None or not self.owns(file.s3):
             return None
-        receipt = await self._copier.again(file.s3.key, file.s3.etag, file.sha256, target)
-        if receipt is None:
+        made = await self._copier.again(file.s3.key, file.s3.etag, file.sha256, target)
+        if made is None:
             return None
-        facts: dict[str, Any] = {name: getattr(file, name) for name in Receipt.__struct_fields__}
-        return Receipt(**{**facts, "path": receipt.path, "s3": receipt.s3})
+        return receipt(file, path=made.path, s3=made.s3)
 
     async def copy(self, url: str, target: Target, etag: str | None = None) -> Receipt | None:
         """A server-side copy of what a URL names; None where that is not possible or not allowed."""
