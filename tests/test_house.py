@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "addresses agenda digests limits media names observers.text observers.textfile sampling",
     ),
     ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
-    ("what happens, where from, what it means", "answers config events schemas spans urls"),
+    ("what happens, where from, what it means", "answers config events schemas signatures spans urls"),
     (
         "parts of the folders, of a kind each",
         "catalog.records catalog.schema sources.lines sources.records stores.files",
