@@ -136,11 +136,14 @@ def _without_escaped_names(text: str, instead: str) -> str:
             continue
         end = _REST_OF_NAME.match(text, sign.end()).end()  # type: ignore[union-attr]  # of nothing, too
         begin, seen = max(seen, sign.start() - _LONGEST_NAME), end
-        if value := _ASSIGNED.match(text, end):
-            before = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text[begin:end])
-            name = _NO_NAME.split(before)[-1]
-            in_query = before[: len(before) - len(name)][-1:] in ("?", "&", ";") and text[end] != "="
-            if _SCHEME_NAME.fullmatch(name) or _WORD_NAME.fullmatch(name) or (in_query and _AZURE_NAME.fullmatch(name)):
-                kept += (text[done : value.end(1)], instead)
-                done = seen = value.end()
+        before = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text[begin:end])
+        name = _NO_NAME.split(before)[-1]
+        in_query = before[: len(before) - len(name)][-1:] in ("?", "&", ";") and text[end : end + 1] != "="
+        if not (
+            _SCHEME_NAME.fullmatch(name) or _WORD_NAME.fullmatch(name) or (in_query and _AZURE_NAME.fullmatch(name))
+        ):
+            continue
+        if value := _ASSIGNED.match(text, end):  # only now: a value may be all the rest of the text
+            kept += (text[done : value.end(1)], instead)
+            done = seen = value.end()
     return "".join([*kept, text[done:]])
