@@ -68,7 +68,8 @@ _AZURE_NAME = re.compile(_spelled(_AZURE))
 
 # A URL may stand inside another's query, or in JSON that is a string: its signs are escaped then, even several times.
 _BACKSLASHES = r"(?:\\|%(?:25)*+5[cC])++"
-_ESCAPE = rf"(?:%(?:25)*+|{_BACKSLASHES}u00)"
+# A run of backslashes is looked at from its front alone, and before a percent sign that may be one.
+_ESCAPE = rf"(?:(?<!\\)(?<!5[cC]){_BACKSLASHES}u00|%(?:25)*+)"
 _EQUALS = rf"(?:=|%(?P<level>(?:25)*+)3[dD]|{_BACKSLASHES}u003[dD])"
 _VALUE = (
     rf"(?:[^&#\s\"<>\\%]++|{_BACKSLASHES}(?!u002[36])"
@@ -94,12 +95,9 @@ def _named() -> str:
 _SIGNED = re.compile(f"({_named()}{_EQUALS}){_VALUE}")
 _ASSIGNED = re.compile(f"({_EQUALS}){_VALUE}")
 _IN_AZURE_TEXT = re.compile(rf"([?&;]{_spelled(_AZURE)}=)[^&#\s\"<>]+")
-# A run of backslashes is looked at from its front alone.
-_ESCAPED_SIGN = re.compile(
-    rf"(?:%(?:25)*+|(?<!\\)(?<!5[cC]){_BACKSLASHES}u00)(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"
-)
+_ESCAPED_SIGN = re.compile(rf"{_ESCAPE}(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _ESCAPED = re.compile(rf"{_ESCAPE}([0-9a-fA-F]{{2}})")
-_REST_OF_NAME = re.compile(rf"(?:[\w.-]++|{_ESCAPE}(?!3[dD])[0-9a-fA-F]{{2}})*+")
+_REST_OF_NAME = re.compile(rf"(?:[\w.-]++|{_BACKSLASHES}(?!u003[dD])|%(?:25)*+(?!3[dD]|5[cC])[0-9a-fA-F]{{2}})*+")
 _NO_NAME = re.compile(r"[^\w.-]")
 _LONGEST_NAME = 1000
 """Characters of a name that are looked at before the first of its signs that is escaped."""
