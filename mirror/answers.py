@@ -27,6 +27,9 @@ MOST_FLAWS = 1000
 MAX_NODES = 1_000_000
 """Objects and arrays that an answer may have: each costs memory many times its bytes."""
 
+MAX_SIGNS = 1_000_000
+"""Signs that a signature may stand behind, as they are or escaped: at each of them one is looked for."""
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The outermost object: ``code``, ``msg`` and what ``data`` holds, unread."""
@@ -45,6 +48,8 @@ def read_envelope(body: bytes, *, lenient: bool = False) -> Envelope:
     """
     if body.count(b"{") + body.count(b"[") > MAX_NODES:
         raise BadAnswer(f"the answer has more than {MAX_NODES} objects and arrays")
+    if sum(map(body.count, (b"=", b"%", b"\\"))) > MAX_SIGNS:
+        raise BadAnswer("the answer holds more signs of URLs than any list of files")
     try:
         text = body.removeprefix(BOM_UTF8)  # some frameworks write one, and RFC 8259 lets a reader ignore it
         raw = _leniently(text) if lenient else msgspec.json.decode(text)

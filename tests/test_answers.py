@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mirror.answers import MAX_DEPTH, read_answer, read_envelope, read_task
+from mirror.answers import MAX_DEPTH, MAX_SIGNS, read_answer, read_envelope, read_task
 from mirror.errors import ApiUnavailable, BadAnswer
 from mirror.models import Image, PromptId, Task, TaskState
 from tests.origin import answer, task
@@ -222,6 +222,13 @@ def test_a_byte_order_mark_is_passed_over(lenient: bool) -> None:
 def nested(levels: int) -> bytes:
     """An answer with this many objects and arrays inside one another."""
     return b'{"data":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+def test_the_signs_that_a_signature_may_stand_behind_are_bounded() -> None:
+    about = b'{"code": 200, "msg": "", "data": {"reason": "%s"}}'
+    assert read_envelope(about % (b"=%" * (MAX_SIGNS // 2))).code == 200
+    with pytest.raises(BadAnswer, match="more signs of URLs than any list of files"):
+        read_envelope(about % (b"=%" * (MAX_SIGNS // 2) + b"="))
 
 
 def test_depth_is_bounded_to_the_level() -> None:

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
     (
         "rules and tools of one kind each",
-        "addresses agenda digests limits media names observers.text observers.textfile sampling",
+        "addresses agenda digests limits media names observers.text observers.textfile sampling signatures",
     ),
     ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
     ("what happens, where from, what it means", "answers config events schemas spans urls"),

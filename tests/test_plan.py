@@ -269,6 +269,40 @@ def test_azures_short_names_go_with_its_signature_only() -> None:
     assert len(named("https://h/a.mp4?sv=1&se=2", "https://h/a.mp4?sv=1&se=3", "https://h/a.mp4?sp=4")) == 3
 
 
+CHOOSES = ["x-oss-process", "x-tos-process", "x-bce-process", "x-image-process", "x-cos-process", "x-amz-version-id"]
+
+
+@pytest.mark.parametrize("name", [*CHOOSES, "versionId", "partNumber", "response-content-type", "ci-process"])
+def test_what_chooses_the_answer_makes_another_file(name: str) -> None:
+    film, still = "https://h/film.mp4", f"https://h/film.mp4?{name}=video/snapshot,f_png"
+    assert len(named(film, still)) == 2
+    assert not is_signed(still)
+    assert identity(f"{still}&Signature=Zq7&Expires=1") == redact(still) == still
+
+
+@pytest.mark.parametrize("path", ["download", "d/", "get.php", "v1.0", "a.b/get", ".;v=a.png"])
+@pytest.mark.parametrize("name", ["token", "file_token", "accessToken", "sign", "api_key", "secret", "jwt"])
+def test_behind_a_path_that_names_no_file_a_token_may_tell_which(path: str, name: str) -> None:
+    one, other = (f"https://h/{path}?X-Amz-Date=1&{name}={value}" for value in ("Zq7a7qZ", "Zq7b7qZ"))
+    assert identity(one) != identity(other)
+    assert identity(one) == identity(one.replace("Date=1", "Date=2"))
+    assert not leaks(identity(one))
+    assert is_signed(one)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("accessToken={}", "authToken={}", "txSecret={}&txTime=6{}", "__token__={}", "hmac={}", "my_access_token={}"),
+        *("oauth_signature={}", "jwt={}", "client_secret={}", "token={}", "x-oss-credential={}&x-oss-date={}"),
+    ],
+)
+def test_a_freshly_signed_url_of_a_named_file_is_the_same_file(query: str) -> None:
+    found = named(*(f"https://h/a.mp4?v=1&{query.replace('{}', value)}" for value in ("Zq7a7qZ", "Zq7b7qZ")))
+    assert list(found.values()) == ["a.mp4"]
+    assert is_signed(f"https://h/a.mp4?{query}")
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -21,7 +21,18 @@ from mirror.observers.redact import Redactor
 from mirror.urls import check_url, identity, redact, shown
 from tests.properties import examples
 
-NAMES = ["X-Amz-Signature", "X-Amz-Credential", "Signature", "Policy", "token", "access_token", "sig", "q-signature"]
+NAMES = [
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "Signature",
+    "Policy",
+    "token",
+    "access_token",
+    "sig",
+    "q-signature",
+    "hmac",
+    "txSecret",
+]
 VALUE = "Zq7%2Bx%26y%2Fz%3D7qZ"
 """Both ends are marked, so that a half that leaks is seen; what is escaped inside could be taken for its end."""
 
@@ -87,6 +98,9 @@ def test_in_any_position_and_spelling(name: str, spelling: str, before: str, aft
         ("u=https%3A%2F%2Fh%3Fsv%3D1%26sig%3D2%26v%3D3", "u=https%3A%2F%2Fh%3Fsv%3D***%26sig%3D***%26v%3D3"),
         ("via git+ssh://me:pw@h and 7z://x@y/", "via git+ssh://***@h and 7z://***@y/"),
         (r"a\u003db, C:\u0041, 100%25=1, design%3D2, a@b", r"a\u003db, C:\u0041, 100%25=1, design%3D2, a@b"),
+        ("a?accessToken=1&my_access_token=2&jwt=3", "a?accessToken=***&my_access_token=***&jwt=***"),
+        ("a?__token__=4&oauth_signature=5&aToken=6", "a?__token__=***&oauth_signature=***&aToken=***"),
+        ("a?tokens=1&tokenize=2&detoken=3&x-oss-process=4", "a?tokens=1&tokenize=2&detoken=3&x-oss-process=4"),
     ],
 )  # fmt: skip
 def test_the_rest_is_still_there(text: str, expected: str) -> None:
@@ -108,7 +122,8 @@ def test_long_texts_take_no_longer_than_they_are_long() -> None:
     """A hundred kilobytes of these once took minutes, and an answer may have 64 MiB: here it would take days."""
     program = """
 from mirror.urls import identity, redact
-pieces = ["a.", "%2525", "?%41", "x-amz-", "token%3Da%26", "\\\\"]
+pieces = ["=", "a=", "token=a&", "%3d", "%41=", "%5c", "\\\\u003d", "a%253d", "a.", "%2525", "?%41", "x-amz-"]
+pieces += ["token%3Da%26", "\\\\"]
 for piece in pieces:
     text = piece * (400_000 // len(piece)) + "@=%sig="
     redact(text), identity("https://h/" + text[:50_000])
