@@ -19,6 +19,8 @@ from mirror.stores import MANIFEST
 _PAGE = 100
 _AT_ONCE = 16
 _FILES_AT_ONCE = 64
+_MOMENT = 0.2
+"""Seconds between the end of a prompt's files and that of its row."""
 
 Key = tuple[str, str | None]
 """A promptId and a file's identity; None for the manifest."""
@@ -106,17 +108,17 @@ class Verify:
                 for (record, wanted), document in zip(chosen, documents, strict=True):
                     content = document.content if document is not None else None
                     subject = _Subject(record, content)
-                    yield partial(subject.look_at_manifest, checks)
+                    yield partial(self._still_known, partial(subject.look_at_manifest, checks))
                     if self._sample is None and only is None:
                         yield partial(self._unexpected, checks, subject)
                     for expected in subject.expected():
                         if wanted(expected.file.url):
                             if batch and _is_full([*batch, expected], checks.batch):
-                                yield partial(checks.look, batch)
+                                yield partial(self._still_known, partial(checks.look, batch))
                                 batch = []
                             batch.append(expected)
                 if batch:
-                    yield partial(checks.look, batch)
+                    yield partial(self._still_known, partial(checks.look, batch))
 
     def _choice(self, record: PromptRecord, only: Container[Key] | None) -> Callable[[str], bool] | None:
         """Which of a prompt's files to look at; None for a prompt with nothing to look at."""
@@ -129,6 +131,21 @@ class Verify:
             return lambda _: True
         taken = frozenset(identity for identity in stored if self._sample.takes_next())
         return taken.__contains__ if taken else None
+
+    async def _still_known(self, look: Job) -> list[Checked]:
+        """What was found; what is missing only if the catalog has not forgotten its prompt meanwhile.
+
+        To forget is to delete the files and then the row: a run that is under way gets a moment for that.
+        """
+        found = await look()
+        for pause in (0.0, _MOMENT):
+            missing = {PromptId(each.prompt_id) for each in found if each.flaw == "missing"}
+            if not missing or (pause and not self._places.disk.is_in_use()):
+                break
+            await asyncio.sleep(pause)
+            known = await self._catalog.records(list(missing))
+            found = [each for each in found if each.flaw != "missing" or each.prompt_id in known]
+        return found
 
     # What nobody names -------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mirror.audit import forget
 from mirror.catalog import Catalog
+from mirror.models import PromptId
+from mirror.places import open_places
 from mirror.sampling import Sample, parse_sample
+from mirror.verify import Verify
 from tests import faults
 from tests.catalog_runs import change, in_catalog, prompt, saved
 from tests.conftest import Archive
@@ -125,6 +131,28 @@ def test_files_are_looked_at_where_their_manifest_is_gone(origin: Origin, archiv
         ("q", "q/a.png", "missing"),
         ("q", "q/manifest.json", "missing"),
     ]
+
+
+def test_what_is_forgotten_meanwhile_is_not_missing(origin: Origin, archive: Archive) -> None:
+    """A page of rows is read at once: when the turn of its last ones comes, they and their files may be gone."""
+    ids = many(origin, archive, 40)
+    (archive.root / ids[30] / "a.png").unlink()
+
+    async def verified() -> list[tuple[str, str, str | None]]:
+        places = open_places(archive.settings())
+        catalog = Catalog.open(archive.root / ".mirror" / "catalog.sqlite")
+        try:
+            async with contextlib.aclosing(Verify(places, catalog).on_disk()) as found:
+                told = [await anext(found)]
+                for prompt_id in ids[31:]:
+                    await forget(catalog, places, PromptId(prompt_id), delete=True)
+                told += [each async for each in found]
+        finally:
+            await catalog.close()
+            await places.close()
+        return [(each.prompt_id, each.where, each.flaw) for each in told if each.flaw]
+
+    assert asyncio.run(verified()) == [(ids[30], f"{ids[30]}/a.png", "missing")]
 
 
 def test_another_prompt_s_manifest_is_no_manifest(origin: Origin, archive: Archive) -> None:
