@@ -1,6 +1,17 @@
-"""``python -m mirror``."""
+"""``python -m mirror``, and the console script."""
 
-from mirror.cli import main
+import os
+import signal
+
+
+def main() -> None:
+    """Run the command line. An interrupt before it has begun ends silently: there is nothing to put away yet."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from mirror.cli import main as command_line  # noqa: PLC0415
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -77,6 +77,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the public API", "client"),
     ("a service and a bucket to show it with", "demo.origin demo.bucket demo.swift"),
     ("the demo's script", "demo.show"),
+    ("the process's own streams", "cli.streams"),
     ("the command line", "cli"),
     ("what commands share", "cli.common"),
     ("what commands that mirror share", "cli.running"),

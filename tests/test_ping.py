@@ -87,7 +87,7 @@ class TestWhatIsTold:
         done_prompt(origin, "p", "one.png")
         environ = {"MIRROR_METRICS_PING_URL": monitor.url + CHECK}
         with running(archive, "fetch", "p", "--summary", "/dev/full", environ=environ) as process:
-            assert process.wait(20) == 2
+            assert process.wait(20) == 4
         assert told(monitor) == ["/start", "/fail"]
 
     @pytest.mark.parametrize(("sig", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import click
 
 from mirror import __version__
-from mirror.errors import ExitCode, MirrorError
+from mirror.cli import streams
+from mirror.errors import ExitCode, MirrorError, StoreUnavailable, first_error, worst
 
 _COMMANDS = {
     "fetch": "Mirror prompts: ask, download, verify, write manifests.",
@@ -25,10 +30,6 @@ _COMMANDS = {
 }
 
 
-class ReaderGoneError(Exception):
-    """Nobody reads stdout any more. No OSError: click would end the process for it, with an exit code of its own."""
-
-
 class _Commands(click.Group):
     """Imports a command's module when it is called; the help needs only the table above."""
 
@@ -40,6 +41,8 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"mirror.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to put away
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -62,20 +65,14 @@ def cli(ctx: click.Context, config: str | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
-    _fill_closed_streams()
+    streams.take_over()
     os.umask(os.umask(0o077) | 0o002)  # nothing that we make can be written to by everybody
-    code = run(arguments)
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        _drop_stdout()
-        code = code or int(ExitCode.SIGPIPE)
-    except OSError:
-        _drop_stdout()
-        code = code or int(ExitCode.STOPPED)
-    if code in (ExitCode.SIGINT, ExitCode.SIGTERM, ExitCode.SIGPIPE):
-        # Everything of ours is closed; a thread that still waits for a name server must not hold the process.
+    code = worst([ExitCode(run(arguments)), streams.stdout_code()])
+    if (failure := streams.stdout_failure()) is not None:
+        click.echo(f"mirror: {failure}", err=True)
+    if code in (ExitCode.SIGINT, ExitCode.SIGTERM, ExitCode.SIGPIPE) or streams.is_stdout_stalled():
+        # Everything of ours is closed; a thread that still waits for a name server, or for a reader, must not hold
+        # the process.
         os._exit(code)
     sys.exit(code)
 
@@ -83,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is returned, and every error told on stderr."""
     try:
-        result = cli.main(arguments, prog_name="mirror", standalone_mode=False)
+        with threads_needed():
+            result = cli.main(arguments, prog_name="mirror", standalone_mode=False)
     except click.exceptions.Abort:
         return ExitCode.SIGINT
     except click.ClickException as error:
@@ -92,23 +90,25 @@ def run(arguments: list[str] | None = None) -> int:
     except MirrorError as error:
         click.echo(f"mirror: {error}", err=True)
         return error.exit_code
-    except (BrokenPipeError, ReaderGoneError):
-        _drop_stdout()
+    except streams.ReaderGoneError:
         return ExitCode.SIGPIPE
+    except Exception:
+        logging.getLogger("mirror").exception("a bug in mirror: please report it")
+        return ExitCode.BUG
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _fill_closed_streams() -> None:
-    """Streams that were closed from the start go nowhere, and no file that is opened later takes their place."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+@contextlib.contextmanager
+def threads_needed() -> Iterator[None]:
+    """What is done here needs threads.
 
-
-def _drop_stdout() -> None:
-    """Nobody reads it any more: let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    Raises:
+        StoreUnavailable: the system starts no more of them.
+    """
+    try:
+        yield
+    except (RuntimeError, ExceptionGroup) as error:
+        if not str(first_error(error)).startswith("can't start new thread"):
+            raise
+        told = "no more threads can be started: raise the limit (ulimit -u, ulimit -v, the container's) and run again"
+        raise StoreUnavailable(told) from error

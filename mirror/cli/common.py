@@ -7,17 +7,15 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from mirror.catalog import Catalog
-from mirror.cli import ReaderGoneError
 from mirror.config import load, parse_duration, parse_size
 from mirror.custody import catalog_of, catalog_path
-from mirror.errors import ConfigError, ExitCode, StoreUnavailable
+from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver, configure
 from mirror.places import Places, open_places
@@ -195,19 +193,3 @@ def run_command(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> int:
 def prompt_ids(arguments: Iterable[str]) -> list[PromptId]:
     """Arguments as promptIds; bytes that are no UTF-8 are spelled out, so that they can be told of."""
     return [PromptId(argument.encode("utf-8", "backslashreplace").decode()) for argument in arguments]
-
-
-def write_stdout(data: bytes) -> None:
-    """Write to stdout at once, whole. Blocks.
-
-    Raises:
-        ReaderGoneError: nobody reads it any more.
-        StoreError: it takes no more (a full disk).
-    """
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise ReaderGoneError from None
-    except OSError as error:
-        raise StoreUnavailable(f"stdout cannot be written to: {error.strerror}") from None

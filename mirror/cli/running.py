@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -16,10 +17,12 @@ import click
 import msgspec
 from msgspec import Struct
 
-from mirror.cli import ReaderGoneError
-from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag, write_stdout
+from mirror.cli import threads_needed
+from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
+from mirror.cli.streams import ReaderGoneError, stdout_code, write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
+from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Event, Noted, Observer, RunFinished
 from mirror.hooks import Hooks
@@ -92,8 +95,8 @@ def prepared(ctx: click.Context, flags: Mapping[str, Any]) -> tuple[Settings, Ru
     settings = settings_for(ctx, {**{key: flags[key] for key in keys}, "log_level": level})
     require_api(settings.api)
     summary: Path | None = flags["summary"]
-    if summary is not None and not os.access(summary.parent, os.W_OK):
-        raise ConfigError(f"--summary {summary}: its folder does not exist or cannot be written to")
+    if summary is not None:
+        _check_summary(summary, settings)
     return settings, RunFlags(
         options=FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__}),
         as_json=flags["as_json"],
@@ -101,6 +104,26 @@ def prepared(ctx: click.Context, flags: Mapping[str, Any]) -> tuple[Settings, Ru
         progress=not flags["no_progress"],
         quiet=flags["quiet"],
     )
+
+
+def _check_summary(path: Path, settings: Settings) -> None:
+    """Check what can be seen before the run: that the summary has a place, and that nothing else has it.
+
+    Raises:
+        ConfigError: it cannot be written there, or must not.
+    """
+    told = f"--summary {path}"
+    try:
+        place, root, catalog = path.resolve(), Path(settings.archive.root).resolve(), catalog_path(settings).resolve()
+        found = path.stat().st_mode if path.exists() else None
+    except OSError as error:
+        raise ConfigError(f"{told}: {error.strerror}") from None
+    if place == catalog or (place.is_relative_to(root) and place.parent != root):
+        raise ConfigError(f"{told}: that is a place of the archive's own: choose one outside")
+    if found is not None and not (stat.S_ISREG(found) or stat.S_ISCHR(found) or stat.S_ISFIFO(found)):
+        raise ConfigError(f"{told}: that is no file")
+    if not os.access(place.parent if found is None else path, os.W_OK):
+        raise ConfigError(f"{told}: it cannot be written to, or its folder does not exist")
 
 
 class Command:
@@ -167,8 +190,9 @@ class Command:
         mirror = Mirror(self._settings, observers=self._observers)
         try:
             # Hooks are waited for when the archive is closed: they may work on it.
-            async with self._hooks or contextlib.nullcontext(), mirror:
-                await self._print(self._results(mirror))
+            with threads_needed():
+                async with self._hooks or contextlib.nullcontext(), mirror:
+                    await self._print(self._results(mirror))
         except asyncio.CancelledError:
             pass
         except MirrorError as error:
@@ -180,20 +204,16 @@ class Command:
             logging.getLogger("mirror").exception("a bug in mirror: please report it")
             self._fatal = f"a bug: {type(error).__name__}"
             self._codes.append(ExitCode.BUG)
-        code = worst([*self._codes, mirror.exit_code])
+        code = worst([*self._codes, mirror.exit_code, stdout_code()])
         self.observe(
             RunFinished(
                 seconds=time.monotonic() - started, exit_code=code, fatal=self._fatal, unfinished=mirror.unfinished
             )
         )
-        try:
-            self._tell()
-        except ConfigError as error:
-            code = error.exit_code
-            raise
-        finally:
-            if self._ping is not None:
-                await self._ping.finish(render(self._tally.summary()), code)
+        if not self._tell():
+            code = worst([code, ExitCode.STOPPED])
+        if self._ping is not None:
+            await self._ping.finish(render(self._tally.summary()), code)
         return code
 
     async def _print(self, results: AsyncGenerator[Result, None]) -> None:
@@ -212,28 +232,39 @@ class Command:
         lines = [f"{result.prompt_id}\t{asset.name}\t{asset.identity}\n" for asset in result.planned]
         return "".join(lines).encode()
 
-    def _tell(self) -> None:
+    def _tell(self) -> bool:
+        """The summary, to everybody who wants it; False if it cannot be written."""
         if self._progress is not None:
             self._progress.close()
         summary = self._tally.summary()
-        with contextlib.suppress(OSError):  # nobody reads stderr any more: the exit code says it all
-            if not self._flags.quiet and self._settings.log.format == "text":
-                click.echo(render(summary), err=True)
-            elif not self._flags.quiet:
-                line = {
-                    "time": now(),
-                    "level": "info",
-                    "message": "summary",
-                    "run_id": summary.run_id,
-                    "summary": summary,
-                }
-                click.echo(msgspec.json.encode(line), err=True)
+        if not self._flags.quiet and self._settings.log.format == "text":
+            click.echo(render(summary), err=True)
+        elif not self._flags.quiet:
+            line = {
+                "time": now(),
+                "level": "info",
+                "message": "summary",
+                "run_id": summary.run_id,
+                "summary": summary,
+            }
+            click.echo(msgspec.json.encode(line), err=True)
         path = self._flags.summary
-        if path is not None:
-            try:
-                path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-            except OSError as error:
-                raise ConfigError(f"--summary {path}: cannot be written: {error.strerror}") from None
+        if path is None:
+            return True
+        try:
+            _write(path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+        except OSError as error:
+            logging.getLogger("mirror").warning(f"--summary {path}: cannot be written: {error.strerror}")
+            return False
+        return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write to a file, a device or a pipe; to a pipe only if somebody reads it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    os.set_blocking(fd, True)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
 
 
 def _is_news(result: Result) -> bool:

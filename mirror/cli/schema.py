@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mirror.cli.common import write_stdout
+from mirror.cli.streams import write_stdout
 from mirror.schemas import NAMES, schema_of
 
 

@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from mirror.catalog import PromptRecord, Standing, in_pages
-from mirror.cli.common import prompt_ids, reading, require_catalog, settings_for, write_stdout
+from mirror.cli.common import prompt_ids, reading, require_catalog, settings_for
+from mirror.cli.streams import write_stdout
 from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.text import counted, one_line, size

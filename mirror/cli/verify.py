@@ -20,8 +20,8 @@ from mirror.cli.common import (
     s3_flags,
     settings_for,
     wait_lock_flag,
-    write_stdout,
 )
+from mirror.cli.streams import write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.errors import ExitCode

@@ -12,12 +12,13 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.digests import Digests
-from mirror.errors import Full, Locked, Severity, StoreError, StoreUnavailable
+from mirror.errors import ConfigError, Full, Locked, Severity, StoreError, StoreUnavailable
 from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
@@ -46,10 +47,21 @@ _HOP = 64 << 20
 
 
 class LocalStore:
-    """A Store under ``archive.root``."""
+    """A Store under ``archive.root``.
+
+    Raises:
+        ConfigError: Python would not write names as UTF-8, or the root is relative to a folder that is gone.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.root = Path(settings.archive.root).absolute()
+        if sys.getfilesystemencoding() != "utf-8":  # then one archive would have two names for a file
+            told = f"names of files are UTF-8 in an archive, and this Python writes {sys.getfilesystemencoding()}"
+            raise ConfigError(f"{told}: set PYTHONUTF8=1, or a UTF-8 locale (LC_ALL=C.UTF-8)")
+        try:
+            self.root = Path(settings.archive.root).absolute()
+        except FileNotFoundError:
+            told = f"archive.root {settings.archive.root} is relative, and the working directory is gone"
+            raise ConfigError(f"{told}: give an absolute path, or go to a folder that exists") from None
         self.disk = Disk(
             self.root,
             durable=settings.archive.durability == "full",
