@@ -15,7 +15,7 @@ from mirror.errors import Denied, Severity, StoreUnavailable
 from mirror.manifests.document import encode
 from mirror.models import Manifest, ManifestApi, Placed, PromptState, Receipt
 from mirror.stores.s3.store import S3Store
-from mirror.stores.s3.strays import strays
+from mirror.stores.s3.strays import seen_before, strays
 from tests.helpers import sha256
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
@@ -199,6 +199,28 @@ class TestUploadsOfOthers:
         proxy.fault("CreateMultipartUpload", faults.answer(503, "SlowDown"))
         stored(through, root, LARGE)
         assert [upload["UploadId"] for upload in through.uploads()] == [theirs]
+
+    def test_the_time_is_the_stores(self, through: Bucket, proxy: FaultProxy, root: Path) -> None:
+        there = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+        listing = b"<R><IsTruncated>false</IsTruncated></R>"
+        headers = {"Date": format_datetime(there, usegmt=True)}
+        proxy.fault("ListMultipartUploads", faults.answer_with(200, listing, headers=headers))
+
+        async def act(store: S3Store) -> tuple[list[str] | None, datetime]:
+            return await seen_before(store.objects.control, through.name, "k")
+
+        assert in_store(through, root, act) == ([], there)
+
+    def test_where_the_store_does_not_list_them_nothing_is_known(
+        self, through: Bucket, proxy: FaultProxy, root: Path
+    ) -> None:
+        client = through.server.client()
+        client.create_multipart_upload(Bucket=through.name, Key="p/film.mp4")
+        proxy.fault("ListMultipartUploads", faults.answer(403, "AccessDenied"), FOREVER)
+        proxy.fault("CreateMultipartUpload", faults.answer(503, "SlowDown"))
+        stored(through, root, LARGE)
+        assert len(through.uploads()) == 1
+        assert through.read("p/film.mp4") == {"p/film.mp4": LARGE}
 
     def test_one_with_parts_stays_and_ours_whose_answer_was_lost_goes(
         self, bucket: Bucket, through: Bucket, proxy: FaultProxy, root: Path
