@@ -30,6 +30,7 @@ from mirror.stores.disk import INTERNAL
 from mirror.stores.files import translated
 
 if TYPE_CHECKING:
+    from mirror.stores.s3.exchange import Taken
     from mirror.stores.s3.store import S3Store
 
 _OBJECT = "catalog.sqlite.gz"
@@ -146,23 +147,29 @@ class _InBucket:
         """Have the bucket's catalog in a file; False where it has none."""
         remove(path)
         packed = path.with_name(path.name + ".gz")
-        self._etag = await self._bucket.exchange.take(self._key, packed)
-        if self._etag is None:
+        found = await self._bucket.exchange.take(self._key, packed)
+        self._etag = found.etag if found is not None else None
+        if found is None:
             return False
         try:
             with translated(f"{path}"):
                 await asyncio.to_thread(_unpack, packed, path)
         except (EOFError, zlib.error) as error:
-            raise self._damaged(error) from None
+            raise self._damaged(error, found) from None
         finally:
             remove(packed)
         with translated(f"{path}"), path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                raise self._damaged("it is no catalog")
+                raise self._damaged("it is no catalog", found)
         return True
 
-    def _damaged(self, why: object) -> CatalogError:
+    def _damaged(self, why: object, found: Taken) -> CatalogError:
         where = self._bucket.objects.where(self._key)
+        if not found.is_proven:
+            return CatalogError(
+                f"the catalog {where}, as it came, is damaged ({why}), and the store tells no digest of it: look at it "
+                "by another way first; if it is damaged there, too, `mirror rebuild` makes it again from the manifests"
+            )
         return CatalogError(
             f"the catalog {where} is damaged ({why}): delete it, and the next run makes it again from the manifests"
         )

@@ -67,6 +67,18 @@ class Places:
         async for page in self.bucket.folders():
             yield page
 
+    async def only_in_bucket(self) -> int:
+        """How many folders the bucket has and the disk, where files go first, has not: a request for each thousand.
+
+        Raises:
+            StoreError: one of them cannot be listed.
+        """
+        if self.bucket is None or not self.wants_disk:
+            return 0
+        here = set(await self.disk.disk.run(lambda: list(self.disk.folders())))
+        await self.ready()
+        return sum([len(set(page) - here) async for page in self.bucket.folders()])
+
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         """Each folder's manifest, from where files go first, else from the other place."""
         found: dict[str, Document | None] = dict.fromkeys(folders)

@@ -16,7 +16,7 @@ from tests.helpers import done_prompt
 from tests.origin import answer, task
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
-from tests.s3.proxy import FaultProxy
+from tests.s3.proxy import FOREVER, FaultProxy
 from tests.s3_runs_e2e import Ground, named
 from tests.test_sync import row, tasks
 
@@ -145,6 +145,40 @@ def test_a_damaged_catalog_is_told_and_stays(ground: Ground, damage: bytes | Non
     assert "damaged" in done.err
     assert KEY in done.err
     assert ground.bucket.read(KEY)[KEY] == body
+
+
+def without_length(headers: dict[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+    return kept | {"Connection": "close"}
+
+
+@one
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Fault(edit=without_length, cut=700),
+        faults.answer_with(200, b"<html>log in</html>", headers={"ETag": '"x"'}),
+    ],
+    ids=["cut short, its length not told", "a page of something between"],
+)
+def test_what_is_not_the_catalog_is_asked_for_again(ground: Ground, fault: faults.Fault) -> None:
+    history(ground, "a")
+    assert pod(ground, "pod1").run("sync").code == 0
+    ground.proxy.fault(named("GetObject", "catalog.sqlite.gz"), fault)
+    ground.forget()
+    done = pod(ground, "pod2").run("sync")
+    assert (done.code, tasks(ground.origin), ground.proxy.unused) == (0, [], 0), done.err
+
+
+@one
+def test_a_catalog_that_may_be_whole_is_not_to_be_deleted(ground: Ground) -> None:
+    """Something between answers to HEAD and GET alike: what came is no catalog, and no digest says that it is ours."""
+    history(ground, "a")
+    assert pod(ground, "pod1").run("sync").code == 0
+    page = faults.answer_with(200, b"<html>log in</html>", headers={"ETag": '"x"'})
+    ground.proxy.fault(lambda seen: seen.key == KEY and seen.method in ("GET", "HEAD"), page, FOREVER)
+    done = pod(ground, "pod2").run("sync")
+    assert (done.code, "look at it by another way" in done.err, "delete it" in done.err) == (4, True, False), done.err
 
 
 @one

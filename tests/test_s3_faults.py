@@ -146,7 +146,7 @@ LARGE_ROWS = [
     Row(
         "CreateMultipartUpload lost answer and a listing that fails",
         [("CreateMultipartUpload", faults.forward_then_reset(), 1), ("ListMultipartUploads", faults.answer(503), 1)],
-        {"CreateMultipartUpload": 2, "ListMultipartUploads": 2, "AbortMultipartUpload": 1},
+        {"CreateMultipartUpload": 2, "ListMultipartUploads": 3, "AbortMultipartUpload": 1},
         body=LARGE,
     ),
     Row(

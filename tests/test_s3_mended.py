@@ -15,6 +15,7 @@ from mirror.errors import Denied, Severity, StoreUnavailable
 from mirror.manifests.document import encode
 from mirror.models import Manifest, ManifestApi, Placed, PromptState, Receipt
 from mirror.stores.s3.store import S3Store
+from mirror.stores.s3.strays import seen_before, strays
 from tests.helpers import sha256
 from tests.s3 import faults
 from tests.s3.bucket import Bucket
@@ -186,6 +187,114 @@ class TestEndedBySomebody:
         assert (receipt.path, receipt.sha256) == ("film.mp4", sha256(LARGE))
         assert proxy.count("CreateMultipartUpload") == 2
         assert is_there(bucket, LARGE)
+
+
+@on_ministack
+class TestUploadsOfOthers:
+    """Another machine's upload to the very key, when our own has to be begun twice."""
+
+    def test_one_that_was_there_before_stays(self, through: Bucket, proxy: FaultProxy, root: Path) -> None:
+        client = through.server.client()
+        theirs = client.create_multipart_upload(Bucket=through.name, Key="p/film.mp4")["UploadId"]
+        proxy.fault("CreateMultipartUpload", faults.answer(503, "SlowDown"))
+        stored(through, root, LARGE)
+        assert [upload["UploadId"] for upload in through.uploads()] == [theirs]
+
+    def test_the_time_is_the_stores(self, through: Bucket, proxy: FaultProxy, root: Path) -> None:
+        there = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+        listing = b"<R><IsTruncated>false</IsTruncated></R>"
+        headers = {"Date": format_datetime(there, usegmt=True)}
+        proxy.fault("ListMultipartUploads", faults.answer_with(200, listing, headers=headers))
+
+        async def act(store: S3Store) -> tuple[list[str] | None, datetime]:
+            return await seen_before(store.objects.control, through.name, "k")
+
+        assert in_store(through, root, act) == ([], there)
+
+    def test_where_the_store_does_not_list_them_nothing_is_known(
+        self, through: Bucket, proxy: FaultProxy, root: Path
+    ) -> None:
+        client = through.server.client()
+        client.create_multipart_upload(Bucket=through.name, Key="p/film.mp4")
+        proxy.fault("ListMultipartUploads", faults.answer(403, "AccessDenied"), FOREVER)
+        proxy.fault("CreateMultipartUpload", faults.answer(503, "SlowDown"))
+        stored(through, root, LARGE)
+        assert len(through.uploads()) == 1
+        assert through.read("p/film.mp4") == {"p/film.mp4": LARGE}
+
+    def test_one_with_parts_stays_and_ours_whose_answer_was_lost_goes(
+        self, bucket: Bucket, through: Bucket, proxy: FaultProxy, root: Path
+    ) -> None:
+        client = bucket.server.client()
+        named: dict[str, Any] = {"Bucket": bucket.name, "Key": "p/film.mp4"}
+
+        async def act(store: S3Store) -> None:
+            storing = asyncio.create_task(store_file(store, TARGET, LARGE))
+            await asyncio.to_thread(proxy.wait_for, lambda: len(asked(proxy, "CreateMultipartUpload")) == 1)
+            theirs = await asyncio.to_thread(client.create_multipart_upload, **named)
+            part = {"UploadId": theirs["UploadId"], "PartNumber": 1, "Body": SMALL}
+            await asyncio.to_thread(client.upload_part, **named, **part)
+            proxy.release()
+            await storing
+            assert [upload["UploadId"] for upload in bucket.uploads()] == [theirs["UploadId"]]
+
+        proxy.fault("CreateMultipartUpload", replace(faults.forward_then_answer(500), held="answer"))
+        in_store(through, root, act)
+        assert proxy.count("AbortMultipartUpload") == 1
+
+
+@on_ministack
+class TestAnswersThatLackSomething:
+    """A broken store, or something between that answers in its place: it is said, and nothing is built on it."""
+
+    @pytest.mark.parametrize(
+        ("operation", "body", "lacks"),
+        [
+            ("ListObjectsV2", b"<html><body>log in</body></html>", "IsTruncated"),
+            ("ListObjectsV2", b"<R><IsTruncated>true</IsTruncated></R>", "NextContinuationToken"),
+            ("ListMultipartUploads", b"<R><IsTruncated>true</IsTruncated></R>", "NextKeyMarker"),
+            (
+                "ListMultipartUploads",
+                b"<R><IsTruncated>false</IsTruncated><Upload><Key>k</Key><UploadId>u</UploadId></Upload></R>",
+                "Initiated",
+            ),
+            ("ListParts", b"<R><IsTruncated>true</IsTruncated></R>", "NextPartNumberMarker"),
+        ],
+    )
+    def test_a_listing(
+        self, through: Bucket, proxy: FaultProxy, root: Path, operation: str, body: bytes, lacks: str
+    ) -> None:
+        proxy.fault(operation, faults.answer_with(200, body), FOREVER)
+
+        async def act(store: S3Store) -> None:
+            if operation == "ListObjectsV2":
+                _ = [page async for page in store.folders()]
+            elif operation == "ListMultipartUploads":
+                await strays(store.objects.control, through.name, "k", [], datetime.now(UTC))
+            else:
+                _ = [page async for page in store.objects.control.pages("ListParts", Key="k", UploadId="u")]
+
+        with pytest.raises(StoreUnavailable, match=f"answer to {operation} has no {lacks}"):
+            in_store(through, root, act)
+
+    def test_a_listing_without_an_end(self, through: Bucket, proxy: FaultProxy, root: Path) -> None:
+        page = b"<R><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></R>"
+        proxy.fault("ListObjectsV2", faults.answer_with(200, page), FOREVER)
+
+        async def act(store: S3Store) -> None:
+            async for _ in store.keys():
+                pass
+
+        with pytest.raises(StoreUnavailable, match="does not come to an end"):
+            in_store(through, root, act)
+
+    def test_an_object_without_a_length(self, through: Bucket, proxy: FaultProxy, root: Path) -> None:
+        def edit(headers: dict[str, str]) -> dict[str, str]:
+            return {name: value for name, value in headers.items() if name.lower() != "content-length"}
+
+        proxy.fault("HeadObject", faults.edit_response_headers(edit), FOREVER)
+        with pytest.raises(StoreUnavailable, match="answer to HeadObject has no ContentLength"):
+            stored(through, root, LARGE)
 
 
 @on_ministack

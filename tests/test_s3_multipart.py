@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from mirror import Settings
 from mirror.places import open_places
 from mirror.stores import Head
 from mirror.stores.s3.multipart import MIB, MOST_PARTS, Begun, Part, Uploads, _fits, part_size
+from mirror.stores.s3.objects import Described
 from mirror.stores.s3.store import S3Store
 from tests.helpers import sha256
 from tests.s3.bucket import Bucket
 from tests.s3.servers import Server
-from tests.s3_runs_small import BODY, TARGET, as_user, finished, in_bucket, interrupted, settings_for
+from tests.s3_runs_small import BODY, HEAD, TARGET, as_user, finished, in_bucket, interrupted, settings_for
 
 TIB = 1 << 40
 modest = at_most(max_examples=300, deadline=None)
@@ -224,15 +226,20 @@ def test_a_journal_torn_at_any_byte_names_an_upload_whole_or_not_at_all(
         assert begun == (whole[1] if damaged.startswith(content) else None)
 
 
-@pytest.mark.parametrize("keep", ["the first record", "nothing"])
+@pytest.mark.parametrize("keep", ["all of it", "the first record", "nothing"])
 def test_cleanup_aborts_what_the_journal_still_names(keep: str, settings: Settings, place: Bucket, root: Path) -> None:
+    """An upload with parts is somebody's who knows its id: without the second record nothing says that this is us."""
+
+    def damage(content: bytes) -> bytes:
+        return {"all of it": content, "the first record": content[: first(content)], "nothing": b""}[keep]
+
     async def act(store: S3Store) -> int:
         await interrupted(store)
-        await damaged(store, lambda content: content[: first(content)] if keep == "the first record" else b"")
+        await damaged(store, damage)
         return await store.cleanup()
 
     aborted = in_bucket(settings, act)
-    assert aborted == (1 if keep == "the first record" else 0)
+    assert aborted == (1 if keep == "all of it" else 0)
     assert len(place.uploads()) == 1 - aborted
     assert list(root.rglob("*.upload*")) == []
 
@@ -249,19 +256,36 @@ def test_cleanup_leaves_another_buckets_upload_and_its_journal_alone(
     assert other.uploads() == []
 
 
-def test_an_upload_of_somebody_else_to_the_same_key_is_not_aborted_when_it_is_older(
-    settings: Settings, place: Bucket
-) -> None:
-    """What was begun before we meant to, by more than clocks differ, is not ours."""
+LOST: dict[str, tuple[Callable[[str], dict[str, Any]], int]] = {
+    # what the intention says, from the id of the upload that is there, and how many are aborted
+    "it was not there before": (lambda _: {}, 1),
+    "our clock was behind the store's": (lambda _: {"at": shifted(-7)}, 1),
+    "it was there before": (lambda name: {"before": [name]}, 0),
+    "what was there before is not known": (lambda _: {"before": None}, 0),
+    "it was begun much later": (lambda _: {"at": shifted(-60)}, 0),
+}
 
-    def damage(content: bytes) -> bytes:
-        changed = with_changed(0, at="2999-01-01T00:00:00Z")(content)
-        return changed[: first(changed)]
+
+def shifted(minutes: int) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_an_upload_whose_id_was_lost_is_aborted_and_no_other(case: str, settings: Settings, place: Bucket) -> None:
+    changes, expected = LOST[case]
 
     async def act(store: S3Store) -> int:
-        await interrupted(store)
-        await damaged(store, damage)
+        journal = store.uploads.journal(store._name(TARGET.identity))
+        described = Described(prompt_id="p", source=TARGET.identity)
+        await store.uploads.begin(journal, TARGET.identity, "films/p/film.mp4", HEAD, described)
+        [name] = [upload["UploadId"] for upload in place.uploads()]
+
+        def lost(content: bytes) -> bytes:
+            changed = with_changed(0, **changes(name))(content)
+            return changed[: first(changed)]
+
+        await damaged(store, lost)
         return await store.cleanup()
 
-    assert in_bucket(settings, act) == 0
-    assert len(place.uploads()) == 1
+    assert in_bucket(settings, act) == expected
+    assert len(place.uploads()) == 1 - expected

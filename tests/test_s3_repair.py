@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,19 @@ def test_what_nobody_names_in_the_bucket(ground: Ground, tmp_path: Path) -> None
     ]
     assert "2 unexpected" in done.err
     assert ground.archive.run("verify", "p", "--s3", "--bucket", ground.url).out == ""
+
+
+def test_a_rebuild_says_what_only_the_bucket_has_and_how_it_comes_back(ground: Ground) -> None:
+    done_prompt(ground.origin, "p", "a.png")
+    done_prompt(ground.origin, "q", "a.png")
+    assert mirrored(ground.archive, "p", "q").code == 0
+    before = ground.archive.files()
+    assert "has 1 folders" not in ground.archive.run("rebuild").err
+    shutil.rmtree(ground.archive.root / "q")
+    told = ground.archive.run("rebuild")
+    assert (told.code, told.out.splitlines()[0]) == (0, "1 prompts came back from their manifests")
+    assert f"s3://{ground.bucket.name} has 1 folders that the disk has not" in told.err
+    ground.forget()
+    assert ground.archive.run("rebuild", "--s3-only").code == 0
+    repaired = ground.archive.run("verify", "--repair")
+    assert (repaired.code, ground.archive.files() == before, ground.origin.requests) == (0, True, []), repaired.out

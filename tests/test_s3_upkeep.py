@@ -137,9 +137,7 @@ def test_what_cannot_be_done_is_said(
 @pytest.mark.parametrize("held", ["UploadPart", "CreateMultipartUpload"], ids=["its id is known", "its id was lost"])
 def test_cleanup_aborts_what_the_journals_name_and_nothing_else(ground: Ground, held: str) -> None:
     client = ground.bucket.server.client()
-    foreign = ["pre/q/large.mp4.part", "pre/q/other.mp4", "somewhere/else"]
-    if held == "UploadPart":
-        foreign.append("pre/q/large.mp4")  # even to the very same key
+    foreign = ["pre/q/large.mp4.part", "pre/q/other.mp4", "somewhere/else", "pre/q/large.mp4"]  # even to the same key
     theirs = {client.create_multipart_upload(Bucket=ground.bucket.name, Key=key)["UploadId"] for key in foreign}
     large_prompt(ground.origin, "q", LARGE)
     ground.proxy.fault(held, faults.hold("answer"))

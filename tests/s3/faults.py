@@ -16,11 +16,12 @@ class Reply:
     status: int
     code: str | None = None  # of S3's error document; None: no body
     headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""  # the body, where there is no code
 
     @property
     def body(self) -> bytes:
         if self.code is None:
-            return b""
+            return self.content
         inner = f"<Code>{self.code}</Code><Message>scripted</Message><RequestId>fault</RequestId>"
         return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'.encode()
 
@@ -50,6 +51,11 @@ def answer(
     `answer(200, "InternalError")` is S3's error in the body of a success.
     """
     return Fault(forward=False, early=early, reply=Reply(status, code, headers or {}))
+
+
+def answer_with(status: int, content: bytes, *, headers: Mapping[str, str] | None = None) -> Fault:
+    """Answers instead of the server with this body, whatever it is."""
+    return Fault(forward=False, reply=Reply(status, None, headers or {}, content))
 
 
 def reset_before() -> Fault:

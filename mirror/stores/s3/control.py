@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -34,13 +35,19 @@ from mirror.stores.s3.errors import (
     WrongRegion,
     error_of,
 )
-from mirror.stores.s3.signing import Identity
+from mirror.stores.s3.signing import Identity, moment_of
 from mirror.stores.s3.threads import Threads
 
 T = TypeVar("T")
 
 _THREADS = 16
 _DEFAULT_REGION = "us-east-1"
+_MARKERS = {
+    "ListObjectsV2": ("ContinuationToken",),
+    "ListMultipartUploads": ("KeyMarker", "UploadIdMarker"),
+    "ListParts": ("PartNumberMarker",),
+}
+"""What a page is asked for by: the page before tells it as ``Next…``."""
 
 
 class Control:
@@ -119,6 +126,24 @@ class Control:
             attempts are used up is an item's StoreUnavailable.
         """
         return await self.patiently(self._where(parameters), lambda: self.once(operation, **parameters))
+
+    async def pages(self, operation: str, **parameters: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """A listing, answer for answer, to its end: one that does not say whether it is at its end is no listing.
+
+        Raises:
+            StoreError: as :meth:`call`.
+        """
+        while True:
+            answer = await self.call(operation, **parameters)
+            is_more = needed(answer, "IsTruncated", operation)
+            yield answer
+            if not is_more:
+                return
+            markers = {name: needed(answer, f"Next{name}", operation) for name in _MARKERS[operation]}
+            if markers.items() <= parameters.items():
+                told = f"s3://{self.bucket}: {operation} does not come to an end: is that a store?"
+                raise StoreUnavailable(told, severity=Severity.ITEM)
+            parameters |= markers
 
     async def once(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """The same, not tried again."""
@@ -250,6 +275,24 @@ def _refusal(operation: str, where: str, error: botocore.exceptions.ClientError)
         where=where,
         headers={"x-amz-bucket-region": region} | _headers(answer) if region else _headers(answer),
     )
+
+
+def needed(told: Mapping[str, Any], name: str, operation: str) -> Any:
+    """A field that an answer, or one item in it, must have.
+
+    Raises:
+        StoreUnavailable: it lacks it: a broken store, or something between that answers in its place.
+    """
+    if told.get(name) is None:
+        raise StoreUnavailable(
+            f"the answer to {operation} has no {name}: is that a store, and nothing between?", severity=Severity.ITEM
+        )
+    return told[name]
+
+
+def time_of(answer: Mapping[str, Any]) -> datetime:
+    """What time it is by the store's clock; by ours where an answer does not tell."""
+    return moment_of(_headers(answer).get("date")) or datetime.now(UTC)
 
 
 def _headers(answer: Mapping[str, Any]) -> dict[str, str]:

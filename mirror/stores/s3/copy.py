@@ -33,6 +33,7 @@ from mirror.settings import Settings
 from mirror.stores import Head, Target
 from mirror.stores.s3.address import Located, address_of, locate
 from mirror.stores.s3.checksums import hex_of, same_etag
+from mirror.stores.s3.control import needed
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Described, Found, Objects, Prints
 from mirror.times import from_http
@@ -113,7 +114,8 @@ class Copier:
         answer = await self._objects.control.call(
             "HeadObject", Bucket=source.bucket, Key=source.key, ChecksumMode="ENABLED"
         )
-        return read_head(answer["ResponseMetadata"]["HTTPHeaders"] | _named(answer), answer["ContentLength"])
+        length = needed(answer, "ContentLength", "HeadObject")
+        return read_head(answer["ResponseMetadata"]["HTTPHeaders"] | _named(answer), length)
 
     async def _look_anonymously(self, source: Located) -> Head | None:
         """By the store's own address, over TLS where it is AWS: nobody in between can show us something else."""

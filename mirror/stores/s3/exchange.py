@@ -6,13 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from msgspec import Struct
+
+from mirror.digests import Digests
 from mirror.errors import StoreUnavailable
 from mirror.stores.files import translated
-from mirror.stores.s3.checksums import Buffers
+from mirror.stores.s3.checksums import Buffers, same_etag
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed, Unreachable
-from mirror.stores.s3.objects import Found, Objects
+from mirror.stores.s3.objects import Found, Objects, Prints, compared
 
 _BLOCK = 1 << 20
+
+
+class Taken(Struct, frozen=True, kw_only=True):
+    """The version of a document that was read; ``is_proven`` where the store's own digest is that of what came."""
+
+    etag: str
+    is_proven: bool
 
 
 class Exchange:
@@ -54,16 +64,23 @@ class Exchange:
             self._conditional = False  # some know If-None-Match and not If-Match
             return await self.put(key, body, sha256, etag, content_type)
 
-    async def take(self, key: str, path: Path) -> str | None:
-        """Write a document of any size to a file; its ETag. None without one, and then no file is left.
+    async def take(self, key: str, path: Path) -> Taken | None:
+        """Write a document of any size to a file. None without one, and then no file is left.
+
+        What came is compared with what HEAD tells of the object, and asked for again where that is something else.
 
         Raises:
             StoreError: it cannot be read, or not be written here.
         """
 
-        async def once() -> str:
+        async def once() -> Taken:
             with translated(f"{path}"), path.open("wb") as file:
-                return await self._copy(key, file)
+                etag, prints = await self._copy(key, file)
+            found = await self._objects.find(key)
+            told = compared(found, prints) if found is not None else False
+            if found is None or told is False or (found.etag and not same_etag(found.etag, etag)):
+                raise Unreachable(f"{self._objects.where(key)}: what came is not what stands there")
+            return Taken(etag=etag, is_proven=told is True)
 
         try:
             return await self._objects.control.patiently(self._objects.where(key), once)
@@ -72,15 +89,20 @@ class Exchange:
                 await self._objects.disk.run(partial(path.unlink, missing_ok=True))
             return None
 
-    async def _copy(self, key: str, file: BinaryIO) -> str:
+    async def _copy(self, key: str, file: BinaryIO) -> tuple[str, Prints]:
         async with self._objects.wire.get(key) as response:
-            came = 0
+            digests = Digests(["md5"])
             while block := await response.content.read(_BLOCK):
-                came += len(block)
-                await self._objects.disk.run(partial(file.write, block))
-            if response.content_length not in (None, came):
-                raise Unreachable(f"{self._objects.where(key)}: {came} bytes came, not {response.content_length}")
+                await self._objects.disk.run(partial(_write, file, digests, block))
+            came, length = digests.at, response.content_length
+            if length not in (None, came):
+                raise Unreachable(f"{self._objects.where(key)}: {came} bytes came, not {length}")
             etag = response.headers.get("ETag")
         if not etag:
             raise StoreUnavailable(f"{self._objects.where(key)}: an answer without an ETag: is that a store?")
-        return etag
+        return etag, Prints(size=came, sha256=digests.sha256, etag=digests.hex("md5"))
+
+
+def _write(file: BinaryIO, digests: Digests, block: bytes) -> None:
+    file.write(block)
+    digests.update(block)

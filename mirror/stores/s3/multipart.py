@@ -7,8 +7,8 @@ nothing in the bucket that the next run, or ``mirror cleanup``, does not find.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
@@ -22,16 +22,16 @@ from mirror.stores import Head
 from mirror.stores.files import translated
 from mirror.stores.journal import VERSION, Journal
 from mirror.stores.s3.checksums import Buffers, composite, multipart_etag
-from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload, NotSupported
+from mirror.stores.s3.control import needed
+from mirror.stores.s3.errors import NoSuchKey, NoSuchUpload
 from mirror.stores.s3.objects import Described, Objects
+from mirror.stores.s3.strays import seen_before, strays
 from mirror.stores.s3.wire import Put
 
 MIB = 1 << 20
 MOST_PARTS = 10_000
 _LARGE = 256 * MIB
 _UNTOLD = 8 * MIB
-_BEFORE, _AFTER = timedelta(minutes=1), timedelta(minutes=5)
-"""When an upload whose id never reached us can have begun, by the store's clock: somebody else's are not touched."""
 
 
 def part_size(length: int | None) -> int:
@@ -43,7 +43,10 @@ def part_size(length: int | None) -> int:
 
 
 class Meant(Struct, frozen=True, kw_only=True, tag="meant"):
-    """The first record: an upload to this key is about to be begun, at this moment."""
+    """The first record: an upload to this key is about to be begun, at this moment by the store's clock.
+
+    ``before`` are the ids of those that stood there already: whose they are is not known, so they are not ours to end.
+    """
 
     version: int
     identity: str
@@ -51,6 +54,7 @@ class Meant(Struct, frozen=True, kw_only=True, tag="meant"):
     bucket: str
     key: str
     at: Annotated[datetime, Meta(tz=True)]
+    before: list[str] | None = None
 
 
 class Begun(Struct, frozen=True, kw_only=True, tag="begun"):
@@ -133,15 +137,16 @@ class Uploads:
             await self.abort(*await self.hop(journal, lambda: self.read(journal)))
         size = part_size(head.length)
         ours = self.objects.settings
+        before, at = await seen_before(self.objects.control, ours.bucket, key)
         meant = Meant(
             version=VERSION,
             identity=identity,
             endpoint=ours.endpoint_url,
             bucket=ours.bucket,
             key=key,
-            at=datetime.now(UTC),
+            at=at,
+            before=before,
         )
-
         self._there.add(journal.path.stem)
 
         def intend() -> None:
@@ -186,26 +191,14 @@ class Uploads:
     async def take_up(self, journal: Journal[Record], meant: Meant, begun: Begun) -> Multipart | None:
         """An upload of an earlier run, with the parts that the store lists; None where it is no more."""
         parts: dict[int, Part] = {}
-        marker: dict[str, Any] = {}
-        while True:
-            try:
-                answer = await self.objects.control.call(
-                    "ListParts", Bucket=meant.bucket, Key=meant.key, UploadId=begun.upload_id, **marker
-                )
-            except (NoSuchUpload, NoSuchKey):
-                return None
-            for told in answer.get("Parts", []):
-                part = Part(
-                    number=told["PartNumber"],
-                    size=told["Size"],
-                    etag=told["ETag"],
-                    checksum=told.get("ChecksumSHA256"),
-                )
-                if _fits(part, begun):
-                    parts[part.number] = part
-            if not answer.get("IsTruncated"):
-                return Multipart(self, journal, meant, begun, parts)
-            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+        named = {"Bucket": meant.bucket, "Key": meant.key, "UploadId": begun.upload_id}
+        try:
+            async for answer in self.objects.control.pages("ListParts", **named):
+                told = [_part(each) for each in answer.get("Parts", ())]
+                parts |= {part.number: part for part in told if _fits(part, begun)}
+        except (NoSuchUpload, NoSuchKey):
+            return None
+        return Multipart(self, journal, meant, begun, parts)
 
     async def abort(self, meant: Meant | None, begun: Begun | None) -> int:
         """Abort the upload that a journal names; returns how many there were."""
@@ -222,20 +215,14 @@ class Uploads:
         return 1
 
     async def abort_strays(self, meant: Meant, keep: str = "") -> int:
-        """Abort uploads to this very key that were begun when we meant to: those whose answer was lost."""
-        first, last = meant.at - _BEFORE, meant.at + _AFTER
-        try:
-            answer = await self.objects.control.call("ListMultipartUploads", Bucket=meant.bucket, Prefix=meant.key)
-        except NotSupported:
-            return 0
-        strays = [
-            upload["UploadId"]
-            for upload in answer.get("Uploads", [])
-            if upload["Key"] == meant.key and first <= upload["Initiated"] <= last and upload["UploadId"] != keep
-        ]
-        for stray in strays:
-            await self._abort_one(meant, stray)
-        return len(strays)
+        """Abort the uploads to this very key whose answer was lost; returns how many there were."""
+        found = await strays(self.objects.control, meant.bucket, meant.key, meant.before, meant.at)
+        return sum([await self._abort_one(meant, stray) for stray in found if stray != keep])
+
+
+def _part(told: Mapping[str, Any]) -> Part:
+    number, size, etag = (needed(told, name, "ListParts") for name in ("PartNumber", "Size", "ETag"))
+    return Part(number=number, size=size, etag=etag, checksum=told.get("ChecksumSHA256"))
 
 
 def _fits(part: Part, begun: Begun) -> bool:

@@ -18,7 +18,7 @@ from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
 from mirror.stores.s3.checksums import Buffers, hex_of, proofs, same_etag
-from mirror.stores.s3.control import Control
+from mirror.stores.s3.control import Control, needed
 from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, PreconditionFailed, Unreachable
 from mirror.stores.s3.wire import Put, Wire
 
@@ -156,7 +156,7 @@ class Objects:
         except NoSuchKey:
             return None
         return Found(
-            size=answer["ContentLength"],
+            size=needed(answer, "ContentLength", "HeadObject"),
             etag=answer.get("ETag", ""),
             version_id=_version(answer.get("VersionId")),
             checksum_sha256=answer.get("ChecksumSHA256"),

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, MirrorError
 from mirror.stores.s3.checksums import base64_of
+from mirror.stores.s3.control import needed
 from mirror.stores.s3.errors import NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Objects, Prints
 from mirror.stores.s3.wire import Put
@@ -99,7 +100,7 @@ class Probe:
     async def _multipart(self) -> Tried:
         control = self._objects.control
         begun = await control.call("CreateMultipartUpload", Key=self._key)
-        named = {"Key": self._key, "UploadId": begun["UploadId"]}
+        named = {"Key": self._key, "UploadId": needed(begun, "UploadId", "CreateMultipartUpload")}
         try:
             await control.call("ListParts", **named)
             await control.call("ListMultipartUploads", Prefix=self._key)

@@ -11,7 +11,7 @@ from typing import Any
 import botocore.exceptions
 
 from mirror.errors import Severity, StoreUnavailable
-from mirror.stores.s3.control import Control
+from mirror.stores.s3.control import Control, needed
 from mirror.stores.s3.errors import NoSuchKey, PreconditionFailed, Unreachable
 
 
@@ -38,7 +38,7 @@ async def object_blocks(control: Control, key: str, size: int, attempts: int) ->
         if at and not str(answer.get("ContentRange", "")).startswith(f"bytes {at}-"):
             raise StoreUnavailable(f"{where}: the store serves no ranges", severity=Severity.ITEM)
         begun = at
-        etag, end = answer["ETag"], at + int(answer["ContentLength"])
+        etag, end = needed(answer, "ETag", "GetObject"), at + int(needed(answer, "ContentLength", "GetObject"))
         with contextlib.closing(answer["Body"]) as body, contextlib.suppress(Unreachable):
             while block := await control.run(partial(_read, body, where, size)):
                 at += len(block)

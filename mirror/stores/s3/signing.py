@@ -45,6 +45,15 @@ def _models() -> Any:
     return botocore.loaders.create_loader()
 
 
+def moment_of(date: str | None) -> datetime | None:
+    """What a Date header says; None where that is no date."""
+    try:
+        told = parsedate_to_datetime(date or "")
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
 class Identity:
     """Credentials and clock. Blocks where it says so: call it in a thread."""
 
@@ -130,11 +139,10 @@ class Identity:
 
     def heed_clock(self, date: str | None) -> bool:
         """Take the store's clock for ours, from an answer's Date header; False where that says nothing new."""
-        try:
-            there = parsedate_to_datetime(date or "")
-            skew = (there if there.tzinfo else there.replace(tzinfo=UTC)) - datetime.now(UTC)
-        except (ValueError, TypeError, IndexError, OverflowError):
+        there = moment_of(date)
+        if there is None:
             return False
+        skew = there - datetime.now(UTC)
         before, self._skew = self._skew, skew
         return abs(self._skew - before) > timedelta(seconds=60)
 

@@ -17,7 +17,7 @@ from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
 from mirror.stores.disk import INTERNAL, Disk
 from mirror.stores.s3.checksums import same_etag
-from mirror.stores.s3.control import Control
+from mirror.stores.s3.control import Control, needed
 from mirror.stores.s3.copy import Copier
 from mirror.stores.s3.errors import NoSuchKey
 from mirror.stores.s3.exchange import Exchange
@@ -256,22 +256,15 @@ class S3Store:
     async def folders(self) -> AsyncGenerator[list[str], None]:
         """The names of all folders that could be a prompt's, in pages of at most a thousand: a request each."""
         prefix = self.objects.key("")
-        async for answer in self._listing(Delimiter="/"):
-            found = [each["Prefix"][len(prefix) : -1] for each in answer.get("CommonPrefixes", ())]
+        async for answer in self._control.pages("ListObjectsV2", Prefix=prefix, Delimiter="/"):
+            told = [needed(each, "Prefix", "ListObjectsV2") for each in answer.get("CommonPrefixes", ())]
+            found = [name[len(prefix) : -1] for name in told]
             yield [folder for folder in found if folder != INTERNAL]
 
     async def keys(self) -> AsyncGenerator[list[str], None]:
         """All keys under the prefix, in pages of at most a thousand: a request each."""
-        async for answer in self._listing():
-            yield [each["Key"] for each in answer.get("Contents", ())]
-
-    async def _listing(self, **more: str) -> AsyncGenerator[dict[str, Any], None]:
-        while True:
-            answer = await self._control.call("ListObjectsV2", Prefix=self.objects.key(""), **more)
-            yield answer
-            if not answer.get("IsTruncated"):
-                return
-            more["ContinuationToken"] = answer["NextContinuationToken"]
+        async for answer in self._control.pages("ListObjectsV2", Prefix=self.objects.key("")):
+            yield [needed(each, "Key", "ListObjectsV2") for each in answer.get("Contents", ())]
 
     async def url(self, key: str) -> str:
         """A URL to fetch an object of ours by, signed, good for an hour."""
