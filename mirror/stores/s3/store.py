@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
-from typing import Any
 
 from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
