@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from tests import faults, media
 from tests.conftest import Archive
-from tests.helpers import done_prompt, mirrored, running, tree
+from tests.helpers import done_prompt, large_prompt, mirrored, running, tree
 from tests.origin import Origin
 
 FULL = Path("/dev/full")
@@ -30,6 +31,12 @@ ROOM = 4096
 """Bytes that a small pipe holds."""
 
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full, and pipes of one size only")
+
+
+@pytest.fixture(autouse=True)
+def _buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams as Python has them by itself."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
 @pytest.fixture
@@ -131,8 +138,8 @@ class TestStdoutTakesNoMore:
         assert known(archive) == (0 if "forget" in command else 2)
 
     def test_a_run_goes_on(self, origin: Origin, archive: Archive) -> None:
-        for prompt_id in ("p", "q"):
-            done_prompt(origin, prompt_id, "a.png")
+        done_prompt(origin, "p", "a.png")
+        large_prompt(origin, "q", media.mp4(60_000), faults.trickle(100_000))
 
         with FULL.open("wb") as full:
             code, err = self.ended(archive, ["fetch", "--json", "p", "q"], full)
