@@ -12,6 +12,7 @@ from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, ManifestFile, PromptId, PromptState, TaskState
 from mirror.plan import plan
 from mirror.stores import Document
+from mirror.urls import origin, redact
 
 
 def record_from(document: Document, folder: str, prompt_id: PromptId | None = None) -> PromptRecord | None:
@@ -45,6 +46,18 @@ def files_from(manifest: Manifest, folder: str) -> tuple[FileRecord, ...]:
         if error.url and error.role and error.url not in stored
     }
     return (*stored.values(), *failed.values())
+
+
+def other_service(document: Document, url: str) -> str | None:
+    """The URL of the service that a manifest is of, where scheme, host or port are others than this one's."""
+    manifest = decode_if_sound(document.content)
+    if manifest is None:
+        return None
+    try:
+        is_other = origin(manifest.api.url) != origin(url)
+    except ValueError:  # it says something that is no URL
+        is_other = True
+    return redact(manifest.api.url) if is_other else None
 
 
 def _in_own_folder(file: ManifestFile, folder: str) -> ManifestFile:

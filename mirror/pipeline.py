@@ -7,17 +7,18 @@ import time
 from collections.abc import Awaitable, Callable
 
 from mirror import names
-from mirror.adoption import record_from
+from mirror.adoption import other_service, record_from
 from mirror.agenda import Agenda
 from mirror.api import check_prompt_id
 from mirror.catalog import PromptRecord
 from mirror.errors import BadParameter, ExitCode, first_error
-from mirror.events import PromptFinished
+from mirror.events import Noted, PromptFinished
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, PromptId, PromptState
 from mirror.preview import preview
 from mirror.run import Case, Result, Run, refused
 from mirror.sources import Source
+from mirror.stores import Document
 from mirror.visit import Visit
 
 Emit = Callable[[Result], Awaitable[None]]
@@ -35,6 +36,7 @@ class Pipeline:
         self._want_manifests = want_manifests
         self._agenda: Agenda[Case] = Agenda(_ROOM)
         self._under_way: set[PromptId] = set()
+        self._met_another_service = False
         self.stopped_by_time = False
 
     @property
@@ -125,10 +127,27 @@ class Pipeline:
         documents = await self._run.places.read_manifests(folders) if strange else []
         for prompt_id, folder, document in zip(strange, folders, documents, strict=True):
             record = record_from(document, folder, prompt_id) if document is not None else None
-            if record is not None:
+            if document is not None and record is not None:
+                self._look_at_service(prompt_id, document)
                 await self._run.catalog.save_prompt(record, "")
                 known[prompt_id] = record
         return known
+
+    def _look_at_service(self, prompt_id: PromptId, document: Document) -> None:
+        """Tell, once, of a manifest that another service's archive may have written here.
+
+        It is taken all the same: one service has several names, and moves.
+        """
+        ours = self._run.api.url
+        theirs = other_service(document, ours)
+        if theirs is None or self._met_another_service:
+            return
+        self._met_another_service = True
+        message = (
+            f"{prompt_id}: its manifest here is of {theirs}, not of {ours}: if these are two services, give each "
+            "archive a root and a prefix of its own, and use no `mirror forget --delete` here"
+        )
+        self._run.observer(Noted(level="warning", message=message, prompt_id=prompt_id))
 
     async def _complete_and_there(self, known: dict[PromptId, PromptRecord]) -> list[PromptId]:
         """The prompts for which nothing is left to do: all that is wanted is stored, and is there."""

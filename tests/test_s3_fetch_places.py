@@ -7,7 +7,7 @@ import pytest
 from tests import media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, large_prompt, mirrored, sha256
-from tests.origin import answer
+from tests.origin import Origin, answer
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
 from tests.s3_runs_e2e import LARGE, Ground, below, small_and_large, told_by_store
@@ -209,3 +209,17 @@ def test_a_versioned_bucket_gives_versions(ground: Ground) -> None:
         for file in ground.manifest(prompt_id)["files"]:
             assert file["s3"]["version_id"]
             assert file["s3"]["version_id"] == told_by_store(ground.bucket, file)["version_id"]
+
+
+@one
+@pytest.mark.parametrize("other", [True, False], ids=["another service", "the same"])
+def test_what_another_service_s_archive_wrote_here_is_taken_with_a_warning(ground: Ground, other: bool) -> None:
+    for name in ("p", "q"):
+        done_prompt(ground.origin, name, "a.png")
+    assert ground.archive.run("fetch", "p", "q", "--s3", ground.url).code == 0
+    with Origin() as second:
+        archive = Archive(ground.archive.root.with_name("other"), second if other else ground.origin)
+        done = archive.run("fetch", "p", "q", "--s3", ground.url)
+        assert done.code == 0, done.err
+        assert done.err.count("give each archive a root and a prefix of its own") == (1 if other else 0)
+        assert done.err.count(f"is of {ground.origin.url}") == (1 if other else 0)

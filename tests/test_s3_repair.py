@@ -200,11 +200,11 @@ def test_a_rebuild_says_what_only_the_bucket_has_and_how_it_comes_back(ground: G
     done_prompt(ground.origin, "q", "a.png")
     assert mirrored(ground.archive, "p", "q").code == 0
     before = ground.archive.files()
-    assert "has 1 folders" not in ground.archive.run("rebuild").err
+    assert "that the disk has not" not in ground.archive.run("rebuild").err
     shutil.rmtree(ground.archive.root / "q")
     told = ground.archive.run("rebuild")
     assert (told.code, told.out.splitlines()[0]) == (0, "1 prompts came back from their manifests")
-    assert f"s3://{ground.bucket.name} has 1 folders that the disk has not" in told.err
+    assert f"s3://{ground.bucket.name} has 1 folder that the disk has not" in told.err
     ground.forget()
     assert ground.archive.run("rebuild", "--s3-only").code == 0
     repaired = ground.archive.run("verify", "--repair")

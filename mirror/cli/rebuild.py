@@ -11,6 +11,7 @@ from mirror.cli.common import open_disk, require_root, run_command, s3_flags, se
 from mirror.custody import catalog_of, catalog_path
 from mirror.errors import ExitCode, StoreError
 from mirror.observers.log import LogObserver
+from mirror.observers.text import counted
 from mirror.places import Places, open_places
 from mirror.settings import Settings
 
@@ -58,7 +59,7 @@ async def _more_in_bucket(places: Places) -> str:
     if not more or places.bucket is None:
         return ""
     return (
-        f"{places.bucket.shown} has {more} folders that the disk has not: their prompts are not in the catalog. "
-        "`mirror fetch` of their ids brings them back from there; where the bucket has all, so do "
+        f"{places.bucket.shown} has {counted(more, 'folder')} that the disk has not: their prompts are not in the "
+        "catalog. `mirror fetch` of their ids brings them back from there; where the bucket has all, so do "
         "`mirror rebuild --s3-only` and then `mirror verify --repair`"
     )
