@@ -46,15 +46,15 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api hooks ping catalog download verdict stores.recovery stores.s3.control",
+        "api hooks ping catalog download verdict stores.linking stores.recovery stores.s3.control",
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
         "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
     ),
     (
-        "files that must be there whole, objects that are streamed",
-        "sources.parquet stores.s3.reading",
+        "files that must be there whole, objects that are streamed, uploads whose id was lost",
+        "sources.parquet stores.s3.reading stores.s3.strays",
     ),
     (
         "one file: fetched, and put where it stays; the ids in an object",

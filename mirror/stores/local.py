@@ -10,15 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import shutil
-import stat
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mirror.digests import Digests
-from mirror.errors import ConfigError, Full, Locked, Severity, StoreError, StoreUnavailable
+from mirror.errors import ConfigError, Locked, Severity, StoreError, StoreUnavailable
 from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
@@ -31,13 +29,13 @@ from mirror.stores.files import (
     let_go,
     raise_if_exhausted,
     read_regular,
-    read_span,
-    same_bytes,
     stat_file,
     translated,
 )
+from mirror.stores.linking import link
 from mirror.stores.lock import Lock
 from mirror.stores.partial import PartialFile
+from mirror.stores.recovery import hash_on
 
 BLOCK = 1 << 20
 """Bytes that are read at once of a finished file."""
@@ -206,7 +204,7 @@ class LocalStore:
     async def _sha256(self, fd: int) -> str:
         """In several hops, so that a stop never waits long."""
         digests = Digests()
-        while await self.disk.run(_hash_on, digests, fd):
+        while await self.disk.run(hash_on, fd, digests, _HOP):
             pass
         return digests.sha256
 
@@ -218,51 +216,10 @@ class LocalStore:
 
     async def adopt(self, source: tuple[str, ManifestFile], target: Target) -> Receipt | None:
         folder, file = source
-        name = await self.disk.run(self._link, folder, file, target)
+        name = await self.disk.run(link, self.disk, folder, file, target)
         if name is None:
             return None
         return receipt(file, path=name, s3=None)
-
-    def _link(self, source: str, file: ManifestFile, target: Target) -> str | None:
-        with (
-            contextlib.suppress(OSError, Full),
-            self.disk.folder(source) as there,
-            self.disk.folder(target.folder, create=True) as here,
-        ):
-            if not is_file(stat_file(file.path, there), file.bytes):
-                return None
-            for name in target.names:
-                found = stat_file(name, here)
-                if found is None:
-                    self._link_or_copy(file.path, there, name, here)
-                    self.disk.sync_folder(here)
-                    return name
-                if stat.S_ISREG(found.st_mode) and _same_file(file.path, there, name, here):
-                    return name
-                if target.sha256 is not None:  # its own name: what has it is damaged
-                    self._link_or_copy(file.path, there, name, here, replace=True)
-                    self.disk.sync_folder(here)
-                    return name
-        return None
-
-    def _link_or_copy(self, path: str, there: int, name: str, here: int, *, replace: bool = False) -> None:
-        fresh = self.disk.parts / f"{_key(f'{here}/{name}')}.copy"
-        try:
-            if not replace:
-                os.link(path, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
-                return
-            fresh.unlink(missing_ok=True)
-            os.link(path, fresh, src_dir_fd=there, follow_symlinks=False)
-        except OSError:  # a file system without hard links, or with too many of this one
-            with (
-                os.fdopen(os.open(path, READ, dir_fd=there), "rb") as source,
-                self.disk.room(os.fstat(source.fileno()).st_size),
-                os.fdopen(create(fresh), "wb") as target,
-            ):
-                shutil.copyfileobj(source, target, 1 << 20)
-                target.flush()
-                self.disk.sync_file(target.fileno())
-        os.replace(fresh, name, dst_dir_fd=here)
 
     async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:  # noqa: ARG002
         def write() -> None:
@@ -378,28 +335,8 @@ def _key(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _hash_on(digests: Digests, fd: int) -> bool:
-    """Hash a hop's worth; False where nothing is left. Blocks."""
-    before = digests.at
-    for block in read_span(fd, before, before + _HOP):
-        digests.update(block)
-    return digests.at > before
-
-
 def _unreadable(what: str, error: OSError) -> StoreUnavailable:
     return StoreUnavailable(f"{what}: cannot be read: {error.strerror}", severity=Severity.ITEM)
-
-
-def _same_file(one: str, one_folder: int, other: str, other_folder: int) -> bool:
-    first = os.open(one, READ, dir_fd=one_folder)
-    try:
-        second = os.open(other, READ, dir_fd=other_folder)
-        try:
-            return same_bytes(first, second)
-        finally:
-            let_go(second)
-    finally:
-        let_go(first)
 
 
 def _outside(root: Path, catalog: str) -> Path | None:
