@@ -35,10 +35,10 @@ async def run(root):
     finally:
         await places.close()
 
-def kill_before(number):
+def kill_before(number, below):
     def hook(event, arguments):
         nonlocal number
-        if event in ("os.link", "os.remove", "os.rename"):
+        if event in ("os.link", "os.remove", "os.rename") and str(arguments[0]).startswith(below):
             number -= 1
             if number == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -47,7 +47,7 @@ def kill_before(number):
 def is_killed(root, number):
     pid = os.fork()
     if pid == 0:
-        kill_before(number)
+        kill_before(number, f"{root}/")
         asyncio.run(run(root))
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
