@@ -267,5 +267,5 @@ def test_after_any_kill_a_run_completes_the_bucket(archive: Archive, bucket: Buc
                 campaign.tell()
     finally:
         campaign.tell()
-    assert campaign.told["kills"] > TRIALS // 2 - 1
+    assert campaign.told["kills"] > TRIALS // 2 or TRIALS < 20
     assert campaign.told["bytes"] <= (1 + ALLOWED) * campaign.told["bytes of archives"] or TRIALS < 20
