@@ -58,7 +58,9 @@ async def catalog_of(
         CatalogError, StoreError: it cannot be worked with; or, at the end, not be put back (its file stays then).
     """
     path = catalog_path(settings)
-    if not settings.archive.catalog and path.is_symlink():
+    with translated(f"the catalog {path}"):
+        is_elsewhere = not settings.archive.catalog and path.is_symlink()
+    if is_elsewhere:
         raise CatalogError(f"{path} is a symlink: if the catalog is to stand elsewhere, name that as archive.catalog")
     if mode == "write":
         with translated(f"the folder of the catalog {path}"):

@@ -1,7 +1,7 @@
 """Failed calls: each kind of file-system call in turn fails, once or from there on, and the archive stays true.
 
-Each run tries a sample of the kinds, another one each time. `MIRROR_TORTURE=all` tries every call with every error,
-`MIRROR_TORTURE=kinds` each kind of call with one; `MIRROR_TORTURE_SEED` takes the sample of a run again.
+Each run tries a sample of the kinds, `MIRROR_TORTURE_SEED` chooses another one. `MIRROR_TORTURE=all` tries every call with
+every error, `MIRROR_TORTURE=kinds` each kind of call with one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.torture.trials import ERRORS, Call, Ended, Fault, Server, Shim
 
 ALL = os.environ.get("MIRROR_TORTURE") == "all"
 SAMPLE = "MIRROR_TORTURE" not in os.environ
-SEED = int(os.environ.get("MIRROR_TORTURE_SEED", str(random.randrange(1 << 32))))
+SEED = int(os.environ.get("MIRROR_TORTURE_SEED", "1"))
 
 BUG = ("Traceback", "a bug", "Exception ignored", "never retrieved", "was never awaited", "Timeout (")
 

@@ -164,9 +164,9 @@ class Ground:
                 yield f"{prompt_id} is not complete"
         if found != self.bodies:
             yield f"the files are {sorted(found)}, or have other bytes"
-        # A file's row may stand in the catalog although its commit was told as failed: then its journal stays, for
-        # cleanup to see that it proves nothing any more.
-        if left := [name for name in self.archive(root).partials() if not name.endswith(".journal")]:
+        # A file's row may stand in the catalog although its commit, or the end of its journal, was told as failed: then
+        # that stays, for cleanup to see that it proves nothing any more.
+        if left := [name for name in self.archive(root).partials() if not name.endswith((".journal", ".upload"))]:
             yield f"{left} are left"
 
 

@@ -90,7 +90,7 @@ class Shim:
         kinds: dict[tuple[str, str], list[Call]] = {}
         for call in calls:
             kinds.setdefault(call.kind, []).append(call)
-        return [luck.choice(faults) for each in kinds.values() if (faults := self.faults(luck.choice(each)))]
+        return [luck.choice(faults) for _, each in sorted(kinds.items()) if (faults := self.faults(luck.choice(each)))]
 
 
 class Server:
