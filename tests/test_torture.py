@@ -1,7 +1,7 @@
 """Failed calls: each kind of file-system call in turn fails, once or from there on, and the archive stays true.
 
-Each run tries a sample of the kinds, `MIRROR_TORTURE_SEED` chooses another one. `MIRROR_TORTURE=all` tries every call with
-every error, `MIRROR_TORTURE=kinds` each kind of call with one.
+Each run tries a sample of the kinds, `MIRROR_TORTURE_SEED` chooses another one. `MIRROR_TORTURE=all` tries every call
+with every error, `MIRROR_TORTURE=kinds` each kind of call with one.
 """
 
 from __future__ import annotations
