@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from tests import media
 from tests.conftest import Archive
 from tests.drivers import DRIVERS, Driver, Job
+from tests.fault_table import Section
 from tests.origin import Answer, Origin, answer, task
 
 PICTURE = media.png(seed=1)
@@ -91,15 +92,6 @@ def good(names: Names) -> Answer:
 
 
 @dataclass(frozen=True)
-class Section:
-    """Rows of a kind, with what a reader of the page should know first."""
-
-    title: str
-    rows: Sequence[Row]
-    lead: str = ""
-
-
-@dataclass(frozen=True)
 class Seen:
     """What came of a row in the first run, and in the run after it."""
 
@@ -110,7 +102,7 @@ class Seen:
 class Table:
     """Rows, all run in both ways when the first of them is looked at. Those of one exit code share a run."""
 
-    def __init__(self, sections: Sequence[Section], folder: Path) -> None:
+    def __init__(self, sections: Sequence[Section[Row]], folder: Path) -> None:
         self._groups = _groups([row for section in sections for row in section.rows])
         self._folder = folder
         self._runs: dict[tuple[str, Row], tuple[Future[list[Seen]], int]] = {}

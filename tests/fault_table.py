@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from tests import media
 from tests.conftest import Archive
@@ -102,12 +102,15 @@ class Row:
         return first.reply(File(self.body, '"etag"'), asked).hold is not None
 
 
+R = TypeVar("R")
+
+
 @dataclass(frozen=True)
-class Section:
+class Section(Generic[R]):
     """Rows of a kind, with what a reader of the page should know first."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[R]
     lead: str = ""
 
 
@@ -125,7 +128,7 @@ class Seen:
 class Table:
     """Rows, all run in both ways when the first of them is looked at."""
 
-    def __init__(self, sections: Sequence[Section], folder: Path, places: Places | None = None) -> None:
+    def __init__(self, sections: Sequence[Section[Row]], folder: Path, places: Places | None = None) -> None:
         self._groups = _by_settings([row for section in sections for row in section.rows])
         self._folder = folder
         self._places = places or (lambda _origin: contextlib.nullcontext({}))

@@ -104,3 +104,15 @@ def journaled(archive: Archive) -> int:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def code_of_slow_disk(seconds: float) -> str:
+    """Code that a process runs first: its disk takes so long for every write."""
+    return f"""
+import os, time
+write = os.pwritev
+def pwritev(fd, buffers, offset):
+    time.sleep({seconds})
+    return write(fd, buffers, offset)
+os.pwritev = pwritev
+"""

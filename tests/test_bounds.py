@@ -13,7 +13,7 @@ from tests import media
 from tests.bench.stream import watch
 from tests.conftest import Archive
 from tests.faults import FOREVER, chunked, no_length, redirect, trickle
-from tests.helpers import asked, done_prompt, large_prompt, picture
+from tests.helpers import asked, code_of_slow_disk, done_prompt, large_prompt, picture
 from tests.origin import Origin, answer, task
 
 MIB = 1 << 20
@@ -23,14 +23,6 @@ HASTE = """
 import time
 monotonic = time.monotonic
 time.monotonic = lambda: 100 * monotonic()
-"""
-SLOW_DISK = """
-import os
-write = os.pwritev
-def pwritev(fd, buffers, offset):
-    time.sleep(0.3)
-    return write(fd, buffers, offset)
-os.pwritev = pwritev
 """
 PATIENT = {
     "MIRROR_API_TIMEOUT": "0",
@@ -130,7 +122,7 @@ def test_a_body_that_only_trickles_is_given_up(archive: Archive, origin: Origin)
 def test_a_slow_disk_is_not_a_slow_origin(archive: Archive, origin: Origin) -> None:
     """Writing takes over a minute, in which far less than `min_rate` comes in."""
     large_prompt(origin, "p", media.mp4(6 * MIB))
-    done = hasty(archive, "fetch", "p", more=SLOW_DISK, MIRROR_TRANSFER_MIN_RATE="1M")
+    done = hasty(archive, "fetch", "p", more=code_of_slow_disk(0.3), MIRROR_TRANSFER_MIN_RATE="1M")
     assert done.returncode == 0, done.stderr
     assert archive.files()["p/large.mp4"] == media.mp4(6 * MIB)
     assert len(origin.media_requests) == 1

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.api_table import LARGEST, Made, Names, Row, Section, Table, good
+from tests.api_table import LARGEST, Made, Names, Row, Table, good
 from tests.drivers import DRIVERS
+from tests.fault_table import Section
 from tests.faults import Reply
 from tests.origin import Answer, answer, task
 

@@ -16,21 +16,11 @@ import pytest
 
 from tests.bench.stream import watch
 from tests.crowd import Crowd
+from tests.helpers import code_of_slow_disk
 
 FILM = int(os.environ.get("MIRROR_CROWD_FILM", "200000"))
 MIB = 1 << 20
 
-# The command line on a disk that takes its time for every write.
-SLOW_DISK = """
-import os, time
-write = os.pwritev
-def pwritev(fd, buffers, offset):
-    time.sleep(0.05)
-    return write(fd, buffers, offset)
-os.pwritev = pwritev
-from mirror.cli import main
-main()
-"""
 
 Peak = Callable[..., float]
 
@@ -43,7 +33,8 @@ def peak(tmp_path: Path) -> Peak:
         root = tmp_path / f"archive{sum(1 for _ in tmp_path.iterdir())}"
         ids = root.with_suffix(".txt")
         ids.write_text("".join(f"p{number}\n" for number in range(count)))
-        start = ["-c", SLOW_DISK] if slow_disk else ["-m", "mirror"]
+        slowly = f"{code_of_slow_disk(0.05)}\nfrom mirror.cli import main\nmain()"
+        start = ["-c", slowly] if slow_disk else ["-m", "mirror"]
         options = ["--root", str(root), "--concurrency", "1000", "--no-progress", "-q"]
         process = subprocess.Popen(
             [sys.executable, *start, "fetch", "-i", str(ids), *options],
