@@ -120,7 +120,7 @@ class ObjectSink:
         digests = Digests([*head.checks, *(["crc64nvme"] if self._takes_crc else [])])
         self._intake = Intake(self._objects.disk, self._budget, head, digests, self._choose_way, way)
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         assert self._intake is not None
         await self._intake.write(at, data)
 

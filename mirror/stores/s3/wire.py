@@ -90,10 +90,13 @@ class Wire:
         stall = self._settings.transfer.stall_timeout or None
         try:
             async with asyncio.timeout(stall) as timer:
-                body = self._pieces(what.body, timer, stall)
-                async with self._http.send("PUT", url, signed, body) as response:
-                    if response.status == 200 and response.headers.get("ETag"):
-                        return response.headers.copy()
+                small = what.size <= _PIECE
+                body = b"".join(what.body) if small else self._pieces(what.body, timer, stall)
+                async with self._http.send("PUT", url, signed, body) as response:  # type: ignore[arg-type]
+                    if small:
+                        self._observer(BytesSent(bytes=what.size))
+                    if response.status == 200 and "ETag" in response.headers:
+                        return response.headers
                     if response.status == 200:
                         raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
                     raise await self._refusal(what.operation, what.key, response)
