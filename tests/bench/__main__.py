@@ -14,12 +14,15 @@ import msgspec
 from tests.bench import again, nginx, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
-from tests.bench.scenarios import near
+from tests.bench.scenarios import buckets, near
 from tests.bench.tools import CHECKOUT
 
 SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
     "large": near.large,
     "small": near.small,
+    "s3only": buckets.s3only,
+    "copy": buckets.copy,
+    "job": buckets.job,
 }
 """These need nginx."""
 

@@ -20,8 +20,9 @@ from mirror.stores.s3.checksums import Buffers, base64_of
 from mirror.stores.s3.multipart import MIB, Multipart, part_size
 from mirror.stores.s3.shadow import Shadow
 
-SINGLE = 8 * MIB
-"""A body of at most this size is one PUT."""
+SINGLE = 16 * MIB
+"""A body of at most this size is one PUT: that takes its SHA-256 once, and a multipart upload twice for all that comes
+after its first part. Where there is memory for fewer than six of them it is half."""
 
 _TINY = 64 << 10
 """Hashed sooner than a thread could be told to."""
@@ -118,7 +119,8 @@ class Intake:
         if self.way is not None:
             return self.way.part_size
         length = self._head.length
-        return SINGLE if length is not None and length <= SINGLE else part_size(length)
+        single = SINGLE if 6 * SINGLE <= self._budget.size else SINGLE // 2
+        return single if length is not None and length <= single else part_size(length)
 
     async def _room(self, at: int) -> Part:
         """The part that goes on at this offset, with room in it."""

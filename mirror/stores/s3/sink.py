@@ -111,7 +111,7 @@ class ObjectSink:
 
     async def begin(self, head: Head) -> None:
         await self.abort()
-        if part_size(head.length) > max(SINGLE, self._budget.size):
+        if part_size(head.length) > max(SINGLE // 2, self._budget.size):
             raise TooLarge(f"{head.length} bytes in {MOST_PARTS} parts need more memory: raise transfer.memory")
         self._take_in(head)
 
