@@ -23,28 +23,21 @@ _MIB = 1 << 20
 _PATIENCE = 120
 _HEADER = ["tool", "here MiB", "missing MiB", "read then MiB", "of the missing", "wall s"]
 
-Begin = Callable[[Job, Path, str], Command]
-"""A tool's command for a job, a target, and a rate in bytes a second (nothing for full speed)."""
+Begin = Callable[[Job, Path], Command]
+"""A tool's command for a job, with what is in the target already."""
 
 
-def _mirror(job: Job, target: Path, rate: str) -> Command:
-    return mirror_command(job, target, *(("--limit-rate", rate) if rate else ()))
-
-
-def _aria2(job: Job, target: Path, rate: str) -> Command:
+def _aria2(job: Job, target: Path) -> Command:
     careful = ["--file-allocation=none", "--auto-save-interval=1"]
-    slow = [f"--max-overall-download-limit={rate}"] if rate else []
-    return Command(["aria2c", "--no-conf", "-q", "-c", *careful, *slow, "-d", str(target), job.urls[0]], target)
+    return Command(["aria2c", "--no-conf", "-q", "-c", *careful, "-d", str(target), job.urls[0]], target)
 
 
-def _curl(job: Job, target: Path, rate: str) -> Command:
-    slow = ["--limit-rate", rate] if rate else []
-    return Command(["curl", "-q", "-sS", "--fail", "-C", "-", "-O", *slow, job.urls[0]], target)
+def _curl(job: Job, target: Path) -> Command:
+    return Command(["curl", "-q", "-sS", "--fail", "-C", "-", "-O", job.urls[0]], target)
 
 
-def _wget2(job: Job, target: Path, rate: str) -> Command:
-    slow = [f"--limit-rate={rate}"] if rate else []
-    return Command(["wget2", "--no-config", "-q", "-c", *slow, job.urls[0]], target)
+def _wget2(job: Job, target: Path) -> Command:
+    return Command(["wget2", "--no-config", "-q", "-c", job.urls[0]], target)
 
 
 _PEERS: tuple[tuple[str, tuple[str, ...], Begin], ...] = (
@@ -65,15 +58,15 @@ class _Resumed:
 
 def run(options: Options) -> list[Section]:
     """One file of 1 GiB."""
-    size, rate = (32 * _MIB, "32M") if options.quick else (1024 * _MIB, "200M")
+    size = (32 if options.quick else 1024) * _MIB
     rows, used, verdicts = [], [], []
     with stage() as at:
         job = at.job("resume", at.media("one", 1, size), each=1, prefix="counted/")
         for tool, begin in _tools():
             with tempfile.TemporaryDirectory(prefix="run", dir=at.folder) as made:
                 target = Path(made)
-                found = _broken(job, target, begin, rate)
-                shown = duel.shown(begin(job, target, ""), job, target)
+                found = _broken(job, target, begin)
+                shown = duel.shown(begin(job, target), job, target)
             missing = size - found.here
             share = found.sent / missing
             told = [found.here / _MIB, missing / _MIB, found.sent / _MIB, share, found.ran.wall]
@@ -82,7 +75,7 @@ def run(options: Options) -> list[Section]:
             if tool.name == MIRROR.name:
                 verdicts.append(Verdict("bytes read, of those that were missing", share, 1.0))
     notes = [
-        f"Each is slowed down to {rate}iB/s, killed (SIGKILL) when {_PART:.0%} is written, and run again at full speed.",
+        f"The origin gives 64 MiB/s a connection. Each is killed (SIGKILL) when {_PART:.0%} is written, and run again.",
         "'here' is what the mirror's journal claims; of others it is what they wrote.",
         "'read then' is what the origin sent to the second run, as its log has it.",
     ]
@@ -90,16 +83,16 @@ def run(options: Options) -> list[Section]:
 
 
 def _tools() -> list[tuple[Tool, Begin]]:
-    ours: list[tuple[Tool, Begin]] = [(MIRROR, _mirror)]
+    ours: list[tuple[Tool, Begin]] = [(MIRROR, mirror_command)]
     peers = (
         (replace(MIRROR, name=name, program=on_path(name), version=version), begin) for name, version, begin in _PEERS
     )
     return ours + [(tool, begin) for tool, begin in peers if tool.program()]
 
 
-def _broken(job: Job, target: Path, begin: Begin, rate: str) -> _Resumed:
+def _broken(job: Job, target: Path, begin: Begin) -> _Resumed:
     with tempfile.TemporaryFile() as output:
-        process = start(begin(job, target, rate), output)
+        process = start(begin(job, target), output)
         until = time.monotonic() + _PATIENCE
         while _written(target) < _PART * job.media.size and process.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
@@ -110,7 +103,7 @@ def _broken(job: Job, target: Path, begin: Begin, rate: str) -> _Resumed:
         raise Wrong(f"{process.args!r} ended before it could be killed")
     time.sleep(0.2)  # the origin writes its log when it sees the connection go
     before = job.origin.sent()
-    ran = measured(begin(job, target, ""))
+    ran = measured(begin(job, target))
     check_files(target, job.media, {head(path): path for path in job.media.files})
     return _Resumed(here, job.origin.sent() - before, ran)
 
