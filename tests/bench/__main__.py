@@ -14,12 +14,18 @@ import msgspec
 from tests.bench import again, nginx, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
-from tests.bench.scenarios import buckets, near
+from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
 from tests.bench.tools import CHECKOUT
 
 SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
     "large": near.large,
     "small": near.small,
+    "disk": disk.run,
+    "far": far.run,
+    "resume": resume.run,
+    "hashing": hashing.run,
+    "start": start.run,
+    "memory": memory.run,
     "s3only": buckets.s3only,
     "copy": buckets.copy,
     "job": buckets.job,

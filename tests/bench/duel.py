@@ -13,11 +13,15 @@ from pathlib import Path
 from tests.bench.check import check_files, check_manifests
 from tests.bench.measure import Command, Ran, measured
 from tests.bench.media import head
-from tests.bench.results import Bar, Used
+from tests.bench.options import Options
+from tests.bench.peers import able
+from tests.bench.results import Bar, Section, Used, Verdict
 from tests.bench.tools import CHECKOUT, MIRROR, Job, Tool
 
 _ENOUGH = 30.0
 """Seconds in all, after which a slow tool is not run again."""
+
+HASHED = "'then s' is `sha256sum` on all cores over what the tool fetched; the mirror has hashed it already."
 
 HEADER = ["tool", "wall s", "min-max", "CPU s", "peak MB", "bare", "then s", "verified", "runs"]
 """Of `rows`. ``bare`` and ``verified`` are the mirror's time as a share of that tool's."""
@@ -41,6 +45,10 @@ class Entry:
         return statistics.median(ran.wall for ran in self.runs)
 
     @property
+    def cpu(self) -> float:
+        return statistics.median(ran.cpu for ran in self.runs)
+
+    @property
     def verified(self) -> float:
         """Seconds of a run with what followed it, the median; the mirror needs nothing to follow."""
         return statistics.median(ran.wall + more for ran, more in zip(self.runs, self.after, strict=True))
@@ -50,8 +58,25 @@ After = Callable[[Path, int], float]
 """What follows a peer's run into a folder with so many files; its seconds."""
 
 
-def duel(job: Job, tools: Sequence[Tool], *, runs: int, folder: Path, after: After | None = None) -> list[Entry]:
+def line_up(job: Job, options: Options) -> list[Tool]:
+    """The mirror, and the peers that can do the job."""
+    return [MIRROR, *able(job, quick=options.quick)]
+
+
+def duel(
+    job: Job,
+    tools: Sequence[Tool],
+    *,
+    runs: int,
+    folder: Path,
+    before: After | None = None,
+    after: After | None = None,
+) -> list[Entry]:
     """Have each tool do the job so often, into folders of its own below ``folder``.
+
+    Args:
+        before: What precedes every run.
+        after: What follows a peer's run, and is timed.
 
     Raises:
         Wrong: a result is not what the origin has.
@@ -64,6 +89,8 @@ def duel(job: Job, tools: Sequence[Tool], *, runs: int, folder: Path, after: Aft
                 continue
             with tempfile.TemporaryDirectory(prefix="run", dir=folder) as made:
                 target = Path(made)
+                if before:
+                    before(target, job.media.count)
                 entry.runs.append(measured(entry.tool.command(job, target)))
                 entry.after.append(after(target, job.media.count) if after and not entry.ours else 0.0)
                 check_files(target, job.media, sources)
@@ -108,7 +135,7 @@ def _row(entry: Entry, ours: Entry | None) -> list[str]:
         str(entry.tool),
         f"{entry.wall:.2f}",
         f"{min(walls):.2f}-{max(walls):.2f}",
-        f"{statistics.median(ran.cpu for ran in entry.runs):.2f}",
+        f"{entry.cpu:.2f}",
         f"{max(ran.peak for ran in entry.runs):.0f}",
         f"{ours.wall / entry.wall:.2f}" if ours and peer else "",
         f"{statistics.median(entry.after):.2f}" if followed else "",
@@ -131,6 +158,13 @@ def verified(entries: Sequence[Entry]) -> float:
 
 def _ours(entries: Sequence[Entry]) -> float:
     return next(entry.wall for entry in entries if entry.ours)
+
+
+def section(
+    name: str, title: str, entries: Sequence[Entry], notes: Iterable[str], verdicts: Sequence[Verdict]
+) -> Section:
+    """All of it as a section."""
+    return Section(name, title, HEADER, rows(entries), list(notes), list(verdicts), used(entries), bars(entries))
 
 
 def bars(entries: Sequence[Entry]) -> list[Bar]:

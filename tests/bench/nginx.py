@@ -2,8 +2,8 @@
 
 What stands below ``www`` is served; ``tasks/<promptId>.json`` is the service's answer about a prompt. The same files
 stand below further prefixes: ``far/`` (30 ms to the first byte, 80 MiB/s a connection, as an object store has it),
-``late/`` (a second to the first byte), ``counted/`` (the bytes sent are written down), ``md5/`` (the ETag is the
-MD5 that ``tags`` names, with the header of an S3 answer).
+``late/`` (a second to the first byte), ``counted/`` (64 MiB/s a connection; the bytes sent are written down), ``md5/``
+(the ETag is the MD5 that ``tags`` names, with the header of an S3 answer).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ http {{
     ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_session_cache shared:S:1m;
     root {folder}/www; autoindex on;
     location = /getTaskInfo {{ try_files /tasks/$arg_promptId.json /tasks/none.json; }}
-    location /counted/ {{ alias {folder}/www/; access_log {folder}/sent.log sent; }}
+    location /counted/ {{ alias {folder}/www/; access_log {folder}/sent.log sent; limit_rate 64m; }}
     location /md5/ {{ alias {folder}/www/; etag off; add_header ETag '"$md5"'; add_header x-amz-request-id 1; }}
     {slow}
   }}

@@ -119,7 +119,7 @@ class Intake:
         if self.way is not None:
             return self.way.part_size
         length = self._head.length
-        single = SINGLE if 6 * SINGLE <= self._budget.size else SINGLE // 2
+        single = SINGLE if self._budget.size >= 6 * SINGLE else SINGLE // 2
         return single if length is not None and length <= single else part_size(length)
 
     async def _room(self, at: int) -> Part:

@@ -182,12 +182,12 @@ def _rclone_http(job: Job, folder: Path, endpoint: str) -> Command:
     return Command([*copy, *_RCLONE, "--s3-endpoint", endpoint, *at_once], folder, ENVIRON)
 
 
-def _rclone_copy(job: Job, folder: Path, endpoint: str) -> Command:  # noqa: ARG001
+def _rclone_copy(job: Job, folder: Path, endpoint: str) -> Command:
     copy = ["rclone", "copy", ":s3:media", ":s3:bench/archive", "--transfers", "64", "--checkers", "64"]
     return Command([*copy, *_RCLONE, "--no-check-dest", "--s3-endpoint", endpoint], folder, ENVIRON)
 
 
-def _s5cmd_copy(job: Job, folder: Path, endpoint: str) -> Command:  # noqa: ARG001
+def _s5cmd_copy(job: Job, folder: Path, endpoint: str) -> Command:
     copy = [
         _S5CMD() or "s5cmd",
         "--log",
@@ -201,7 +201,7 @@ def _s5cmd_copy(job: Job, folder: Path, endpoint: str) -> Command:  # noqa: ARG0
     return Command(copy, folder, ENVIRON)
 
 
-def _nothing(job: Job, folder: Path) -> Command:  # noqa: ARG001
+def _nothing(job: Job, folder: Path) -> Command:
     return Command([], folder)
 
 
