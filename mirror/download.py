@@ -12,11 +12,10 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-import aiohttp
-
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
-from mirror.http import Http, is_passing
+from mirror.h1 import CutShort
+from mirror.http import Answer, Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
@@ -34,30 +33,45 @@ class Body:
     of whatever version. ``ranges`` says whether the server claims to serve parts.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, head: Head, start: int, url: str) -> None:
+    def __init__(self, response: Answer, head: Head, start: int, url: str) -> None:
         self.head = head
         self.start = start
         self.partial = response.status == 206
         self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         self._response = response
         self._url = url
+        self._got = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The bytes as they come.
+    @property
+    def batch(self) -> int:
+        """Bytes of a piece, while there are so many to come; more of them cost less each."""
+        return self._response.batch
+
+    @batch.setter
+    def batch(self, size: int) -> None:
+        self._response.batch = size
+
+    async def read(self) -> bytes | memoryview:
+        """The next bytes, which belong to the caller from here on; b"" at the end.
 
         Raises:
             Truncated: the body ended before its length, or its last chunk, was reached.
         """
-        got = 0
         try:
-            async for chunk in self._response.content.iter_any():
-                got += len(chunk)
-                yield chunk
-        except aiohttp.ClientPayloadError:
-            raise Truncated(f"the body broke off after {self.start + got} bytes: {shown(self._url)}") from None
-        expected = self._response.content_length
-        if expected is not None and got < expected:
-            raise Truncated(f"the body ended at {self.start + got} bytes: {shown(self._url)}")
+            piece = await self._response.read()
+        except CutShort:
+            raise Truncated(f"the body broke off after {self.start + self._got} bytes: {shown(self._url)}") from None
+        self._got += len(piece)
+        if not piece:
+            expected = self._response.content_length
+            if expected is not None and self._got < expected:
+                raise Truncated(f"the body ended at {self.start + self._got} bytes: {shown(self._url)}")
+        return piece
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The same, piece by piece."""
+        while piece := await self.read():
+            yield bytes(piece)
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +109,7 @@ def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, st
     return headers
 
 
-def _ranged(response: aiohttp.ClientResponse, url: str, span: Span | None, known: Head | None) -> Body:
+def _ranged(response: Answer, url: str, span: Span | None, known: Head | None) -> Body:
     """A 206 is taken only if it is exactly what was asked for, of the same file as before."""
     if span is None or known is None:
         raise Unavailable(f"a part (206) came though the whole was asked for: {shown(url)}")
@@ -130,7 +144,7 @@ def _differs(before: Validator, now: Validator) -> bool:
     return bool(before.last_modified and now.last_modified and before.last_modified != now.last_modified)
 
 
-def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -> Exception:
+def _status_error(response: Answer, url: str, *, ranged: bool) -> Exception:
     status, where = response.status, shown(url)
     if status in (404, 410):
         return Gone(f"the origin has no such file (HTTP {status}): {where}")
@@ -144,7 +158,7 @@ def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -
     return Refused(f"the origin answered HTTP {status}: {where}")
 
 
-def _check_coding(response: aiohttp.ClientResponse, url: str) -> None:
+def _check_coding(response: Answer, url: str) -> None:
     kind = response.headers.get("Content-Type", "")
     if kind.lower().startswith("multipart/byteranges"):
         raise Changed(f"several ranges came though one was asked for: {shown(url)}")

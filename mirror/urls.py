@@ -14,6 +14,7 @@ from mirror.errors import Refused
 from mirror.signatures import signature_names, without_signatures
 
 _USERINFO = re.compile(r"(?i)(?<=[a-z0-9+.-]://)[^/?#\s\"<>]*@")
+_UNFIT = re.compile(r"[\x00-\x20\x7f\\]")
 _NAMES_A_FILE = re.compile(r"(?i).*\.(?!(?:php|aspx?|ashx|jsp|cgi|do|[0-9]+)\Z)[a-z0-9]{1,5}", re.DOTALL)
 """The last part of such a path says which file is meant; of another one, or a program's, the query may say it."""
 
@@ -83,8 +84,13 @@ def check_url(url: str) -> None:
         raise Refused(f"the URL has no host: {shown(url)}")
     if parts.username is not None or parts.password is not None:
         raise Refused(f"the URL carries a user name or password: {shown(url)}")
-    if re.search(r"[\x00-\x20\x7f\\]", url) or len(url) > 16384:
+    if not is_fit(url):
         raise Refused(f"the URL is too long, or has a space, control character or backslash: {shown(url)}")
+
+
+def is_fit(url: str) -> bool:
+    """Whether its length and its characters are those of a URL; the part of the check that no origin shares."""
+    return len(url) <= 16384 and not _UNFIT.search(url)
 
 
 def shown(url: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
@@ -183,8 +182,7 @@ def _described(request: Request) -> dict[str, str]:
 
 
 def _content(file: str) -> bytes:
-    with open(file, "rb", buffering=0) as opened:
-        return opened.read(os.fstat(opened.fileno()).st_size)
+    return Path(file).read_bytes()
 
 
 def _ok(
