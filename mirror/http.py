@@ -254,10 +254,10 @@ class Http:
             return await self._relayed(url, headers, known.proxy, body)
         assert parts is not None
         target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
-        sent = request("GET" if body is None else "PUT", target, known.common, headers)
+        sent = request(target, known.common, headers, method="GET" if body is None else "PUT")
         self._observer(RequestSent(kind=self._kind))
         began = time.monotonic()
-        answer = await self._pool.ask(known.place, sent, body)
+        answer = await self._pool.get(known.place, sent, body)
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - began, status=answer.status))
         return answer
 

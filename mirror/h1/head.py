@@ -70,7 +70,7 @@ class Head(NamedTuple):
     is_lasting: bool
 
 
-def request(method: str, target: str, common: bytes, headers: Mapping[str, str]) -> bytes:
+def request(target: str, common: bytes, headers: Mapping[str, str], *, method: str = "GET") -> bytes:
     """A request's head. ``target`` is path and query as they are sent; ``common`` is made by :func:`common_lines`.
 
     Raises:

@@ -51,8 +51,8 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
 
-    async def ask(self, place: Place, request: bytes, body: Body | None = None) -> Answer:
-        """Send a GET, or a PUT of a body, and wait for the head of its answer.
+    async def get(self, place: Place, request: bytes, body: Body | None = None) -> Answer:
+        """Send a request, with a body if it has one, and wait for the head of its answer.
 
         On a connection that was used before and ended meanwhile it is sent once more (RFC 9112, section 9.3.1).
 
