@@ -39,25 +39,27 @@ class Body:
         self.start = start
         self.partial = response.status == 206
         self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        self.batch = 64 << 10
         self._response = response
         self._url = url
+        self._got = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The bytes as they come.
+    async def read(self) -> bytes:
+        """The next bytes as they come, b"" at the end.
 
         Raises:
             Truncated: the body ended before its length, or its last chunk, was reached.
         """
-        got = 0
         try:
-            async for chunk in self._response.content.iter_any():
-                got += len(chunk)
-                yield chunk
+            piece = await self._response.content.readany()
         except aiohttp.ClientPayloadError:
-            raise Truncated(f"the body broke off after {self.start + got} bytes: {shown(self._url)}") from None
-        expected = self._response.content_length
-        if expected is not None and got < expected:
-            raise Truncated(f"the body ended at {self.start + got} bytes: {shown(self._url)}")
+            raise Truncated(f"the body broke off after {self.start + self._got} bytes: {shown(self._url)}") from None
+        self._got += len(piece)
+        if not piece:
+            expected = self._response.content_length
+            if expected is not None and self._got < expected:
+                raise Truncated(f"the body ended at {self.start + self._got} bytes: {shown(self._url)}")
+        return piece
 
 
 @contextlib.asynccontextmanager

@@ -8,12 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from typing import TYPE_CHECKING, TypeVar
 
 from mirror.errors import MirrorError, Severity
 from mirror.events import Observer, Retrying
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 T = TypeVar("T")
 
@@ -22,8 +23,6 @@ PROGRESS = 1 << 20
 
 LONGEST_PAUSE = 120.0
 """Seconds: a Retry-After that asks for more is cut to this, so that no server can park a run."""
-
-_backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
 def parse_retry_after(value: str | None, now: float | None = None) -> float | None:
@@ -57,11 +56,28 @@ class Patience:
     async def run(self, call: Callable[[], Awaitable[T]], progress: Callable[[], int] = lambda: 0) -> T:
         """``progress`` tells, in bytes, how far the work has come; starting over is no progress.
 
+        What succeeds at once, as nearly everything does, does not pay for the machinery of trying again.
+
         Raises:
             MirrorError: the last error, when patience is at its end or the error is no transient one.
         """
+        try:
+            self.tried += 1
+            return await call()
+        except MirrorError as error:
+            if error.severity is not Severity.TRANSIENT:
+                raise
+            failed: list[MirrorError] = [error]
+        return await self._run_again(call, progress, failed)
 
-        async def counted() -> T:
+    async def _run_again(
+        self, call: Callable[[], Awaitable[T]], progress: Callable[[], int], failed: list[MirrorError]
+    ) -> T:
+        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception  # noqa: PLC0415
+
+        async def attempt() -> T:
+            if failed:  # the attempt that was made already
+                raise failed.pop()
             self.tried += 1
             return await call()
 
@@ -82,12 +98,14 @@ class Patience:
             before_sleep=self._tell,
             reraise=True,
         )
-        return await retrying(counted)
+        return await retrying(attempt)
 
     def _pause(self, state: RetryCallState) -> float:
+        from tenacity import wait_random_exponential  # noqa: PLC0415
+
         state.attempt_number = max(1, self.spent)
         asked = getattr(_error(state), "retry_after", None) or 0.0
-        return max(float(asked), _backoff(state))
+        return max(float(asked), wait_random_exponential(multiplier=0.5, max=30)(state))
 
     def _tell(self, state: RetryCallState) -> None:
         error = _error(state)

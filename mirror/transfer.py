@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from mirror import spans
@@ -23,7 +23,7 @@ from mirror.errors import (
     UrlExpired,
 )
 from mirror.events import FileSized, Observer
-from mirror.lanes import Lanes
+from mirror.lanes import Lanes, Request
 from mirror.media import HEAD, why_not_media
 from mirror.models import Asset, Failure, Outcome, PromptId, Receipt, Span
 from mirror.retry import Patience
@@ -166,14 +166,13 @@ class _One:
         """One request from the first gap on, with helpers. True if it ended a body whose length nobody told."""
         helpers: set[asyncio.Task[None]] = set()
         try:
-            async with (
-                self._lanes.request(self._url, span, known) as body,
-                contextlib.aclosing(self._looked_at(body)) as chunks,
-            ):
-                head = await self._stream(body, chunks, helpers)
-            await asyncio.gather(*helpers)
+            async with self._lanes.request(self._url, span, known) as request:
+                head = await self._stream(request, helpers)
+            if helpers:
+                await asyncio.gather(*helpers)
         finally:
-            await _end(helpers)
+            if helpers:
+                await _end(helpers)
         return head.length is None
 
     async def _begin(self, head: Head) -> None:
@@ -199,10 +198,10 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, body: Body, chunks: AsyncGenerator[bytes, None], helpers: set[asyncio.Task[None]]) -> Head:
+    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> Head:
         """Write a body until its end, or until a helper has what comes next. Returns the head of what is written."""
-        # No chunk may be kept by name after it was written: with a thousand bodies that is memory nobody has counted.
-        chunk: bytes | None = await anext(chunks, b"")  # an error page costs nothing that is held
+        body = request.body
+        piece = await self._first(request)  # an error page costs nothing that is held
         if not body.partial:
             await self._begin(body.head)
         head = self._sink.head or body.head
@@ -211,39 +210,34 @@ class _One:
         segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
         shared = _Shared(head, segments, helpers)
         at, stop = body.start, segments.front(body.start)
-        with self._lanes.batches(head.length) as roomy:
-            while chunk is not None:
-                stop = shared.reach(stop, at + len(chunk))
-                data = chunk if stop is None else chunk[: stop - at]
-                await self._sink.write(at, data)
-                at += len(data)
-                if len(data) < len(chunk):
-                    break
-                self._check_size(at)
-                if not roomy:
-                    await self._sink.flush()
-                self._recruit(shared)
-                chunk = await anext(chunks, None)
+        roomy = request.widen(head.length)
+        while piece:
+            stop = shared.reach(stop, at + len(piece))
+            data = piece if stop is None else piece[: stop - at]
+            await self._sink.write(at, data)
+            at += len(data)
+            if len(data) < len(piece):
+                break
+            self._check_size(at)
+            if not roomy:
+                await self._sink.flush()
+            self._recruit(shared)
+            # No piece is kept by name while the next one comes: of a thousand that is memory nobody has counted.
+            piece = data = b""
+            piece = await request.read()
         if stop is not None and at < stop:
             raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
         return head
 
-    async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
-        """The body's chunks, once its first bytes do not look like an error page."""
-        head = b"" if body.start == 0 else None
-        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
-            async for chunk in chunks:
-                if head is None:
-                    yield chunk
-                    continue
-                head += chunk
-                if len(head) >= HEAD:
-                    self._look(head, body)
-                    yield head
-                    head = None
-        if head is not None:
-            self._look(head, body)
-            yield head
+    async def _first(self, request: Request) -> bytes:
+        """The body's first bytes, once they do not look like an error page."""
+        piece = await request.read()
+        if request.body.start > 0:
+            return piece
+        while len(piece) < HEAD and (more := await request.read()):
+            piece += more
+        self._look(piece, request.body)
+        return piece
 
     def _look(self, head: bytes, body: Body) -> None:
         why = why_not_media(head[:HEAD], body.head.content_type)
@@ -263,16 +257,12 @@ class _One:
         while (piece := segments.back()) is not None:
             at = piece.start
             try:
-                async with self._lanes.request(self._url, piece, head) as body:
-                    self._ranges = self._ranges is not False and body.start == at
-                    if body.start == at:
-                        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
-                            async for chunk in chunks:
-                                data = chunk[: piece.stop - at]
-                                await self._sink.write(at, data)
-                                at += len(data)
-                                if at == piece.stop:
-                                    break
+                async with self._lanes.request(self._url, piece, head) as request:
+                    self._ranges = self._ranges is not False and request.body.start == at
+                    while request.body.start == piece.start and at < piece.stop and (data := await request.read()):
+                        data = data[: piece.stop - at]
+                        await self._sink.write(at, data)
+                        at += len(data)
             except SourceError:
                 segments.stop_sharing()
             finally:

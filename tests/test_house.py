@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what happens, where from, what it means", "answers config events schemas spans urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema sources.lines sources.records stores.files",
+        "catalog.records catalog.schema sources.lines sources.records stores.files stores.workers",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",

@@ -141,14 +141,16 @@ class LocalStore:
 
     async def sink(self, target: Target) -> PartialFile:
         key = _key(target.identity)
+        is_new = key not in self._left
         sink = PartialFile(
             self.disk,
             target,
             key,
+            is_new=is_new,
             on_commit=lambda: self._unsettled.add(target.identity),
             on_left=lambda: self._left.add(key),
         )
-        if key in self._left:
+        if not is_new:
             self._left.discard(key)
             try:
                 await sink.recover()

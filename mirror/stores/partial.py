@@ -6,7 +6,6 @@ Larger ones go in batches, a hop each, while the network reads on; every batch i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
@@ -20,7 +19,7 @@ from mirror.digests import Digests, are_known
 from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
-from mirror.stores.disk import Disk, uninterrupted
+from mirror.stores.disk import Disk
 from mirror.stores.files import (
     READ,
     create,
@@ -30,11 +29,12 @@ from mirror.stores.files import (
     read_span,
     same_bytes,
     stat_file,
-    translated,
+    store_error,
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
+from mirror.stores.workers import Uninterrupted
 from mirror.times import from_http
 
 T = TypeVar("T")
@@ -68,12 +68,19 @@ class _Run:
 
 
 class PartialFile:
-    """A Sink on the local disk."""
+    """A Sink on the local disk. ``is_new`` says for certain that no earlier try has left anything of this file."""
 
     segmented = True
 
     def __init__(
-        self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None], on_left: Callable[[], None]
+        self,
+        disk: Disk,
+        target: Target,
+        key: str,
+        *,
+        is_new: bool,
+        on_commit: Callable[[], None],
+        on_left: Callable[[], None],
     ) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
@@ -84,11 +91,12 @@ class PartialFile:
         self._on_commit = on_commit
         self._on_left = on_left
         self._fd: int | None = None
+        self._has_journal = not is_new  # it may have
         self._claims: list[Claim] = []
         self._held: list[Span] = []
         self._runs: dict[int, _Run] = {}
-        self._digests = Digests()
-        self._writing: asyncio.Future[None] | None = None
+        self._digests: Digests
+        self._writing: Uninterrupted[None] | None = None
         self._flying: _Run | None = None
 
     # What an earlier run left ------------------------------------------------------------------
@@ -181,12 +189,12 @@ class PartialFile:
         """Hand a run to a thread and go on; one is under way at a time, so two batches of memory are the bound."""
         await self._idle()
         self._flying = run
-        self._writing = asyncio.ensure_future(self._hop(lambda: self._write_and_claim(run)))
+        self._writing = self._disk.start(partial(self._translating, partial(self._write_and_claim, run)))
 
     async def _idle(self) -> None:
         while (writing := self._writing) is not None:
             try:
-                await uninterrupted(writing)
+                await writing
             finally:
                 if self._writing is writing:
                     self._writing = None
@@ -195,6 +203,7 @@ class PartialFile:
         if not self._journal.is_open:
             self._create()
             assert self.head is not None
+            self._has_journal = True
             self._journal.rewrite([Started(version=VERSION, identity=self._target.identity, head=self.head)])
         assert self.head is not None
         in_order = self._write(run, further=0 if self.head.length is not None else _UNTOLD)
@@ -213,7 +222,9 @@ class PartialFile:
         """A new, empty partial. A journal that described an older one goes first."""
         if self._fd is not None:
             return
-        self._journal.remove()
+        if self._has_journal:
+            self._journal.remove()
+            self._has_journal = False
         assert self.head is not None
         self._disk.reserve(self.head.length or 0)
         self._fd = create(self._path)
@@ -243,9 +254,9 @@ class PartialFile:
                 await self._hop(partial(self._write_and_claim, run))
             runs = []
             while self._digests.at < length:
-                await self._hop(lambda: self._hash_on(length))
+                await self._hop(partial(self._hash_on, length))
         try:
-            receipt = await self._hop(lambda: self._publish(runs, length))
+            receipt = await self._hop(partial(self._publish, runs, length))
         except ChecksumMismatch:
             await self.abort()
             raise
@@ -269,7 +280,8 @@ class PartialFile:
             self._write(run)
         self._check_digests()
         assert self._fd is not None
-        os.ftruncate(self._fd, length)
+        if self._has_journal:  # an earlier try may have left more behind
+            os.ftruncate(self._fd, length)
         self._sync()
         with self._disk.folder(self._target.folder, create=True) as folder:
             name, there = self._choose(folder, self._fd, length)
@@ -352,6 +364,7 @@ class PartialFile:
 
     def _remove(self) -> None:
         self._journal.remove()
+        self._has_journal = False
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
@@ -365,7 +378,7 @@ class PartialFile:
                     await self._idle()
         finally:
             self._let_go()
-            if self.committed is None and self._claims:
+            if self.committed is None and self._has_journal:
                 self._on_left()
 
     def _let_go(self) -> None:
@@ -375,11 +388,13 @@ class PartialFile:
             self._fd = None
 
     async def _hop(self, call: Callable[[], T]) -> T:
-        def translating() -> T:
-            with translated(f"{self._target.folder}/{self._target.names[0]}"):
-                return call()
+        return await self._disk.start(partial(self._translating, call))
 
-        return await self._disk.run(translating)
+    def _translating(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except OSError as error:
+            raise store_error(f"{self._target.folder}/{self._target.names[0]}", error) from error
 
 
 def _crc32(buffers: list[bytes]) -> int:
