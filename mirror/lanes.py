@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 from mirror.download import Body, open_body
 from mirror.errors import Refused, Unavailable
@@ -16,7 +15,7 @@ from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
 from mirror.models import Span
 from mirror.settings import Settings
 from mirror.stores import Head
-from mirror.urls import shown
+from mirror.urls import authority, shown
 
 _REQUEST_MEMORY = 2 * MOST_BUFFERED
 """What is buffered, and a piece of it that was taken out and is written."""
@@ -72,7 +71,7 @@ class Lanes:
             level.leave()
 
     def level(self, url: str) -> Level:
-        return self._levels.of(urlsplit(url).netloc)
+        return self._levels.of(authority(url))
 
 
 class Request:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import count, islice
+from typing import overload
 from urllib.parse import unquote_to_bytes, urlsplit
 
 MAX_BYTES = 200
 _LONGEST_EXTENSION = 16
 _FOLDERS = 8
 """So many of its names are looked at to tell whether a folder is a prompt's; a second one is seldom needed."""
+
+_FURTHER = 4
 
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
@@ -78,6 +82,30 @@ def candidates(name: str, identity: str) -> Iterator[str]:
     yield with_suffix(name, identity)
     for attempt in count():
         yield with_suffix(name, identity if not attempt else f"{identity} {attempt}", digits=64)
+
+
+class Choice(Sequence[str]):
+    """The names that a file may take, the best one first: the others are worked out when somebody looks at them."""
+
+    def __init__(self, best: str, name: str, identity: str) -> None:
+        self._best = best
+        self._name = name
+        self._identity = identity
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._best if index == 0 else self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @cached_property
+    def _all(self) -> tuple[str, ...]:
+        further = islice(candidates(self._name, self._identity), _FURTHER)
+        return (self._best, *(name for name in further if name not in (self._best, self._name)))
 
 
 def is_reserved(name: str) -> bool:

@@ -73,7 +73,7 @@ class Patience:
     async def _run_again(
         self, call: Callable[[], Awaitable[T]], progress: Callable[[], int], failed: list[MirrorError]
     ) -> T:
-        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception  # noqa: PLC0415
+        from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415
 
         async def attempt() -> T:
             if failed:  # the attempt that was made already

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mirror import spans
@@ -58,9 +58,9 @@ class Transfer:
         """
         patience = Patience(self.settings.attempts, asset.identity, self.observer, prompt_id=prompt_id)
         try:
-            async with closing(await store.sink(target)) as sink:
-                one = _One(self, prompt_id, asset, sink, fresh)
-                return await patience.run(one.attempt, one.progress)
+            sink = await store.sink(target)
+            one = _One(self, prompt_id, asset, sink, fresh)
+            return await closing(sink, patience.run(one.attempt, one.progress))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
@@ -69,16 +69,16 @@ class Transfer:
             )
 
 
-@contextlib.asynccontextmanager
-async def closing(sink: Sink) -> AsyncIterator[Sink]:
-    """Close a sink in every case; what goes wrong with that does not hide what went wrong before."""
+async def closing(sink: Sink, work: Awaitable[Receipt]) -> Receipt:
+    """Do some work and close the sink in every case; what goes wrong with that does not hide what went wrong before."""
     try:
-        yield sink
+        receipt = await work
     except BaseException:
         with contextlib.suppress(MirrorError):
             await sink.close()
         raise
     await sink.close()
+    return receipt
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class _One:
         """Requests, one after the other, until nothing is missing."""
         whole = False
         while not whole:
-            head, gaps = self._sink.head, self._gaps()
+            head, span = self._sink.head, None
+            gaps = self._gaps() if head is not None else []
             if head is not None and not gaps:
                 return
-            span = None
             # Without a length nobody could tell the end of a part from the end of the file.
             if head is not None and head.length is not None and head.validator.if_range and self.progress():
                 span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
@@ -160,20 +160,20 @@ class _One:
         head, held = self._sink.head, self._sink.written()
         if head is None or head.length is None:
             return [Span(spans.prefix(held), -1)]
-        return spans.missing(held, head.length)
+        return spans.missing(held, head.length) if held else [Span(0, head.length)]
 
     async def _request(self, span: Span | None, known: Head | None) -> bool:
-        """One request from the first gap on, with helpers. True if it ended a body whose length nobody told."""
+        """One request from the first gap on, with helpers. True if it brought the whole, or all that will ever come."""
         helpers: set[asyncio.Task[None]] = set()
         try:
             async with self._lanes.request(self._url, span, known) as request:
-                head = await self._stream(request, helpers)
+                head, got = await self._stream(request, helpers)
             if helpers:
                 await asyncio.gather(*helpers)
         finally:
             if helpers:
                 await _end(helpers)
-        return head.length is None
+        return head.length in (None, got)
 
     async def _begin(self, head: Head) -> None:
         self._check_size(head.length or 0)
@@ -184,12 +184,10 @@ class _One:
         if limit and size > limit:
             raise TooLarge(f"over {limit} bytes (transfer.max_file_size): {shown(self._url)}")
 
-    def _tell_size(self, head: Head) -> None:
+    def _tell_size(self, head: Head, held: int) -> None:
         if not self._told and head.length is not None:
             self._told = True
-            self._observer(
-                FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=self.progress())
-            )
+            self._observer(FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=held))
 
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
@@ -198,14 +196,17 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> Head:
-        """Write a body until its end, or until a helper has what comes next. Returns the head of what is written."""
+    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> tuple[Head, int]:
+        """Write a body until its end, or until a helper has what comes next.
+
+        Returns the head of what is written, and how many bytes of it this brought.
+        """
         body = request.body
         piece = await self._first(request)  # an error page costs nothing that is held
         if not body.partial:
             await self._begin(body.head)
         head = self._sink.head or body.head
-        self._tell_size(head)
+        self._tell_size(head, self.progress() if body.partial else 0)
         gaps = self._gaps() if head.length is not None else []
         segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
         shared = _Shared(head, segments, helpers)
@@ -227,7 +228,7 @@ class _One:
             piece = await request.read()
         if stop is not None and at < stop:
             raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
-        return head
+        return head, at - body.start
 
     async def _first(self, request: Request) -> bytes:
         """The body's first bytes, once they do not look like an error page."""

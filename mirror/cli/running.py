@@ -145,8 +145,8 @@ class Command:
         self._results = results
         self._tally = Tally()
         bar = flags.progress and not flags.quiet and sys.stderr.isatty()
-        self._progress = Progress() if bar else None
-        self._log = LogObserver(heartbeat=None if self._progress else 30.0)
+        self._progress = Progress(tally=self._tally) if bar else None
+        self._log = LogObserver(heartbeat=None if self._progress else 30.0, tally=self._tally)
         self._codes: list[ExitCode] = []
         self._fatal: str | None = None
         log = settings.log
@@ -158,7 +158,7 @@ class Command:
         acts = not flags.options.dry_run
         told = settings.metrics
         if told.textfile and acts:
-            self._observers.append(Metrics(told.textfile, told.interval))
+            self._observers.append(Metrics(told.textfile, told.interval, tally=self._tally))
         self._ping = Ping(settings) if told.ping_url and acts else None
         hooks = Hooks(settings, self.observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
         self._hooks = hooks if acts else None

@@ -46,7 +46,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
     identity: str
     folder: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     sha256: str | None = None
     prompt_id: str = ""
 

@@ -151,6 +151,8 @@ class PartialFile:
     # Taking bytes in ---------------------------------------------------------------------------
 
     def written(self) -> list[Span]:
+        if not self._held and not self._runs and not self._flying:
+            return []
         pending = [*self._runs.values(), *([self._flying] if self._flying else [])]
         return spans.merge([*self._held, *(Span(run.start, run.start + run.size) for run in pending)])
 
@@ -260,7 +262,6 @@ class PartialFile:
         except ChecksumMismatch:
             await self.abort()
             raise
-        self._let_go()
         self.committed = receipt
         return receipt
 
@@ -295,6 +296,7 @@ class PartialFile:
             else:
                 os.replace(self._path, name, dst_dir_fd=folder)
             self._disk.sync_folder(folder)
+        self._let_go()
         return receipt
 
     def _sync(self) -> None:
