@@ -88,9 +88,9 @@ class Request:
 
     def widen(self, length: int | None) -> bool:
         """Have large pieces, if there is memory to spare; else False, and the caller writes small ones."""
-        if length is not None and length <= MOST_BUFFERED:
-            return True  # it is here already, or will be
-        self.batches = self._lanes.budget.try_take(_BATCH_MEMORY)
+        if length == 0:
+            return True
+        self.batches = self._lanes.budget.try_take(min(_BATCH_MEMORY, length or _BATCH_MEMORY))
         if self.batches:
             self.body.batch = BATCH
         return self.batches > 0

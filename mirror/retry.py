@@ -8,13 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from mirror.errors import MirrorError, Severity
 from mirror.events import Observer, Retrying
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 T = TypeVar("T")
 
@@ -23,6 +22,9 @@ PROGRESS = 1 << 20
 
 LONGEST_PAUSE = 120.0
 """Seconds: a Retry-After that asks for more is cut to this, so that no server can park a run."""
+
+
+_backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
 def parse_retry_after(value: str | None, now: float | None = None) -> float | None:
@@ -73,8 +75,6 @@ class Patience:
     async def _run_again(
         self, call: Callable[[], Awaitable[T]], progress: Callable[[], int], failed: list[MirrorError]
     ) -> T:
-        from tenacity import AsyncRetrying, retry_if_exception  # noqa: PLC0415
-
         async def attempt() -> T:
             if failed:  # the attempt that was made already
                 raise failed.pop()
@@ -101,11 +101,9 @@ class Patience:
         return await retrying(attempt)
 
     def _pause(self, state: RetryCallState) -> float:
-        from tenacity import wait_random_exponential  # noqa: PLC0415
-
         state.attempt_number = max(1, self.spent)
         asked = getattr(_error(state), "retry_after", None) or 0.0
-        return max(float(asked), wait_random_exponential(multiplier=0.5, max=30)(state))
+        return max(float(asked), _backoff(state))
 
     def _tell(self, state: RetryCallState) -> None:
         error = _error(state)
