@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from mirror.download import Body, open_body
 from mirror.errors import Refused, Unavailable
@@ -39,7 +38,6 @@ class Lanes:
         transfer = settings.transfer
         self.cap = open_files_cap(max(256, transfer.concurrency))
         self.min_rate = transfer.min_rate
-        self.stall = transfer.stall_timeout or None
         self.observer = observer
         self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
         self.budget = budget
@@ -49,53 +47,70 @@ class Lanes:
     async def close(self) -> None:
         await self._http.close()
 
-    @contextlib.asynccontextmanager
-    async def request(self, url: str, span: Span | None, known: Head | None) -> AsyncIterator[Request]:
-        """A request that waited for its place at the host and for its memory, both taken before a byte is read."""
-        level, memory = self.level(url), 0
-        await level.enter()
-        try:
-            memory = await self.budget.take(_REQUEST_MEMORY)
-            async with open_body(self._http, url, span, known) as body:
-                request = Request(self, body, level, url)
-                try:
-                    yield request
-                finally:
-                    memory += request.batches
-            level.finished()
-        except Unavailable:
-            level.overloaded()
-            raise
-        finally:
-            self.budget.give(memory)
-            level.leave()
+    def request(self, url: str, span: Span | None, known: Head | None) -> Request:
+        """A request, sent when its block is entered."""
+        return Request(self, url, self.level(url), open_body(self._http, url, span, known))
 
     def level(self, url: str) -> Level:
         return self._levels.of(authority(url))
 
 
 class Request:
-    """A request that was answered, and its body within the rate limit. ``batches`` is the memory for large pieces."""
+    """A request with its place at the host and its memory, both waited for before a byte is read; all is given back
+    at the end of its block. ``body`` comes within the rate limit.
+    """
 
-    def __init__(self, lanes: Lanes, body: Body, level: Level, url: str) -> None:
-        self.body = body
-        self.batches = 0
+    body: Body
+
+    def __init__(self, lanes: Lanes, url: str, level: Level, opened: AbstractAsyncContextManager[Body]) -> None:
         self._lanes = lanes
-        self._level = level
         self._url = url
+        self._level = level
+        self._opened = opened
+        self._memory = 0
         self._waited = 0.0
         self._got = 0
+
+    async def __aenter__(self) -> Request:
+        await self._level.enter()
+        try:
+            self._memory = await self._lanes.budget.take(_REQUEST_MEMORY)
+            self.body = await self._opened.__aenter__()
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._opened.__aexit__(kind, error, trace)
+        except BaseException as translated:
+            error = translated
+            raise
+        finally:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._lanes.budget.give(self._memory)
+        if error is None:
+            self._level.finished()
+        elif isinstance(error, Unavailable):
+            self._level.overloaded()
+        self._level.leave()
 
     def widen(self, length: int | None) -> bool:
         """Have large pieces, if there is memory to spare; else False, and the caller writes small ones."""
         if length == 0:
             return True
-        self.batches = self._lanes.budget.try_take(min(_BATCH_MEMORY, length or _BATCH_MEMORY))
-        if self.batches:
+        batches = self._lanes.budget.try_take(min(_BATCH_MEMORY, length or _BATCH_MEMORY))
+        self._memory += batches
+        if batches:
             self.body.batch = BATCH
-        return self.batches > 0
+        return batches > 0
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """The next piece, b"" at the end.
 
         Raises:
@@ -103,9 +118,7 @@ class Request:
         """
         lanes = self._lanes
         since = time.monotonic()
-        # Not every byte that comes is one of the body: framing alone must not hold a place for ever.
-        async with asyncio.timeout(lanes.stall):
-            piece = await self.body.read()
+        piece = await self.body.read()
         if not piece:
             return piece
         size = len(piece)

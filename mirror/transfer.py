@@ -230,18 +230,18 @@ class _One:
             raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
         return head, at - body.start
 
-    async def _first(self, request: Request) -> bytes:
+    async def _first(self, request: Request) -> bytes | memoryview:
         """The body's first bytes, once they do not look like an error page."""
         piece = await request.read()
         if request.body.start > 0:
             return piece
         while len(piece) < HEAD and (more := await request.read()):
-            piece += more
-        self._look(piece, request.body)
+            piece = b"".join((piece, more))
+        self._look(bytes(piece[:HEAD]), request.body)
         return piece
 
     def _look(self, head: bytes, body: Body) -> None:
-        why = why_not_media(head[:HEAD], body.head.content_type)
+        why = why_not_media(head, body.head.content_type)
         if why:
             raise NotMedia(f"{why}: {shown(self._url)}")
 

@@ -14,6 +14,7 @@ from mirror.errors import Refused
 from mirror.signatures import signature_names, without_signatures
 
 _USERINFO = re.compile(r"(?i)(?<=[a-z0-9+.-]://)[^/?#\s\"<>]*@")
+_UNFIT = re.compile(r"[\x00-\x20\x7f\\]")
 _NAMES_A_FILE = re.compile(r"(?i).*\.(?!(?:php|aspx?|ashx|jsp|cgi|do|[0-9]+)\Z)[a-z0-9]{1,5}", re.DOTALL)
 """The last part of such a path says which file is meant; of another one, or a program's, the query may say it."""
 
@@ -21,8 +22,6 @@ _PLAIN = re.compile(
     r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?!80(?!\d)|443(?!\d))[1-9]\d{0,3})?/[A-Za-z0-9._~/+,:!-]*"
 )
 """What most URLs are: nothing in them is signed, or hidden, or could be written in another way."""
-
-_LONGEST = 16384
 
 REDACTED = "***"
 
@@ -88,7 +87,7 @@ def check_url(url: str) -> None:
     Raises:
         Refused: another scheme than http(s), no host, a password, a character that no URL may hold.
     """
-    if len(url) <= _LONGEST and _PLAIN.fullmatch(url):
+    if _PLAIN.fullmatch(url) and is_fit(url):
         return
     try:
         parts = urlsplit(url)
@@ -101,8 +100,13 @@ def check_url(url: str) -> None:
         raise Refused(f"the URL has no host: {shown(url)}")
     if parts.username is not None or parts.password is not None:
         raise Refused(f"the URL carries a user name or password: {shown(url)}")
-    if re.search(r"[\x00-\x20\x7f\\]", url) or len(url) > _LONGEST:
+    if not is_fit(url):
         raise Refused(f"the URL is too long, or has a space, control character or backslash: {shown(url)}")
+
+
+def is_fit(url: str) -> bool:
+    """Whether its length and its characters are those of a URL; the part of the check that no origin shares."""
+    return len(url) <= 16384 and not _UNFIT.search(url)
 
 
 def shown(url: str) -> str:

@@ -21,16 +21,18 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "rules and tools of one kind each",
         "addresses agenda digests limits media names observers.text observers.textfile sampling signatures",
     ),
-    ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
-    ("what happens, where from, what it means", "answers config events schemas spans urls"),
+    ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
+    ("what happens, where from, what it means", "answers config events h1.head schemas spans urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema sources.lines sources.records stores.files stores.workers",
+        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.workers",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
+    ("a connection; what comes through a proxy", "h1.connection session"),
+    ("connections that are kept", "h1.pool"),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",
@@ -95,7 +97,7 @@ PUBLIC = [
 ]
 
 LIBRARIES = {
-    "aiohttp": {"mirror.http", "mirror.download", "mirror.demo.origin", "mirror.stores.s3"},
+    "aiohttp": {"mirror.session", "mirror.demo.origin"},
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},

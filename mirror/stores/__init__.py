@@ -86,7 +86,7 @@ class Sink(Protocol):
         """Start a new file; what was held is dropped."""
         ...
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         """Take bytes for offset ``at``. They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`."""
         ...
 

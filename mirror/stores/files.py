@@ -106,7 +106,7 @@ def is_file(found: os.stat_result | None, size: int) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode) and size in (found.st_size, -1 if found.st_size else 0)
 
 
-def write_all(fd: int, buffers: list[bytes], at: int) -> None:
+def write_all(fd: int, buffers: list[bytes | memoryview], at: int) -> None:
     """Write buffers one behind the other from offset ``at``, however short the single writes are."""
     for first in range(0, len(buffers), 256):
         batch = [memoryview(buffer) for buffer in buffers[first : first + 256] if buffer]

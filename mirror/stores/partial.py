@@ -55,10 +55,10 @@ class _Run:
     def __init__(self, start: int) -> None:
         self.start = start
         self.size = 0
-        self.buffers: list[bytes] = []
+        self.buffers: list[bytes | memoryview] = []
         self.since = time.monotonic()
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         self.buffers.append(data)
         self.size += len(data)
 
@@ -172,7 +172,7 @@ class PartialFile:
         if missing > BATCH:
             await self._hop(partial(self._disk.reserve, missing))
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         run = self._runs.pop(at, None) or _Run(at)
         run.add(data)
         if run.due:
@@ -399,7 +399,7 @@ class PartialFile:
             raise store_error(f"{self._target.folder}/{self._target.names[0]}", error) from error
 
 
-def _crc32(buffers: list[bytes]) -> int:
+def _crc32(buffers: list[bytes | memoryview]) -> int:
     crc = 0
     for buffer in buffers:
         crc = zlib.crc32(buffer, crc)

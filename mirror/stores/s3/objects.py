@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
 from mirror.digests import Digests
 from mirror.errors import Denied, MirrorError, Severity, StoreError, StoreUnavailable
+from mirror.h1 import CutShort
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
@@ -23,6 +23,7 @@ from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, 
 from mirror.stores.s3.wire import Put, Wire
 
 _BLOCK = 1 << 20
+_PIECE = 256 << 10
 _LONGEST_SOURCE = 1500
 """An object's user metadata may have 2 KB in all."""
 
@@ -217,22 +218,24 @@ class Objects:
                 await asyncio.sleep(min(0.2 * 2**failures, 10))
         return digests
 
-    async def _batches(self, key: str, etag: str, start: int) -> AsyncGenerator[list[bytes], None]:
+    async def _batches(self, key: str, etag: str, start: int) -> AsyncGenerator[list[bytes | memoryview], None]:
         headers = {"If-Match": etag} if etag else {}
         if start:
             headers["Range"] = f"bytes={start}-"
         async with self.wire.get(key, headers) as response:
             if start and response.status != 206:
                 raise StoreUnavailable(f"{self.where(key)}: the store serves no ranges", severity=Severity.ITEM)
-            batch, size = [], 0
+            response.batch = _PIECE
+            batch: list[bytes | memoryview] = []
+            size = 0
             try:
-                async for chunk in response.content.iter_any():
-                    batch.append(chunk)
-                    size += len(chunk)
+                while piece := await response.read():
+                    batch.append(piece)
+                    size += len(piece)
                     if size >= _BLOCK:
                         yield batch
                         batch, size = [], 0
-            except aiohttp.ClientPayloadError:
+            except CutShort:
                 raise Unreachable(f"{self.where(key)}: the body broke off") from None
             if batch:
                 yield batch
@@ -292,7 +295,7 @@ class Objects:
         return f"s3://{self.settings.bucket}/{key}"
 
 
-def _update(digests: Digests, buffers: Buffers) -> None:
+def _update(digests: Digests, buffers: Sequence[bytes | memoryview]) -> None:
     for buffer in buffers:
         digests.update(buffer)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
+from mirror.http import read_most
 from mirror.limits import ByteBudget, open_files_cap
 from mirror.manifests.document import decode_if_sound, receipt, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
@@ -225,7 +226,8 @@ class S3Store:
                     return None
                 if etag is not None:
                     etag[:] = [response.headers.get("ETag", "")]
-                return await response.content.read()
+                content = await read_most(response, LARGEST_MANIFEST)
+                return content if len(content) <= LARGEST_MANIFEST else None
 
         try:
             return await self._control.patiently(self.objects.where(key), once)

@@ -10,19 +10,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import aiohttp
 from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, Denied
 from mirror.events import BytesSent, Observer
-from mirror.http import Http
+from mirror.http import Answer, Http, read_most
 from mirror.limits import Level, Levels
 from mirror.settings import Settings
 from mirror.stores.s3.checksums import Buffers, contradicts
 from mirror.stores.s3.control import Control
 from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
 from mirror.stores.s3.signing import EMPTY
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _PIECE = 256 << 10
 _LONGEST_ERROR = 64 << 10
@@ -96,7 +99,8 @@ class Wire:
                         return response.headers.copy()
                     if response.status == 200:
                         raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
-                    raise await self._refusal(what.operation, what.key, response)
+                    told = await response.content.read(_LONGEST_ERROR)
+                    raise self._refusal(what.operation, what.key, response, told)
         except TimeoutError:
             raise Unreachable(f"{self._where(what.key)}: the store took no byte for {stall:g} s") from None
 
@@ -115,7 +119,7 @@ class Wire:
                     timer.reschedule(loop.time() + stall)
 
     @contextlib.asynccontextmanager
-    async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Answer]:
         """An object's answer (200 or 206), its body not yet read. Not tried again: the caller knows how far it got.
 
         Raises:
@@ -125,16 +129,15 @@ class Wire:
         identity = await self._control.fresh_identity()
         url = self._control.address.url(key)
         signed = identity.headers("GET", url, self._paying(headers or {}), self._control.region, EMPTY)
-        async with self._http.send("GET", url, signed) as response:
-            if response.status not in (200, 206):
-                raise await self._refusal("GetObject", key, response)
-            yield response
+        async with self._http.get(url, signed, follow=False) as answer:
+            if answer.status not in (200, 206):
+                raise self._refusal("GetObject", key, answer, await read_most(answer, _LONGEST_ERROR))
+            yield answer
 
     def _paying(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         return {**headers, "x-amz-request-payer": "requester"} if self._settings.s3.request_payer else headers
 
-    async def _refusal(self, operation: str, key: str, response: aiohttp.ClientResponse) -> Exception:
-        body = await response.content.read(_LONGEST_ERROR)
+    def _refusal(self, operation: str, key: str, response: Answer | aiohttp.ClientResponse, body: bytes) -> Exception:
         refusal = Refusal(
             operation=operation,
             code=code_in(body),
