@@ -28,7 +28,7 @@ from mirror.custody import catalog_of
 from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
-from mirror.limits import shared_out
+from mirror.limits import Level, shared_out
 from mirror.models import Manifest, PromptId
 from mirror.pipeline import Emit, Pipeline
 from mirror.places import open_places
@@ -268,7 +268,7 @@ class Mirror:
             delivery=self._delivery,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=asyncio.Semaphore(2 * self._delivery.cap),
+            slots=Level.fixed(2 * self._delivery.cap),
             inflight=self._inflight,
             repair=repair,
         )

@@ -39,7 +39,6 @@ class Body:
         self.start = start
         self.partial = response.status == 206
         self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
-        self.batch = 64 << 10
         self._response = response
         self._url = url
         self._got = 0

@@ -138,6 +138,11 @@ class Level:
         self._halved = False
         self._open_window()
 
+    @classmethod
+    def fixed(cls, places: int) -> Level:
+        """So many places, whatever comes."""
+        return cls(places, places, fixed=True)
+
     @property
     def idle(self) -> bool:
         """True if a further request would start at once and nobody waits for one."""

@@ -24,6 +24,10 @@ _FURTHER = 4
 
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
+_SIMPLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}[A-Za-z0-9_]")
+"""Names that are safe as they are, but for those of devices."""
+_PLAIN = re.compile(r"https?://[a-z0-9.:-]+/(?:[A-Za-z0-9_.~-]*/)*([A-Za-z0-9_.-]*)")
+"""URLs whose last path part is a name as it stands there."""
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
 _UNSEEN = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -31,6 +35,9 @@ _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 def from_url(url: str) -> str:
     """A safe file name from the URL's last path part, percent-decoded; ``file`` where there is none."""
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        return safe(plain[1]) or "file"
     try:
         path = urlsplit(url).path
     except ValueError:
@@ -41,6 +48,8 @@ def from_url(url: str) -> str:
 
 def safe(text: str) -> str:
     """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
+    if _SIMPLE.fullmatch(text) and not _DEVICES.match(text):
+        return text
     name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
     name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
     name = name.lstrip(".- \u00a0").rstrip(". ")
@@ -115,6 +124,8 @@ def is_reserved(name: str) -> bool:
 
 def key(name: str) -> str:
     """What names are compared by: NFC and case folding, as file systems that fold case would."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

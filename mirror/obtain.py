@@ -117,7 +117,8 @@ class Obtain:
     async def _is_on_disk(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
         which = asset.identity
         s3 = self._stock.known[which].s3 if which in self._stock.in_bucket else None
-        receipt = msgspec.structs.replace(receipt, s3=s3)
+        if s3 is not receipt.s3:
+            receipt = msgspec.structs.replace(receipt, s3=s3)
         await self._record_file(asset, entry(asset, receipt), self._places.disk)
         self._stock.on_disk.add(which)
         self._tell_stored(asset, receipt, reused=reused)

@@ -13,6 +13,7 @@ from mirror.catalog import Catalog
 from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
+from mirror.limits import Level
 from mirror.manifests.document import without_answer
 from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.places import Places
@@ -67,7 +68,7 @@ class Run:
     delivery: Delivery
     observer: Observer
     secrets: tuple[str, ...]
-    slots: asyncio.Semaphore
+    slots: Level
     inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
     recent: Recent = field(default_factory=Recent)
     repair: Mapping[PromptId, frozenset[str]] | None = None

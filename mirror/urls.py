@@ -37,7 +37,9 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 def is_signed(url: str) -> bool:
     """True if the URL's query carries a signature: such a request must be sent exactly as it is."""
-    query = url.partition("#")[0].partition("?")[2] if "?" in url else ""
+    if "?" not in url:
+        return False
+    query = url.partition("#")[0].partition("?")[2]
     return bool(signature_names(query))
 
 

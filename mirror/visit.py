@@ -102,7 +102,7 @@ class Visit:
             is_to_do = self._stock.is_anywhere(which) or which not in self._failures
             if is_to_do and not self._stock.is_whole(which) and self._run.may_fetch(self._id, which):
                 known = Asset(identity=which, url=which, role=file.role, name=file.path, named_by=file.named_by)
-                await self._run.slots.acquire()
+                await self._run.slots.enter()
                 self._start(group, known, None)
 
     def _complete_unasked(self) -> Verdict | None:
@@ -175,7 +175,7 @@ class Visit:
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
         seen, elsewhere = self._run.recent.count, await self._stored_elsewhere(missing)
         for number, asset in enumerate(missing):
-            await self._run.slots.acquire()
+            await self._run.slots.enter()
             if self._run.recent.may_have(asset.identity, seen):  # another prompt has stored the file meanwhile
                 seen, elsewhere = self._run.recent.count, await self._stored_elsewhere(missing[number:])
             self._started.add(asset.identity)
@@ -192,7 +192,7 @@ class Visit:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        self._run.slots.release()
+        self._run.slots.leave()
 
     def _keep_failures(self, *, left: bool) -> None:
         """A repair forgets no failure: neither of files that it is not for (``left``), nor of those it did not try."""

@@ -74,13 +74,13 @@ def stat_file(name: str, folder: int) -> os.stat_result | None:
         return None
 
 
-def create(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
+def create(path: str | Path, *, mode: int = 0o644, flags: int = 0) -> int:
     """A new, empty file in our own folder, open. What stood there goes: nothing is written through a link."""
     flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, mode)
     except FileExistsError:
-        path.unlink()
+        os.unlink(path)
         return os.open(path, flags, mode)
 
 

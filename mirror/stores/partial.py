@@ -11,7 +11,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from mirror import spans
@@ -32,7 +32,7 @@ from mirror.stores.files import (
     store_error,
     write_all,
 )
-from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of
+from mirror.stores.journal import VERSION, Claim, Committed, Journal, Record, Started, journal_of
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.stores.workers import Uninterrupted
 from mirror.times import from_http
@@ -86,8 +86,8 @@ class PartialFile:
         self.committed: Receipt | None = None
         self._disk = disk
         self._target = target
-        self._path = disk.parts / f"{key}.part"
-        self._journal = journal_of(disk.parts / f"{key}.journal")
+        self._path = f"{disk.parts}/{key}.part"
+        self._key = key
         self._on_commit = on_commit
         self._on_left = on_left
         self._fd: int | None = None
@@ -98,6 +98,10 @@ class PartialFile:
         self._digests: Digests
         self._writing: Uninterrupted[None] | None = None
         self._flying: _Run | None = None
+
+    @cached_property
+    def _journal(self) -> Journal[Record]:
+        return journal_of(self._disk.parts / f"{self._key}.journal")
 
     # What an earlier run left ------------------------------------------------------------------
 
@@ -141,7 +145,7 @@ class PartialFile:
     def _open_existing(self) -> bool:
         """A partial with another name elsewhere is left there, as it is: a copy of the archive by links may hold it."""
         try:
-            if not is_ours_alone(self._path.lstat()):
+            if not is_ours_alone(os.lstat(self._path)):
                 return False
         except FileNotFoundError:
             return False
@@ -251,7 +255,7 @@ class PartialFile:
         length = max([run.start + run.size for run in runs] + [span.stop for span in self._held], default=0)
         if self.head.length not in (None, length):
             raise Changed(f"{length} bytes are here, not the {self.head.length} that the origin stated: it starts over")
-        if self._journal.is_open:
+        if self._has_journal and self._journal.is_open:
             for run in runs:
                 await self._hop(partial(self._write_and_claim, run))
             runs = []
@@ -287,12 +291,12 @@ class PartialFile:
         with self._disk.folder(self._target.folder, create=True) as folder:
             name, there = self._choose(folder, self._fd, length)
             receipt = self._receipt(name, length)
-            if self._journal.is_open:
+            if self._has_journal and self._journal.is_open:
                 self._journal.append(Committed(folder=self._target.folder, receipt=receipt))
                 self._journal.sync()
                 self._on_commit()
             if there:
-                self._path.unlink()
+                os.unlink(self._path)
             else:
                 os.replace(self._path, name, dst_dir_fd=folder)
             self._disk.sync_folder(folder)
@@ -368,7 +372,7 @@ class PartialFile:
         self._journal.remove()
         self._has_journal = False
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            os.unlink(self._path)
 
     async def close(self) -> None:
         try:
@@ -384,7 +388,8 @@ class PartialFile:
                 self._on_left()
 
     def _let_go(self) -> None:
-        self._journal.close()
+        if self._has_journal:
+            self._journal.close()
         if self._fd is not None:
             let_go(self._fd)
             self._fd = None

@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_EACH = 4
+"""Calls of one step of the loop that are made one after the other before another thread is woken for them."""
+
 
 class Uninterrupted(asyncio.Future[T]):
     """What a thread is at cannot be taken back: who waits for it and is cancelled goes on only after its end.
@@ -33,7 +36,7 @@ class Workers:
     def __init__(self, size: int, name: str) -> None:
         self._size = size
         self._name = name
-        self._calls: SimpleQueue[tuple[Callable[[], Any], Uninterrupted[Any], _Letterbox] | None] = SimpleQueue()
+        self._batches: SimpleQueue[list[_Call] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._letterbox: _Letterbox | None = None
 
@@ -51,13 +54,26 @@ class Workers:
             self._hire()
         future: Uninterrupted[T] = Uninterrupted(loop=loop)
         letterbox.expected += 1
-        self._calls.put((call, future, letterbox))
+        if not letterbox.going:
+            loop.call_soon(self._hand_out, letterbox)
+        letterbox.going.append((call, future, letterbox))
         return future
+
+    def _hand_out(self, letterbox: _Letterbox) -> None:
+        """What was started in one step of the loop goes to the threads in as many batches as there are threads for:
+        to wake one costs about as much as it then does for a small file.
+        """
+        calls, letterbox.going = letterbox.going, []
+        batches = min(len(self._threads), -(-len(calls) // _EACH))
+        for number in range(batches):
+            self._batches.put(calls[number::batches])
 
     def close(self) -> None:
         """Wait for the calls that are under way, and let the threads end."""
+        if self._letterbox is not None:
+            self._hand_out(self._letterbox)
         for _ in self._threads:
-            self._calls.put(None)
+            self._batches.put(None)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -73,13 +89,15 @@ class Workers:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        while (item := self._calls.get()) is not None:
-            call, future, letterbox = item
-            try:
-                letterbox.put(future, call(), None)
-            except BaseException as error:  # noqa: BLE001  whoever waits is told
-                letterbox.put(future, None, error)
-            del item, call, future  # a call may hold buffers: not until the next one comes
+        while (batch := self._batches.get()) is not None:
+            batch.reverse()
+            while batch:
+                call, future, letterbox = batch.pop()
+                try:
+                    letterbox.put(future, call(), None)
+                except BaseException as error:  # noqa: BLE001  whoever waits is told
+                    letterbox.put(future, None, error)
+                del call, future  # a call may hold buffers: not until the next one comes
 
 
 class _Letterbox:
@@ -88,6 +106,7 @@ class _Letterbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.expected = 0
+        self.going: list[_Call] = []
         self._letters: deque[tuple[Uninterrupted[Any], Any, BaseException | None]] = deque()
         self._rung = False
 
@@ -109,3 +128,6 @@ class _Letterbox:
             else:
                 future.set_exception(error)
                 future.exception()  # who was cancelled meanwhile does not look at it
+
+
+_Call = tuple[Callable[[], Any], Uninterrupted[Any], _Letterbox]
