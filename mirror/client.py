@@ -124,9 +124,9 @@ class Mirror:
             StoreError, CatalogError: the archive cannot be worked on (any more).
         """
         async with contextlib.aclosing(self.results(from_iterable(ids), options)) as results:
-            async for result in results:
-                if result.manifest is not None:
-                    yield result.manifest
+            async for come in results:
+                for manifest in [result.manifest for result in come if result.manifest is not None]:
+                    yield manifest
 
     async def sync(
         self, options: FetchOptions | None = None, night: SyncOptions | None = None
@@ -139,22 +139,25 @@ class Mirror:
             As :meth:`fetch`.
         """
         async with contextlib.aclosing(self.results(night or SyncOptions(), options)) as results:
-            async for result in results:
-                if result.manifest is not None:
-                    yield result.manifest
+            async for come in results:
+                for manifest in [result.manifest for result in come if result.manifest is not None]:
+                    yield manifest
 
     async def results(
         self, source: Source | SyncOptions, options: FetchOptions | None = None, *, want_manifests: bool = True
-    ) -> AsyncGenerator[Result, None]:
-        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code."""
+    ) -> AsyncGenerator[list[Result], None]:
+        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code.
+
+        Yields what has come since the last time, at least one result: no prompt waits for another one's.
+        """
         options = options or FetchOptions()
         try:
             async with (
                 self._open_catalog(options) as catalog,
                 contextlib.aclosing(self._drain(source, options, catalog, want_manifests)) as results,
             ):
-                async for result in results:
-                    yield result
+                async for come in results:
+                    yield come
         except MirrorError as error:
             self._codes.add(error.exit_code)
             raise
@@ -195,7 +198,7 @@ class Mirror:
 
     async def _drain(
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
-    ) -> AsyncGenerator[Result, None]:
+    ) -> AsyncGenerator[list[Result], None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
         done: asyncio.Queue[Result | None] = asyncio.Queue()
         room = asyncio.Semaphore(_RESULTS)
@@ -209,10 +212,18 @@ class Mirror:
         task.add_done_callback(self._runs.discard)
         task.add_done_callback(lambda _: done.put_nowait(None))
         try:
-            while (result := await done.get()) is not None:
-                self._codes.add(result.code)
-                room.release()
-                yield result
+            ended = False
+            while not ended:
+                come = [await done.get()]
+                while not done.empty():
+                    come.append(done.get_nowait())
+                results = [result for result in come if result is not None]
+                for result in results:
+                    self._codes.add(result.code)
+                    room.release()
+                if results:
+                    yield results
+                ended = len(results) < len(come)
             await task
         finally:
             task.cancel()

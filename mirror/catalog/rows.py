@@ -12,8 +12,9 @@ from typing import TypeVar
 import msgspec
 
 from mirror import names
-from mirror.catalog.records import FileRecord, PromptRecord
+from mirror.catalog.records import Done, FileRecord, PromptRecord
 from mirror.models import Failure, ManifestFile, Placed, PromptId, PromptState, Role
+from mirror.stores import Kept, Wanted
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -56,6 +57,36 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             placed=decode(row[10], Placed) if row[10] else None,
             given_up=row[11],
             files=tuple(files.get(row[0], ())),
+        )
+
+
+# The plus keeps SQLite from the index of states: most prompts are complete.
+_DONE = """
+    SELECT prompt_id, folder, state, prompts.run, placed,
+        CAST('[' || group_concat(entry) FILTER (WHERE entry IS NOT NULL AND failure IS NULL) || ']' AS BLOB)
+    FROM prompts LEFT JOIN files USING (prompt_id)
+    WHERE prompt_id IN (SELECT value FROM json_each(?1)) AND NOT unfinished AND +state IN ('complete', ?2)
+    GROUP BY prompt_id
+    HAVING total((entry IS NULL OR failure IS NOT NULL) AND role = coalesce(?3, role)) = 0
+"""
+
+
+def read_done(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId], only: str | None) -> Iterator[Done]:
+    """Those of the prompts that are complete, in no order; with ``only``, as far as files of that role go.
+
+    A run over what is mirrored already asks this of every prompt, so a prompt is one row, and its files one text.
+    """
+    also = PromptState.COMPLETE if only is None else PromptState.PARTIAL
+    for prompt_id, folder, state, run, placed, files in connection.execute(_DONE, (listed(prompt_ids), also, only)):
+        yield Done(
+            prompt_id=prompt_id,
+            state=PromptState(state),
+            run=run,
+            wanted=Wanted(
+                folder=folder,
+                files=decode(files, tuple[Kept, ...]) if files else (),
+                manifest=decode(placed, Placed) if placed else None,
+            ),
         )
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from mirror.cli import threads_needed
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
-from mirror.cli.streams import ReaderGoneError, stdout_code, write_stdout
+from mirror.cli.streams import ReaderGoneError, stdout_code, write_lines
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.custody import catalog_path
@@ -39,8 +39,8 @@ from mirror.times import now
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-Results = Callable[[Mirror], AsyncGenerator[Result, None]]
-"""What a command does with an open archive: results, one a prompt, as they come."""
+Results = Callable[[Mirror], AsyncGenerator[list[Result], None]]
+"""What a command does with an open archive: results, one a prompt, as they come, those together that came together."""
 
 _OPTIONS = (
     click.option("--root", metavar="DIR", help="Where the archive stands."),
@@ -216,19 +216,23 @@ class Command:
             await self._ping.finish(render(self._tally.summary()), code)
         return code
 
-    async def _print(self, results: AsyncGenerator[Result, None]) -> None:
+    async def _print(self, results: AsyncGenerator[list[Result], None]) -> None:
         async with contextlib.aclosing(results):
-            async for result in results:
-                data = self._line(result)
-                if data:
+            async for come in results:
+                lines = [line for result in come if (line := self._line(result))]
+                if lines:
                     # In a thread: a slow reader must not hold up the downloads.
-                    await asyncio.to_thread(write_stdout, data)
-                if self._hooks is not None and result.manifest is not None and _is_news(result):
-                    await self._hooks.submit(result.manifest)
+                    await asyncio.to_thread(write_lines, lines)
+                if self._hooks is not None:
+                    for result in come:
+                        if result.manifest is not None and _is_news(result):
+                            await self._hooks.submit(result.manifest)
 
     def _line(self, result: Result) -> bytes:
         if self._flags.as_json:
             return encode_line(result.manifest) if result.manifest is not None else b""
+        if not result.planned:
+            return b""
         lines = [f"{result.prompt_id}\t{asset.name}\t{asset.identity}\n" for asset in result.planned]
         return "".join(lines).encode()
 

@@ -156,6 +156,10 @@ class LogObserver:
                 self._finished(event)
 
     def _finished(self, event: PromptFinished) -> None:
+        waits = event.state is PromptState.PENDING and not event.errors
+        level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
+        if not self._logger.isEnabledFor(level):  # a run may skip a million of them
+            return
         text = f"prompt {event.prompt_id}: {event.state}, {counted(event.files, 'file')}"
         if event.skipped:
             text += ", was there already"
@@ -164,8 +168,6 @@ class LogObserver:
             reasons.append(f"and {len(event.errors) - _REASONS} more")
         if reasons:
             text += ": " + "; ".join(reasons)
-        waits = event.state is PromptState.PENDING and not event.errors
-        level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
         error = event.errors[0].error if event.errors else None
         self._say(level, text, prompt_id=event.prompt_id, error=error)
 
