@@ -200,30 +200,15 @@ class Mirror:
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
     ) -> AsyncGenerator[list[Result], None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
-        done: asyncio.Queue[Result | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_RESULTS)
-
-        async def emit(result: Result) -> None:
-            await room.acquire()
-            done.put_nowait(result)
-
-        task = asyncio.create_task(self._run(source, options, catalog, emit, want_manifests))
+        outbox = _Outbox()
+        task = asyncio.create_task(self._run(source, options, catalog, outbox.put, want_manifests))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
-        task.add_done_callback(lambda _: done.put_nowait(None))
+        task.add_done_callback(lambda _: outbox.close())
         try:
-            ended = False
-            while not ended:
-                come = [await done.get()]
-                while not done.empty():
-                    come.append(done.get_nowait())
-                results = [result for result in come if result is not None]
-                for result in results:
-                    self._codes.add(result.code)
-                    room.release()
-                if results:
-                    yield results
-                ended = len(results) < len(come)
+            while results := await outbox.take():
+                self._codes.update(result.code for result in results)
+                yield results
             await task
         finally:
             task.cancel()
@@ -286,6 +271,38 @@ class Mirror:
 
     def _note(self, message: str) -> None:
         self._observer(Noted(level="warning", message=message))
+
+
+class _Outbox:
+    """Results on their way from a run to its one reader. Who puts one in waits while there is no room."""
+
+    def __init__(self) -> None:
+        self._results: list[Result] = []
+        self._closed = False
+        self._something = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, result: Result) -> None:
+        while len(self._results) >= _RESULTS:
+            self._room.clear()
+            await self._room.wait()
+        self._results.append(result)
+        self._something.set()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._closed = True
+        self._something.set()
+
+    async def take(self) -> list[Result]:
+        """All that has come, at least one; none when it is closed."""
+        await self._something.wait()
+        taken, self._results = self._results, []
+        self._room.set()
+        if not self._closed:
+            self._something.clear()
+        return taken
 
 
 async def _dropped(_: Result) -> None:

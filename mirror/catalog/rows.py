@@ -60,6 +60,9 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
         )
 
 
+_KEPT: msgspec.json.Decoder[tuple[Kept, ...]] = msgspec.json.Decoder(tuple[Kept, ...])
+_COMPLETE = {state.value: state for state in (PromptState.COMPLETE, PromptState.PARTIAL)}
+
 # The plus keeps SQLite from the index of states: most prompts are complete.
 _DONE = """
     SELECT prompt_id, folder, state, prompts.run, placed,
@@ -78,13 +81,14 @@ def read_done(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId], on
     """
     also = PromptState.COMPLETE if only is None else PromptState.PARTIAL
     for prompt_id, folder, state, run, placed, files in connection.execute(_DONE, (listed(prompt_ids), also, only)):
+        kept = decode(files, _KEPT) if files else ()
         yield Done(
             prompt_id=prompt_id,
-            state=PromptState(state),
+            state=_COMPLETE[state],
             run=run,
             wanted=Wanted(
                 folder=folder,
-                files=decode(files, tuple[Kept, ...]) if files else (),
+                files=kept,
                 manifest=decode(placed, Placed) if placed else None,
             ),
         )
@@ -229,9 +233,9 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
         save_file(connection, record.prompt_id, file, run)
 
 
-def decode(blob: bytes, kind: type[T]) -> T:
-    """A JSON column as its type."""
+def decode(blob: bytes, kind: type[T] | msgspec.json.Decoder[T]) -> T:
+    """A JSON column as its type; a type that is made of others is given as its decoder, which takes time to make."""
     try:
-        return msgspec.json.decode(blob, type=kind)
+        return kind.decode(blob) if isinstance(kind, msgspec.json.Decoder) else msgspec.json.decode(blob, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error

@@ -88,6 +88,7 @@ class LogObserver:
 
     What goes well is debug, what is not mirrored is a warning. Every ``heartbeat`` seconds at most, driven by events,
     an info line says how far the run is; None (where a bar does) switches it off. ``clock`` is monotonic, in seconds.
+    A ``tally`` that is told of each event before is used; without one it counts for itself.
     """
 
     def __init__(
@@ -95,17 +96,20 @@ class LogObserver:
         heartbeat: float | None = 30.0,
         clock: Callable[[], float] = time.monotonic,
         logger: logging.Logger | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._heartbeat = heartbeat
         self._clock = clock
         self._logger = logger or logging.getLogger(LOGGER)
-        self._tally = Tally(clock)
+        self._tally = tally or Tally(clock)
+        self._counts = tally is None
         self._beaten = clock()
         self._waiting: set[str] = set()
         self._run_id = ""
 
     def __call__(self, event: Event, /) -> None:
-        self._tally(event)
+        if self._counts:
+            self._tally(event)
         match event:
             case PromptStarted() | PromptWaiting() | PromptFinished():
                 self._prompt(event)

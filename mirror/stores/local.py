@@ -169,23 +169,7 @@ class LocalStore:
 
     async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
         """What is there as regular files of the right size."""
-
-        return await self.disk.run(lambda: [self._present_in(each) for each in wanted])
-
-    def _present_in(self, wanted: Wanted) -> set[str]:
-        """Nothing but system calls, as far as that goes: a run over a large archive asks this of every prompt."""
-        try:
-            fd = open_folder(f"{self.root}/{wanted.folder}")
-            try:
-                there = {file.path for file in wanted.files if is_file(stat_file(file.path, fd), file.bytes)}
-                if is_file(stat_file(MANIFEST, fd), -1):
-                    there.add(MANIFEST)
-            finally:
-                let_go(fd)
-        except OSError as error:
-            raise_if_exhausted(wanted.folder, error)
-            return set()
-        return there
+        return await self.disk.run(lambda root: [_present_in(root, each) for each in wanted], str(self.root))
 
     async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
         try:
@@ -334,6 +318,25 @@ class LocalStore:
     def free_space(self) -> int:
         """Bytes that may still be written."""
         return self.disk.free_space()
+
+
+def _present_in(root: str, wanted: Wanted) -> set[str]:
+    """Little but system calls: a run over a large archive asks this of every prompt."""
+    there = set()
+    try:
+        fd = open_folder(f"{root}/{wanted.folder}")
+        try:
+            for file in wanted.files:
+                if is_file(stat_file(file.path, fd), file.bytes):
+                    there.add(file.path)
+            if is_file(stat_file(MANIFEST, fd), -1):
+                there.add(MANIFEST)
+        finally:
+            let_go(fd)
+    except OSError as error:
+        raise_if_exhausted(wanted.folder, error)
+        return set()
+    return there
 
 
 def _key(identity: str) -> str:
