@@ -19,10 +19,10 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mirror.api import Api
 from mirror.catalog import Catalog
-from mirror.checks import Checked
 from mirror.config import require_api
 from mirror.custody import catalog_of
 from mirror.delivery import Delivery
@@ -32,15 +32,15 @@ from mirror.limits import shared_out
 from mirror.models import Manifest, PromptId
 from mirror.pipeline import Emit, Pipeline
 from mirror.places import open_places
-from mirror.repair import Repair
 from mirror.run import Fetched, Result, Run
-from mirror.sampling import Sample
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
-from mirror.sync import Sync
 from mirror.times import now
-from mirror.verify import Verify
+
+if TYPE_CHECKING:
+    from mirror.checks import Checked
+    from mirror.sampling import Sample
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
@@ -182,6 +182,9 @@ class Mirror:
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
         """
+        from mirror.repair import Repair  # noqa: PLC0415 - a fetch needs neither
+        from mirror.verify import Verify  # noqa: PLC0415
+
         options = FetchOptions(wait_lock=wait_lock)
         async with self._open_catalog(options) as catalog:
             verify = Verify(self._places, catalog, deep=deep, sample=sample)
@@ -236,6 +239,8 @@ class Mirror:
         run = self._new_run(options, catalog)
         self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
         if isinstance(source, SyncOptions):
+            from mirror.sync import Sync  # noqa: PLC0415 - a fetch needs none
+
             night = Sync(run, self.settings, source)
             self._pipeline = self._new_pipeline(run, night.judging(emit), want_manifests)
             async with contextlib.aclosing(night.batches()) as batches:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -25,17 +25,18 @@ from mirror.config import require_api
 from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Event, Noted, Observer, RunFinished
-from mirror.hooks import Hooks
 from mirror.manifests.document import encode_line
 from mirror.models import PromptState
 from mirror.observers.log import LogObserver, configure
-from mirror.observers.metrics import Metrics
 from mirror.observers.progress import Progress
 from mirror.observers.tally import Tally, render
 from mirror.ping import Ping, secrets_of
 from mirror.run import Result
 from mirror.settings import FetchOptions, Settings
 from mirror.times import now
+
+if TYPE_CHECKING:
+    from mirror.hooks import Hooks
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -158,10 +159,16 @@ class Command:
         acts = not flags.options.dry_run
         told = settings.metrics
         if told.textfile and acts:
+            from mirror.observers.metrics import Metrics  # noqa: PLC0415 - few runs tell anybody
+
             self._observers.append(Metrics(told.textfile, told.interval))
         self._ping = Ping(settings) if told.ping_url and acts else None
-        hooks = Hooks(settings, self.observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
-        self._hooks = hooks if acts else None
+        self._hooks: Hooks | None = None
+        if settings.hooks.on_prompt:
+            from mirror.hooks import Hooks  # noqa: PLC0415
+
+            hooks = Hooks(settings, self.observe, lambda: self._tally.run_id)
+            self._hooks = hooks if acts else None
 
     def observe(self, event: Event, /) -> None:
         """Tell whoever watches this command."""
