@@ -37,12 +37,18 @@ def from_url(url: str) -> str:
 
 def safe(text: str) -> str:
     """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
-    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
-    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
+    name = text if text.isascii() and text.isprintable() else _seen(text)
+    name = _FORBIDDEN.sub("_", name)
     name = name.lstrip(".- \u00a0").rstrip(". ")
     if _DEVICES.match(name):
         name = f"_{name}"
     return _fit(name, MAX_BYTES)
+
+
+def _seen(text: str) -> str:
+    """``text`` in NFC, without what nobody sees; what is printable ASCII is that already."""
+    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
+    return unicodedata.normalize("NFC", name)
 
 
 def for_prompt(prompt_id: str) -> tuple[str, str]:
