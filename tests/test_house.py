@@ -202,6 +202,9 @@ def test_the_help_carries_nothing_heavy_in() -> None:
     found = loaded("from mirror.cli import run\nassert run(['--help']) == 0")
     assert {"mirror.cli", "click"} <= found
     assert found & {"aiohttp", "boto3", "tqdm", "sqlite3", "msgspec", "tenacity", "asyncio"} == set()
+    assert found & {"concurrent.futures", "email", "http", "json", "socket", "ssl", "subprocess", "tempfile"} == set()
+    ours = {"mirror", "mirror.cli", "mirror.cli.streams", "mirror.errors"}
+    assert {name for name in found if inside(name, "mirror")} == ours
 
 
 def test_a_fetch_carries_in_what_it_needs_only(tmp_path: Path) -> None:

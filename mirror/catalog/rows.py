@@ -66,7 +66,7 @@ _COMPLETE = {state.value: state for state in (PromptState.COMPLETE, PromptState.
 # The plus keeps SQLite from the index of states: most prompts are complete.
 _DONE = """
     SELECT prompt_id, folder, state, prompts.run, placed,
-        CAST('[' || group_concat(entry) FILTER (WHERE entry IS NOT NULL AND failure IS NULL) || ']' AS BLOB)
+        CAST('[' || group_concat(CASE WHEN failure IS NULL THEN entry END) || ']' AS BLOB)
     FROM prompts LEFT JOIN files USING (prompt_id)
     WHERE prompt_id IN (SELECT value FROM json_each(?1)) AND NOT unfinished AND +state IN ('complete', ?2)
     GROUP BY prompt_id
