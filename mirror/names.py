@@ -24,8 +24,6 @@ _FURTHER = 4
 
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
-_SIMPLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}[A-Za-z0-9_]")
-"""Names that are safe as they are, but for those of devices."""
 _PLAIN = re.compile(r"https?://[a-z0-9.:-]+/(?:[A-Za-z0-9_.~-]*/)*([A-Za-z0-9_.-]*)")
 """URLs whose last path part is a name as it stands there."""
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
@@ -48,14 +46,18 @@ def from_url(url: str) -> str:
 
 def safe(text: str) -> str:
     """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
-    if _SIMPLE.fullmatch(text) and not _DEVICES.match(text):
-        return text
-    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
-    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
+    name = text if text.isascii() and text.isprintable() else _seen(text)
+    name = _FORBIDDEN.sub("_", name)
     name = name.lstrip(".- \u00a0").rstrip(". ")
     if _DEVICES.match(name):
         name = f"_{name}"
     return _fit(name, MAX_BYTES)
+
+
+def _seen(text: str) -> str:
+    """``text`` in NFC, without what nobody sees; what is printable ASCII is that already."""
+    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
+    return unicodedata.normalize("NFC", name)
 
 
 def for_prompt(prompt_id: str) -> tuple[str, str]:

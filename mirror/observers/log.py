@@ -175,7 +175,7 @@ class LogObserver:
     def _finished(self, event: PromptFinished) -> None:
         waits = event.state is PromptState.PENDING and not event.errors
         level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
-        if not self._logger.isEnabledFor(level):
+        if not self._logger.isEnabledFor(level):  # a run may skip a million of them
             return
         text = f"prompt {event.prompt_id}: {event.state}, {counted(event.files, 'file')}"
         if event.skipped:
