@@ -4,8 +4,8 @@ Guarantees: http and https only; redirects are followed hop by hop, each checked
 public addresses only, and the address that is checked is the address connected to; no cookies, no netrc, no
 decompression; a proxy only where one is configured.
 
-A GET that goes to its host directly travels on a carrier of our own, ``mirror.h1``; one through a proxy, and any other
-request, on aiohttp, ``mirror.session``. Neither's exceptions leave this module.
+A GET, or a PUT of what is here whole, that goes to its host directly travels on a carrier of our own, ``mirror.h1``;
+one through a proxy, and any other request, on aiohttp, ``mirror.session``. Neither's exceptions leave this module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mirror.addresses import is_public, names_private_place
 from mirror.errors import ConfigError, MirrorError, Refused, Severity
 from mirror.events import Answered, Observer, RequestSent
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stalled, Unreadable, Unsendable, WireError
-from mirror.h1.connection import BATCH, Place
+from mirror.h1.connection import BATCH, Body, Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.pool import Patience, Pool
 from mirror.settings import Settings
@@ -151,7 +151,17 @@ class Http:
             MirrorError: of this session's two classes, translated from whatever went wrong, also inside the block.
         """
         same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
-        return _Get(self, url, headers, same_origin=same_origin, follow=follow)
+        return _Asked(self, url, headers, None, same_origin=same_origin, follow=follow)
+
+    def put(self, url: str, headers: Mapping[str, str], body: Body) -> contextlib.AbstractAsyncContextManager[Answer]:
+        """The answer to a PUT of what is here whole, redirects not followed. ``headers`` tell the body's length.
+
+        The other side may take its time as long as it takes something.
+
+        Raises:
+            MirrorError: as :meth:`get`.
+        """
+        return _Asked(self, url, headers, body)
 
     @contextlib.asynccontextmanager
     async def send(
@@ -234,22 +244,20 @@ class Http:
             raise self._refused(f"{shown(url)} redirects to what is no URL: {shown(location)}") from None
         return target
 
-    async def ask(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """The answer to one GET. Raises what :meth:`reraise` translates."""
+    async def ask(self, url: str, headers: Mapping[str, str], body: Body | None = None) -> Answer:
+        """The answer to one GET, or with a body to one PUT. Raises what :meth:`reraise` translates."""
         parts = _URL.match(url)
         known = self._origins.get(parts[1]) if parts is not None and is_fit(url) else None
         if known is None:
             known = self._learn(url)
         if known.proxy is not None:
-            from mirror.session import Relayed  # noqa: PLC0415 - only a proxy pays for the import
-
-            return Relayed(await self._send(url, headers, known.proxy))
+            return await self._relayed(url, headers, known.proxy, body)
         assert parts is not None
-        target = parts[2]
-        sent = request(target if target.startswith("/") else f"/{target}", known.common, headers)
+        target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
+        sent = request(target, known.common, headers, method="GET" if body is None else "PUT")
         self._observer(RequestSent(kind=self._kind))
         began = time.monotonic()
-        answer = await self._pool.get(known.place, sent)
+        answer = await self._pool.get(known.place, sent, body)
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - began, status=answer.status))
         return answer
 
@@ -322,6 +330,15 @@ class Http:
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - sent, status=response.status))
         return response
 
+    async def _relayed(self, url: str, headers: Mapping[str, str], proxy: str, body: Body | None) -> Answer:
+        from mirror.session import Relayed, trickled  # noqa: PLC0415 - only a proxy pays for the import
+
+        if body is None:
+            return Relayed(await self._send(url, headers, proxy))
+        stall = self._transfer.stall_timeout or None
+        async with asyncio.timeout(stall) as timer:
+            return Relayed(await self._send(url, headers, proxy, "PUT", trickled(body, timer, stall)))
+
     def _session(self, *, proxied: bool) -> Session:
         made = self._proxied if proxied else self._direct
         if made is None:
@@ -337,15 +354,25 @@ class Http:
         return made
 
 
-class _Get:
-    """A GET's block: opens with the answer, closes it at the end, and translates errors on the way."""
+class _Asked:
+    """A request's block: opens with the answer, closes it at the end, and translates errors on the way."""
 
-    __slots__ = ("_answer", "_follow", "_headers", "_http", "_same_origin", "_url")
+    __slots__ = ("_answer", "_body", "_follow", "_headers", "_http", "_same_origin", "_url")
 
-    def __init__(self, http: Http, url: str, headers: Mapping[str, str], *, same_origin: bool, follow: bool) -> None:
+    def __init__(
+        self,
+        http: Http,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        *,
+        same_origin: bool = True,
+        follow: bool = False,
+    ) -> None:
         self._http = http
         self._url = url
         self._headers = headers
+        self._body = body
         self._same_origin = same_origin
         self._follow = follow
 
@@ -355,7 +382,7 @@ class _Get:
             if self._follow:
                 self._answer = await http.follow(self._url, self._headers, same_origin=self._same_origin)
             else:
-                self._answer = await http.ask(self._url, self._headers)
+                self._answer = await http.ask(self._url, self._headers, self._body)
         except Exception as error:
             http.reraise(error, self._url)
             raise

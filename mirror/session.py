@@ -5,8 +5,9 @@ Imported when it is needed first: it takes longer to import than many a run take
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 
 import aiohttp
 from aiohappyeyeballs import SocketFactoryType
@@ -23,10 +24,13 @@ from mirror.h1 import (
     Unsendable,
     WireError,
 )
+from mirror.h1.connection import Body
 from mirror.settings import TransferSettings
 
 _READ_BUFFER = 32 << 10
 """Above twice this size aiohttp stops reading; what asyncio read last, 256 KiB at most, comes on top."""
+
+_PIECE = 256 << 10
 
 _OURS: dict[type[Exception], type[WireError]] = {
     aiohttp.InvalidURL: Unsendable,
@@ -89,6 +93,19 @@ class Session:
 
     async def close(self) -> None:
         await self._made.close()
+
+
+async def trickled(body: Body, timer: asyncio.Timeout, stall: float | None) -> AsyncGenerator[memoryview, None]:
+    """A body in pieces; each that the socket takes shows that the other side is alive, and puts the timer off."""
+    loop = asyncio.get_running_loop()
+    for each in body.pieces:
+        buffer = memoryview(each)
+        for start in range(0, len(buffer), _PIECE):
+            piece = buffer[start : start + _PIECE]
+            yield piece  # not copied
+            body.sent(len(piece))
+            if stall is not None and not timer.expired():
+                timer.reschedule(loop.time() + stall)
 
 
 class Relayed:

@@ -8,6 +8,7 @@ and tells how far in one step.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from mirror.h1 import Broken, CutShort, Stale, Stalled, Unreadable, WireError
@@ -21,6 +22,9 @@ and one that is received or waits behind it."""
 _NUDGE = 0.25
 """Seconds after which a slow body's bytes are handed over though they fill no piece."""
 
+_PIECE = 256 << 10
+"""Bytes of a body that are given to the socket at once."""
+
 _MOST_INTERIM = 10
 _CUT = "the body broke off"
 
@@ -31,6 +35,14 @@ class Place(NamedTuple):
     host: str
     port: int
     is_tls: bool
+
+
+class Body(NamedTuple):
+    """What goes with a request, ``size`` bytes in all; nobody changes them. ``sent`` is told what the socket took."""
+
+    pieces: Sequence[bytes | memoryview]
+    size: int
+    sent: Callable[[int], None]
 
 
 class Owner(Protocol):
@@ -67,6 +79,8 @@ class Connection(asyncio.BufferedProtocol):
         self._begun = bytearray()
         self._interim = 0
         self._head: Head | None = None
+        self._is_sent = True
+        self._is_full = False
         self._limit = 0.0
         self._alive = 0.0
         # Its body
@@ -90,8 +104,11 @@ class Connection(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, limit: float) -> Answer:
+    async def ask(self, request: bytes, limit: float, body: Body | None = None) -> Answer:
         """Send a request and wait for the head of its answer, until the loop's clock shows ``limit``.
+
+        With a body there is no limit before it is sent, as long as the other side takes it; what was answered before
+        its end is the answer.
 
         Raises:
             Stale: the connection was used before, and ended before anything came.
@@ -102,10 +119,17 @@ class Connection(asyncio.BufferedProtocol):
         self._awaits_head, self._head = True, None
         self._ended = False
         self._interim = 0
-        self._limit = limit
         self._alive = self._loop.time()
-        self._transport.write(request)
-        if self._error is None:
+        if body is None:
+            self._limit = limit
+            self._transport.write(request)
+        else:
+            self._limit, self._is_sent = 0.0, False
+            await self._send(request, body)
+            if self._awaits_head and self._stall < float("inf"):
+                self._alive = self._loop.time()
+                self._limit = self._alive + self._stall
+        while self._awaits_head:
             await self._wait()
         head = cast("Head | None", self._head)
         if head is None:
@@ -113,6 +137,29 @@ class Connection(asyncio.BufferedProtocol):
             raise self._error or CutShort(_CUT)
         self._is_used = True
         return Answer(self, head)
+
+    async def _send(self, request: bytes, body: Body) -> None:
+        """Give all to the socket as fast as that takes it, or up to an answer that comes before, or an error."""
+        transport = self._transport
+        assert transport is not None
+        if body.size <= _PIECE:
+            self._is_sent = True
+            transport.write(b"".join([request, *body.pieces]))
+            body.sent(body.size)
+            return
+        transport.write(request)
+        for each in body.pieces:
+            view = memoryview(each)
+            for start in range(0, len(view), _PIECE):
+                piece = view[start : start + _PIECE]
+                transport.write(piece)
+                while self._is_full and self._awaits_head:
+                    await self._wait()
+                if not self._awaits_head:
+                    return
+                self._alive = self._loop.time()
+                body.sent(len(piece))
+        self._is_sent = True
 
     def take(self) -> bytes | memoryview | None:
         """The next piece, b"" at the end; None if there is none yet."""
@@ -188,6 +235,15 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()  # nobody has asked for this
         else:
             self._take_body(0, nbytes)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._alive = self._loop.time()
+        if self._awaits_head:
+            self._wake()
 
     def eof_received(self) -> None:
         """The transport closes itself after it; what there is to say of it is the same."""
@@ -268,7 +324,9 @@ class Connection(asyncio.BufferedProtocol):
         self._left = head.length or 0
         self._chunks = Chunks() if head.is_chunked else None
         self._ended = head.length == 0
-        self._is_clean = head.is_lasting
+        assert self._transport is not None
+        # What was answered before all of the request had gone leaves the rest of it on the way.
+        self._is_clean = head.is_lasting and self._is_sent and not self._transport.get_write_buffer_size()
         self._limit = 0.0
 
     # The body ----------------------------------------------------------------------------------

@@ -70,8 +70,8 @@ class Head(NamedTuple):
     is_lasting: bool
 
 
-def request(target: str, common: bytes, headers: Mapping[str, str]) -> bytes:
-    """A GET's bytes. ``target`` is path and query as they are sent; ``common`` is made by :func:`common_lines`.
+def request(target: str, common: bytes, headers: Mapping[str, str], *, method: str = "GET") -> bytes:
+    """A request's head. ``target`` is path and query as they are sent; ``common`` is made by :func:`common_lines`.
 
     Raises:
         Unsendable: a character that may not stand there.
@@ -79,7 +79,7 @@ def request(target: str, common: bytes, headers: Mapping[str, str]) -> bytes:
     if not _TARGET.fullmatch(target):
         raise Unsendable
     try:
-        return b"GET %b%b%b\r\n" % (target.encode(), common, _lines(headers))
+        return b"%b %b%b%b\r\n" % (method.encode(), target.encode(), common, _lines(headers))
     except UnicodeEncodeError:
         raise Unsendable from None
 

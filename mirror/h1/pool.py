@@ -11,7 +11,7 @@ from typing import NamedTuple
 from aiohappyeyeballs import AddrInfoType, SocketFactoryType, start_connection
 
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
-from mirror.h1.connection import BATCH, Answer, Connection, Place
+from mirror.h1.connection import BATCH, Answer, Body, Connection, Place
 
 _IDLE = 15.0
 """Seconds that a connection is kept for the next request. Most servers keep theirs longer."""
@@ -51,8 +51,8 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
 
-    async def get(self, place: Place, request: bytes) -> Answer:
-        """Send a request and wait for the head of its answer.
+    async def get(self, place: Place, request: bytes, body: Body | None = None) -> Answer:
+        """Send a request, with a body if it has one, and wait for the head of its answer.
 
         On a connection that was used before and ended meanwhile it is sent once more (RFC 9112, section 9.3.1).
 
@@ -66,11 +66,11 @@ class Pool:
         used = self._used(place, now)
         if used is not None:
             try:
-                return await used.ask(request, limit)
+                return await used.ask(request, limit, body)
             except Stale:
                 pass
         connection = await self._connect(place)
-        return await connection.ask(request, limit)
+        return await connection.ask(request, limit, body)
 
     async def close(self) -> None:
         """Close all connections, and wait until they are gone."""

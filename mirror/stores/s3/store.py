@@ -45,6 +45,7 @@ class S3Store:
         self._opening = asyncio.Lock()
         self._is_open = False
         self.exchange = Exchange(self.objects)
+        self._destination = "\n".join(("", *self.home))
 
     async def open(self) -> None:
         """Find credentials, bucket and region. Does so once.
@@ -298,5 +299,4 @@ class S3Store:
 
     def _name(self, identity: str) -> str:
         """A journal's name: one file in one destination."""
-        where = "\n".join((identity, self.settings.endpoint_url, self.settings.bucket, self.objects.key("")))
-        return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return hashlib.sha256(f"{identity}{self._destination}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -6,16 +6,15 @@ with what was sent.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, Denied
 from mirror.events import BytesSent, Observer
+from mirror.h1.connection import Body
 from mirror.http import Answer, Http, read_most
 from mirror.limits import Level, Levels
 from mirror.settings import Settings
@@ -24,10 +23,6 @@ from mirror.stores.s3.control import Control
 from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
 from mirror.stores.s3.signing import EMPTY
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_PIECE = 256 << 10
 _LONGEST_ERROR = 64 << 10
 
 
@@ -90,33 +85,16 @@ class Wire:
         url = self._control.address.url(what.key) + (f"?{what.query}" if what.query else "")
         signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
         signed["Content-Length"] = str(what.size)
-        stall = self._settings.transfer.stall_timeout or None
-        try:
-            async with asyncio.timeout(stall) as timer:
-                body = self._pieces(what.body, timer, stall)
-                async with self._http.send("PUT", url, signed, body) as response:
-                    if response.status == 200 and response.headers.get("ETag"):
-                        return response.headers.copy()
-                    if response.status == 200:
-                        raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
-                    told = await response.content.read(_LONGEST_ERROR)
-                    raise self._refusal(what.operation, what.key, response, told)
-        except TimeoutError:
-            raise Unreachable(f"{self._where(what.key)}: the store took no byte for {stall:g} s") from None
+        async with self._http.put(url, signed, Body(what.body, what.size, self._sent)) as response:
+            if response.status != 200:
+                told = await read_most(response, _LONGEST_ERROR)
+                raise self._refusal(what.operation, what.key, response, told)
+            if "ETag" not in response.headers:
+                raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
+            return response.headers
 
-    async def _pieces(
-        self, body: Buffers, timer: asyncio.Timeout, stall: float | None
-    ) -> AsyncGenerator[memoryview, None]:
-        """The body in pieces; each that the socket takes shows that the other side is alive."""
-        loop = asyncio.get_running_loop()
-        for each in body:
-            buffer = memoryview(each)
-            for start in range(0, len(buffer), _PIECE):
-                piece = buffer[start : start + _PIECE]
-                yield piece  # not copied
-                self._observer(BytesSent(bytes=len(piece)))
-                if stall is not None and not timer.expired():
-                    timer.reschedule(loop.time() + stall)
+    def _sent(self, size: int) -> None:
+        self._observer(BytesSent(bytes=size))
 
     @contextlib.asynccontextmanager
     async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Answer]:
@@ -137,7 +115,7 @@ class Wire:
     def _paying(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         return {**headers, "x-amz-request-payer": "requester"} if self._settings.s3.request_payer else headers
 
-    def _refusal(self, operation: str, key: str, response: Answer | aiohttp.ClientResponse, body: bytes) -> Exception:
+    def _refusal(self, operation: str, key: str, response: Answer, body: bytes) -> Exception:
         refusal = Refusal(
             operation=operation,
             code=code_in(body),

@@ -1,0 +1,1 @@
+"""A scenario a file: `run(options)` measures and gives its sections."""
