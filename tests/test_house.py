@@ -25,8 +25,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what happens, where from, what it means", "answers config events h1.head schemas spans urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4"
-        " stores.workers",
+        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4 stores.workers",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
