@@ -22,10 +22,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "addresses agenda digests limits media names observers.text observers.textfile sampling signatures",
     ),
     ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
-    ("what happens, where from, what it means", "answers config events h1.head schemas spans urls"),
+    ("what happens, where from, what it means", "answers config events h1.head schemas spans stores.workers urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4 stores.workers",
+        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
