@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
@@ -68,14 +69,10 @@ class Body:
                 raise Truncated(f"the body ended at {self.start + self._got} bytes: {shown(self._url)}")
         return piece
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The same, piece by piece."""
-        while piece := await self.read():
-            yield bytes(piece)
 
-
-@contextlib.asynccontextmanager
-async def open_body(http: Http, url: str, span: Span | None = None, known: Head | None = None) -> AsyncIterator[Body]:
+def open_body(
+    http: Http, url: str, span: Span | None = None, known: Head | None = None
+) -> AbstractAsyncContextManager[Body]:
     """Ask for a file, or for what of it is missing.
 
     ``span`` is what is wanted of the version that ``known`` describes (``stop`` -1: to the end); the caller must have
@@ -87,15 +84,41 @@ async def open_body(http: Http, url: str, span: Span | None = None, known: Head 
         Changed: the server has another version, or other ranges, than was asked for: start over.
         Unavailable, Truncated: try again.
     """
-    async with http.get(url, _headers(url, span, known)) as response:
+    return _Opened(http.get(url, _headers(url, span, known)), url, span, known)
+
+
+class _Opened:
+    """An answer that was judged. A class, since a generator costs more than all that is done here."""
+
+    def __init__(
+        self, get: AbstractAsyncContextManager[Answer], url: str, span: Span | None, known: Head | None
+    ) -> None:
+        self._get = get
+        self._url = url
+        self._span = span
+        self._known = known
+
+    async def __aenter__(self) -> Body:
+        response = await self._get.__aenter__()
+        try:
+            return self._judge(response)
+        except BaseException as error:
+            await self._get.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._get.__aexit__(kind, error, trace)
+
+    def _judge(self, response: Answer) -> Body:
         if response.status == 206:
-            _check_coding(response, url)
-            yield _ranged(response, url, span, known)
-        elif response.status == 200:
-            _check_coding(response, url)
-            yield Body(response, read_head(response.headers, response.content_length), 0, url)
-        else:
-            raise _status_error(response, url, ranged=span is not None)
+            _check_coding(response, self._url)
+            return _ranged(response, self._url, self._span, self._known)
+        if response.status == 200:
+            _check_coding(response, self._url)
+            return Body(response, read_head(response.headers, response.content_length), 0, self._url)
+        raise _status_error(response, self._url, ranged=self._span is not None)
 
 
 def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, str]:
