@@ -70,8 +70,8 @@ class Body:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The same, piece by piece."""
-        while piece := await self.read():
-            yield bytes(piece)
+        while chunk := bytes(await self.read()):
+            yield chunk
 
 
 @contextlib.asynccontextmanager

@@ -123,9 +123,11 @@ class Connection(asyncio.BufferedProtocol):
                 assert self._transport is not None
                 self._transport.resume_reading()
             return piece
+        if self._ended:
+            return b""
         if self._error is not None:
             raise self._error
-        return b"" if self._ended else None
+        return None
 
     async def wait(self) -> None:
         """Until there is a piece, the end or an error."""
@@ -155,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """The reader wants no more. The connection is settled if the answer is here whole, else closed."""
-        self._ready = self._next = None
+        self._ready = self._next = self._head = self._chunks = None
         if self._ended and self._is_clean and self.is_open:
             self._owner.settle(self)
         else:
@@ -180,6 +182,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._error is not None:
+            return  # it is being closed
         if self._buffer is not None:
             self._received(nbytes)
         elif self._awaits_head:
@@ -334,6 +338,7 @@ class Connection(asyncio.BufferedProtocol):
         piece: bytes | memoryview = self._view[: self._filled]
         if self._left and self._filled * 2 < len(self._view):
             piece, self._filled = bytes(piece), 0
+            self._view = self._view[: self._left]
         else:
             self._buffer, self._view = None, self._scratch_view
         self._hand(piece)
