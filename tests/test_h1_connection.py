@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """In asyncio's debug mode, and not for ever."""
-    return asyncio.run(asyncio.wait_for(main, 30), debug=True)
+    return asyncio.run(asyncio.wait_for(main, 10), debug=True)
 
 
 def sending(*answers: bytes) -> Callable[[Peer], Awaitable[None]]:
@@ -409,8 +409,8 @@ def test_no_byte_more_than_the_body_is_received_into_what_is_left_of_a_piece() -
             assert await answer.read() == b"abc"
             read.set()
             assert await whole(answer) == b"defghij"
-            with pytest.raises(Broken):
-                await fetched(pool, server.place())
+            assert await fetched(pool, server.place()) == b"abcdefghij"
+            assert server.connections == 2
 
     read = asyncio.Event()
     run(main())
@@ -586,20 +586,18 @@ def test_nobody_listens() -> None:
     run(main())
 
 
-bodies = st.binary(max_size=300) | st.integers(0, 3 * BATCH).map(lambda size: LARGE[:size])
-
-
 @examples(60)
 @given(
-    bodies,
+    st.integers(0, 300) | st.integers(0, 3 * BATCH),
     st.sampled_from(["length", "chunks", "end"]),
     st.lists(st.integers(0, 4 * BATCH), max_size=5),
     st.integers(1, 4 * BATCH),
     st.integers(1, 2 * BATCH),
 )
 def test_the_body_is_the_same_whatever_its_framing(
-    body: bytes, framing: str, cuts: list[int], batch: int, chunk: int
+    size: int, framing: str, cuts: list[int], batch: int, chunk: int
 ) -> None:
+    body = LARGE[:size]
     match framing:
         case "length":
             sent = OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)

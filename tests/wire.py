@@ -98,9 +98,8 @@ async def serving(script: Script, context: ssl.SSLContext | None = None) -> Asyn
     try:
         yield server
     finally:
+        await asyncio.sleep(0.01)  # asyncio cannot take in what it has accepted once it listens no more
         listener.close()
-        for _ in range(10):
-            await asyncio.sleep(0)  # what was just accepted becomes a task
         for task in [*tasks]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -318,7 +318,8 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
 
     def _open_buffer(self) -> None:
-        self._buffer = bytearray(min(self.batch, self._left))
+        # The last one has room for a byte more: what comes after a body must not wait to be taken for an answer.
+        self._buffer = bytearray(min(self.batch, self._left + 1))
         self._view = memoryview(self._buffer)
         self._filled = 0
 
@@ -329,16 +330,22 @@ class Connection(asyncio.BufferedProtocol):
             self._first = self._alive
         self._filled += nbytes
         self._left -= nbytes
-        self._ended = not self._left
-        if self._filled == len(self._view):
+        if self._left <= 0:
+            if self._left:
+                self._filled += self._left
+                self._left = 0
+                self._is_clean = False
+            self._ended = True
+            self._hand_over()
+        elif self._filled == len(self._view):
             self._hand_over()
 
     def _hand_over(self) -> None:
         """What is in the buffer is a piece. A small part of a large buffer is copied, and the buffer kept."""
         piece: bytes | memoryview = self._view[: self._filled]
-        if self._left and self._filled * 2 < len(self._view):
+        if self._filled * 2 < len(self._view) and self._left not in (0, len(self._view)):
             piece, self._filled = bytes(piece), 0
-            self._view = self._view[: self._left]
+            self._view = self._view[: self._left + 1]
         else:
             self._buffer, self._view = None, self._scratch_view
         self._hand(piece)
