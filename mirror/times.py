@@ -6,6 +6,12 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_IMF = re.compile(
+    rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) ({'|'.join(_MONTHS)}) ([1-9]\d{{3}}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII
+)
+"""The form that is to be sent; the others are left to the standard library, which takes its time."""
+
 
 def now() -> str:
     """This moment in UTC, RFC 3339 with seconds: ``2026-01-29T13:54:20Z``."""
@@ -39,6 +45,13 @@ def from_http(value: str | None) -> str | None:
     if not value:
         return None
     try:
+        usual = _IMF.fullmatch(value)
+        if usual:
+            day, month, year, hour, minute, second = usual.groups()
+            moment = datetime(
+                int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), tzinfo=UTC
+            )
+            return rfc3339(moment)
         moment = parsedate_to_datetime(value)
         return rfc3339(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, TypeError, IndexError, OverflowError):
