@@ -182,9 +182,9 @@ def shown(command: Command, job: Job, target: Path) -> str:
     words = [*(f"{name}={value}" for name, value in command.environ.items()), *command.argv]
     text = shlex.join(words)
     for place, name in (
-        (str(target), "DIR"),
         (f"{job.work}/", ""),
         (str(job.ca_file), "ca.pem"),
+        (str(target), "DIR"),
         (job.origin.https, "https://localhost:PORT"),
         (job.origin.http, "http://127.0.0.1:PORT"),
         (f"{CHECKOUT}/", ""),

@@ -27,6 +27,8 @@ def write(sections: Mapping[str, Section], page: Path = PAGE) -> None:
 
 def _lines(sections: Iterable[Section]) -> Iterable[str]:
     made = list(sections)
+    yield from (f"Machine: {machine}.  " for machine in dict.fromkeys(section.machine for section in made))
+    yield ""
     yield from _targets(made)
     for section in made:
         yield from _section(section)
@@ -51,7 +53,7 @@ def _section(section: Section) -> Iterable[str]:
     for note in section.notes:
         yield f"{note}  "
     shrunk = ", `--quick`: no figure counts" if section.quick else ""
-    yield f"Measured on {section.date}, load average {section.load:.1f} when it began{shrunk}; {section.machine}."
+    yield f"Measured on {section.date}, load average {section.load:.1f} at its end{shrunk}."
     yield ""
 
 

@@ -115,8 +115,9 @@ class Tool:
         return f"{self.name}, {self.variant}"
 
     def told_version(self) -> str:
-        """The first line of what it says about its version."""
-        return version_of((self.program() or self.name, *self.version))
+        """Its name and version, as it tells them."""
+        told = version_of((self.program() or self.name, *self.version)).partition(" (")[0]
+        return told if self.name.partition(" ")[0].lower() in told.lower() else f"{self.name} {told}"
 
 
 @functools.cache
