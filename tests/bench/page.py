@@ -53,7 +53,7 @@ def _section(section: Section) -> Iterable[str]:
     for note in section.notes:
         yield f"{note}  "
     shrunk = ", `--quick`: no figure counts" if section.quick else ""
-    yield f"Measured on {section.date}, load average {section.load:.1f} at its end{shrunk}."
+    yield f"Measured on {section.date}, load average {section.load:.1f} when it began{shrunk}."
     yield ""
 
 
