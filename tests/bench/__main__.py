@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from tests.bench import again, machine, nginx, page, peers, puts, report, results, soak, stream
+from tests.bench import again, machine, media, nginx, page, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
 from tests.bench.scenarios import disk, far, hashing, memory, near, resume, start
@@ -72,7 +71,6 @@ def main() -> None:
 
 def _measure(given: argparse.Namespace, scenarios: list[str]) -> None:
     options = Options(given.quick, given.runs, given.disk.resolve())
-    print(f"Python {platform.python_version()}, {platform.machine()}")
     compileall.compile_dir(CHECKOUT / "mirror", quiet=2)
     wanted = given.scenarios or [name for name in scenarios if given.quick or name not in _LONG]
     _say_what_is_missing(wanted)
@@ -106,6 +104,7 @@ def _write(kept: Path) -> None:
 def _say_what_is_missing(wanted: list[str]) -> None:
     if not any(name in SIDE_BY_SIDE for name in wanted):
         return
+    print(f"{machine.described()}; what is fetched stands below {media.memory_folder()}, except for `disk`")
     if not nginx.found():
         print(f"nginx is not installed, nothing is compared: {nginx.INSTALL}")
     for name, how in peers.missing().items():

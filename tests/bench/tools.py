@@ -21,7 +21,7 @@ ENVIRONMENTS = Path.home() / ".cache" / "prompt-mirror-bench"
 """Each peer from PyPI has an environment of its own here, so that none is a dependency of the project."""
 
 SMALL = 1 << 20
-"""Smaller files than this are small ones: other settings serve them best."""
+"""Smaller files than this are small ones."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Job:
     @property
     def small(self) -> bool:
         return self.media.size < SMALL
+
+    @property
+    def kind(self) -> str:
+        """``near-large``, ``near-small``, ``far-large`` or ``far-small``: each is served best by other settings."""
+        return f"{'far' if self.far else 'near'}-{'small' if self.small else 'large'}"
 
     @property
     def urls_file(self) -> Path:
