@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -23,9 +22,6 @@ from mirror.models import MAX_PROMPT_ID, Answer, ApiCode, HistoryPage, PromptId
 from mirror.retry import Patience, parse_retry_after
 from mirror.settings import Settings
 from mirror.urls import REDACTED, redact
-
-if TYPE_CHECKING:
-    import aiohttp
 
 _TELLING = 8
 """Characters that a token has at least, so that where they stand in an answer they are it."""
@@ -127,27 +123,30 @@ class Api:
         scheme = self._settings.auth_scheme
         token = self._settings.token
         headers = {"Authorization": f"{scheme} {token}" if scheme else token, "Accept": "application/json"}
-        if question.post:
-            headers["Content-Length"] = str(len(question.body))
-        if question.content_type:
-            headers["Content-Type"] = question.content_type
-        answer = (
-            self._http.send("POST", question.url, headers, _once(question.body))
-            if question.post
-            else self._http.get(question.url, headers, same_origin=True)
-        )
         seconds = self._settings.timeout or None
         try:
-            async with asyncio.timeout(seconds), answer as response:
-                self._raise_for_status(response.status, response.headers.get("Retry-After"), question)
-                return await self._read(response.content, lenient=question.post)
+            async with asyncio.timeout(seconds):
+                return await (self._post if question.post else self._get)(question, headers)
         except TimeoutError:
             raise ApiUnavailable(f"the API did not answer within {seconds:g} s") from None
 
-    async def _read(self, content: aiohttp.StreamReader, *, lenient: bool) -> Envelope:
+    async def _get(self, question: _Question, headers: Mapping[str, str]) -> Envelope:
+        async with self._http.get(question.url, headers, same_origin=True) as answer:
+            self._raise_for_status(answer.status, answer.headers.get("Retry-After"), question)
+            return await self._read(answer.read, lenient=False)
+
+    async def _post(self, question: _Question, headers: Mapping[str, str]) -> Envelope:
+        headers = {**headers, "Content-Length": str(len(question.body))}
+        if question.content_type:
+            headers["Content-Type"] = question.content_type
+        async with self._http.send("POST", question.url, headers, _once(question.body)) as response:
+            self._raise_for_status(response.status, response.headers.get("Retry-After"), question)
+            return await self._read(response.content.readany, lenient=True)
+
+    async def _read(self, read: Callable[[], Awaitable[bytes | memoryview]], *, lenient: bool) -> Envelope:
         body = bytearray()
         async with contextlib.AsyncExitStack() as gate:
-            while block := await content.read(_LARGE):
+            while block := await read():
                 if len(body) <= _LARGE < len(body) + len(block):
                     await gate.enter_async_context(self._large)
                 body += block

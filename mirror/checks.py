@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import stat
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -19,9 +17,10 @@ from mirror.manifests.document import decode_if_sound, says_more
 from mirror.models import ManifestFile
 from mirror.places import Places
 from mirror.stores import MANIFEST, Document
-from mirror.stores.disk import INTERNAL, uninterrupted
+from mirror.stores.disk import INTERNAL
 from mirror.stores.files import let_go, translated
 from mirror.stores.local import LocalStore
+from mirror.stores.workers import Workers
 
 if TYPE_CHECKING:
     from mirror.stores.s3.objects import Found
@@ -117,13 +116,13 @@ class DiskChecks:
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
-        self._pool = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "mirror-verify")
+        self._workers = Workers(max(4, os.cpu_count() or 1), "mirror-verify")
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._workers.close()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._pool, call))
+        return await self._workers.start(call)
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         return await self._store.read_manifests(folders)

@@ -19,28 +19,28 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mirror.api import Api
 from mirror.catalog import Catalog
-from mirror.checks import Checked
 from mirror.config import require_api
 from mirror.custody import catalog_of
 from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
-from mirror.limits import shared_out
+from mirror.limits import Level, shared_out
 from mirror.models import Manifest, PromptId
 from mirror.pipeline import Emit, Pipeline
 from mirror.places import open_places
-from mirror.repair import Repair
 from mirror.run import Fetched, Result, Run
-from mirror.sampling import Sample
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
-from mirror.sync import Sync
 from mirror.times import now
-from mirror.verify import Verify
+
+if TYPE_CHECKING:
+    from mirror.checks import Checked
+    from mirror.sampling import Sample
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
@@ -124,9 +124,9 @@ class Mirror:
             StoreError, CatalogError: the archive cannot be worked on (any more).
         """
         async with contextlib.aclosing(self.results(from_iterable(ids), options)) as results:
-            async for result in results:
-                if result.manifest is not None:
-                    yield result.manifest
+            async for come in results:
+                for manifest in [result.manifest for result in come if result.manifest is not None]:
+                    yield manifest
 
     async def sync(
         self, options: FetchOptions | None = None, night: SyncOptions | None = None
@@ -139,22 +139,25 @@ class Mirror:
             As :meth:`fetch`.
         """
         async with contextlib.aclosing(self.results(night or SyncOptions(), options)) as results:
-            async for result in results:
-                if result.manifest is not None:
-                    yield result.manifest
+            async for come in results:
+                for manifest in [result.manifest for result in come if result.manifest is not None]:
+                    yield manifest
 
     async def results(
         self, source: Source | SyncOptions, options: FetchOptions | None = None, *, want_manifests: bool = True
-    ) -> AsyncGenerator[Result, None]:
-        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code."""
+    ) -> AsyncGenerator[list[Result], None]:
+        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code.
+
+        Yields what has come since the last time, at least one result: no prompt waits for another one's.
+        """
         options = options or FetchOptions()
         try:
             async with (
                 self._open_catalog(options) as catalog,
                 contextlib.aclosing(self._drain(source, options, catalog, want_manifests)) as results,
             ):
-                async for result in results:
-                    yield result
+                async for come in results:
+                    yield come
         except MirrorError as error:
             self._codes.add(error.exit_code)
             raise
@@ -179,6 +182,9 @@ class Mirror:
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
         """
+        from mirror.repair import Repair  # noqa: PLC0415 - a fetch needs neither
+        from mirror.verify import Verify  # noqa: PLC0415
+
         options = FetchOptions(wait_lock=wait_lock)
         async with self._open_catalog(options) as catalog:
             verify = Verify(self._places, catalog, deep=deep, sample=sample)
@@ -195,24 +201,17 @@ class Mirror:
 
     async def _drain(
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
-    ) -> AsyncGenerator[Result, None]:
+    ) -> AsyncGenerator[list[Result], None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
-        done: asyncio.Queue[Result | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_RESULTS)
-
-        async def emit(result: Result) -> None:
-            await room.acquire()
-            done.put_nowait(result)
-
-        task = asyncio.create_task(self._run(source, options, catalog, emit, want_manifests))
+        outbox = _Outbox()
+        task = asyncio.create_task(self._run(source, options, catalog, outbox.put, want_manifests))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
-        task.add_done_callback(lambda _: done.put_nowait(None))
+        task.add_done_callback(lambda _: outbox.close())
         try:
-            while (result := await done.get()) is not None:
-                self._codes.add(result.code)
-                room.release()
-                yield result
+            while results := await outbox.take():
+                self._codes.update(result.code for result in results)
+                yield results
             await task
         finally:
             task.cancel()
@@ -240,6 +239,8 @@ class Mirror:
         run = self._new_run(options, catalog)
         self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
         if isinstance(source, SyncOptions):
+            from mirror.sync import Sync  # noqa: PLC0415 - a fetch needs none
+
             night = Sync(run, self.settings, source)
             self._pipeline = self._new_pipeline(run, night.judging(emit), want_manifests)
             async with contextlib.aclosing(night.batches()) as batches:
@@ -268,13 +269,45 @@ class Mirror:
             delivery=self._delivery,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=asyncio.Semaphore(2 * self._delivery.cap),
+            slots=Level.fixed(2 * self._delivery.cap),
             inflight=self._inflight,
             repair=repair,
         )
 
     def _note(self, message: str) -> None:
         self._observer(Noted(level="warning", message=message))
+
+
+class _Outbox:
+    """Results on their way from a run to its one reader. Who puts one in waits while there is no room."""
+
+    def __init__(self) -> None:
+        self._results: list[Result] = []
+        self._closed = False
+        self._something = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, result: Result) -> None:
+        while len(self._results) >= _RESULTS:
+            self._room.clear()
+            await self._room.wait()
+        self._results.append(result)
+        self._something.set()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._closed = True
+        self._something.set()
+
+    async def take(self) -> list[Result]:
+        """All that has come, at least one; none when it is closed."""
+        await self._something.wait()
+        taken, self._results = self._results, []
+        self._room.set()
+        if not self._closed:
+            self._something.clear()
+        return taken
 
 
 async def _dropped(_: Result) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import hashlib
 import mmap
 import shutil
-import tempfile
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -238,6 +236,8 @@ async def fill(catalog: Catalog, places: Places) -> tuple[int, list[str]]:
 
 
 def _scratch() -> Path:
+    import tempfile  # noqa: PLC0415 - as the next two, for a catalog in the bucket only
+
     return Path(tempfile.mkdtemp(prefix="mirror-catalog-"))
 
 
@@ -247,11 +247,15 @@ def _sha256_of(path: Path) -> str:
 
 
 def _pack(source: Path, target: Path) -> None:
+    import gzip  # noqa: PLC0415
+
     with source.open("rb") as plain, target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         shutil.copyfileobj(plain, packed, 1 << 20)
 
 
 def _unpack(source: Path, target: Path) -> None:
+    import gzip  # noqa: PLC0415
+
     with gzip.open(source) as packed, target.open("wb") as plain:
         try:
             shutil.copyfileobj(packed, plain, 1 << 20)

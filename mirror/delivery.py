@@ -95,11 +95,9 @@ class Delivery:
         attempts = self._settings.transfer.attempts
         patience = Patience(attempts, asset.identity, self._observer, prompt_id=prompt_id)
         try:
-            async with (
-                self._blocks.taken(min(here.bytes, BLOCK)),
-                closing(await bucket.sink(target, via="upload")) as sink,
-            ):
-                return await patience.run(partial(self._pump, sink, target.folder, here))
+            async with self._blocks.taken(min(here.bytes, BLOCK)):
+                sink = await bucket.sink(target, via="upload")
+                return await closing(sink, patience.run(partial(self._pump, sink, target.folder, here)))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise

@@ -14,12 +14,12 @@ from mirror.errors import ConfigError
 class Crc:
     """A running CRC. ``update`` takes bytes and the value so far; ``width`` is in bits."""
 
-    def __init__(self, update: Callable[[bytes, int], int], width: int, value: int = 0) -> None:
+    def __init__(self, update: Callable[[bytes | memoryview, int], int], width: int, value: int = 0) -> None:
         self._update = update
         self._width = width
         self._value = value
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._value = self._update(data, self._value)
 
     def hexdigest(self) -> str:
@@ -58,7 +58,7 @@ class Digests:
             name: _new(name) for name in {_algorithm(check) for check in checks} - {"sha256"}
         }
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         for digest in self._hashes.values():
             digest.update(data)
         self.at += len(data)

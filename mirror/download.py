@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-
-import aiohttp
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
-from mirror.http import Http, is_passing
+from mirror.h1 import CutShort
+from mirror.http import Answer, Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
 from mirror.stores import Head
@@ -34,34 +34,45 @@ class Body:
     of whatever version. ``ranges`` says whether the server claims to serve parts.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, head: Head, start: int, url: str) -> None:
+    def __init__(self, response: Answer, head: Head, start: int, url: str) -> None:
         self.head = head
         self.start = start
         self.partial = response.status == 206
         self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
         self._response = response
         self._url = url
+        self._got = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The bytes as they come.
+    @property
+    def batch(self) -> int:
+        """Bytes of a piece, while there are so many to come; more of them cost less each."""
+        return self._response.batch
+
+    @batch.setter
+    def batch(self, size: int) -> None:
+        self._response.batch = size
+
+    async def read(self) -> bytes | memoryview:
+        """The next bytes, which belong to the caller from here on; b"" at the end.
 
         Raises:
             Truncated: the body ended before its length, or its last chunk, was reached.
         """
-        got = 0
         try:
-            async for chunk in self._response.content.iter_any():
-                got += len(chunk)
-                yield chunk
-        except aiohttp.ClientPayloadError:
-            raise Truncated(f"the body broke off after {self.start + got} bytes: {shown(self._url)}") from None
-        expected = self._response.content_length
-        if expected is not None and got < expected:
-            raise Truncated(f"the body ended at {self.start + got} bytes: {shown(self._url)}")
+            piece = await self._response.read()
+        except CutShort:
+            raise Truncated(f"the body broke off after {self.start + self._got} bytes: {shown(self._url)}") from None
+        self._got += len(piece)
+        if not piece:
+            expected = self._response.content_length
+            if expected is not None and self._got < expected:
+                raise Truncated(f"the body ended at {self.start + self._got} bytes: {shown(self._url)}")
+        return piece
 
 
-@contextlib.asynccontextmanager
-async def open_body(http: Http, url: str, span: Span | None = None, known: Head | None = None) -> AsyncIterator[Body]:
+def open_body(
+    http: Http, url: str, span: Span | None = None, known: Head | None = None
+) -> AbstractAsyncContextManager[Body]:
     """Ask for a file, or for what of it is missing.
 
     ``span`` is what is wanted of the version that ``known`` describes (``stop`` -1: to the end); the caller must have
@@ -73,15 +84,41 @@ async def open_body(http: Http, url: str, span: Span | None = None, known: Head 
         Changed: the server has another version, or other ranges, than was asked for: start over.
         Unavailable, Truncated: try again.
     """
-    async with http.get(url, _headers(url, span, known)) as response:
+    return _Opened(http.get(url, _headers(url, span, known)), url, span, known)
+
+
+class _Opened:
+    """An answer that was judged. A class, since a generator costs more than all that is done here."""
+
+    def __init__(
+        self, get: AbstractAsyncContextManager[Answer], url: str, span: Span | None, known: Head | None
+    ) -> None:
+        self._get = get
+        self._url = url
+        self._span = span
+        self._known = known
+
+    async def __aenter__(self) -> Body:
+        response = await self._get.__aenter__()
+        try:
+            return self._judge(response)
+        except BaseException as error:
+            await self._get.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._get.__aexit__(kind, error, trace)
+
+    def _judge(self, response: Answer) -> Body:
         if response.status == 206:
-            _check_coding(response, url)
-            yield _ranged(response, url, span, known)
-        elif response.status == 200:
-            _check_coding(response, url)
-            yield Body(response, read_head(response.headers, response.content_length), 0, url)
-        else:
-            raise _status_error(response, url, ranged=span is not None)
+            _check_coding(response, self._url)
+            return _ranged(response, self._url, self._span, self._known)
+        if response.status == 200:
+            _check_coding(response, self._url)
+            return Body(response, read_head(response.headers, response.content_length), 0, self._url)
+        raise _status_error(response, self._url, ranged=self._span is not None)
 
 
 def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, str]:
@@ -95,7 +132,7 @@ def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, st
     return headers
 
 
-def _ranged(response: aiohttp.ClientResponse, url: str, span: Span | None, known: Head | None) -> Body:
+def _ranged(response: Answer, url: str, span: Span | None, known: Head | None) -> Body:
     """A 206 is taken only if it is exactly what was asked for, of the same file as before."""
     if span is None or known is None:
         raise Unavailable(f"a part (206) came though the whole was asked for: {shown(url)}")
@@ -130,7 +167,7 @@ def _differs(before: Validator, now: Validator) -> bool:
     return bool(before.last_modified and now.last_modified and before.last_modified != now.last_modified)
 
 
-def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -> Exception:
+def _status_error(response: Answer, url: str, *, ranged: bool) -> Exception:
     status, where = response.status, shown(url)
     if status in (404, 410):
         return Gone(f"the origin has no such file (HTTP {status}): {where}")
@@ -144,7 +181,7 @@ def _status_error(response: aiohttp.ClientResponse, url: str, *, ranged: bool) -
     return Refused(f"the origin answered HTTP {status}: {where}")
 
 
-def _check_coding(response: aiohttp.ClientResponse, url: str) -> None:
+def _check_coding(response: Answer, url: str) -> None:
     kind = response.headers.get("Content-Type", "")
     if kind.lower().startswith("multipart/byteranges"):
         raise Changed(f"several ranges came though one was asked for: {shown(url)}")

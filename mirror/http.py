@@ -2,44 +2,98 @@
 
 Guarantees: http and https only; redirects are followed hop by hop, each checked; a guarded session connects to
 public addresses only, and the address that is checked is the address connected to; no cookies, no netrc, no
-decompression; a proxy only where one is configured. aiohttp's exceptions do not leave this module.
+decompression; a proxy only where one is configured.
+
+A GET, or a PUT of what is here whole, that goes to its host directly travels on a carrier of our own, ``mirror.h1``;
+one through a proxy, and any other request, on aiohttp, ``mirror.session``. Neither's exceptions leave this module.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import socket
 import ssl
 import time
-import urllib.request
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
-
-import aiohttp
-from yarl import URL
 
 from mirror import __version__
 from mirror.addresses import is_public, names_private_place
 from mirror.errors import ConfigError, MirrorError, Refused, Severity
 from mirror.events import Answered, Observer, RequestSent
+from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stalled, Unreadable, Unsendable, WireError
+from mirror.h1.connection import BATCH, Body, Place
+from mirror.h1.head import common_lines, request
+from mirror.h1.pool import Patience, Pool
 from mirror.settings import Settings
-from mirror.urls import check_url, is_signed, origin, shown
+from mirror.urls import check_url, is_fit, is_signed, origin, shown
 
-_READ_BUFFER = 128 << 10
-_ONE_READ = 256 << 10
-MOST_BUFFERED = 2 * _READ_BUFFER + _ONE_READ
-"""Bytes of a body that may be held before it is read: above twice its buffer's size aiohttp stops reading from the
-socket, and what asyncio read last comes on top."""
+if TYPE_CHECKING:
+    import aiohttp
+
+    from mirror.session import Session
+
+MOST_BUFFERED = 2 * BATCH
+"""Bytes of a body that may be held before it is read, unless its reader asks for larger pieces. Behind a proxy aiohttp
+may for a moment hold a read of asyncio's, 256 KiB, in their place."""
 
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_URL = re.compile(r"([^:/?#]+://[^/?#]*)([^#]*)")
+_MOST_ORIGINS = 1024
 
 
 def is_passing(status: int) -> bool:
     """True for a status that says "not now" rather than "not this": worth trying again."""
     return status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
+
+
+class Answer(Protocol):
+    """The answer to a GET. Header names are compared without case."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content_length(self) -> int | None:
+        """The body's bytes, if they are told."""
+
+    batch: int
+    """Bytes of a piece, if the body has so many to come: a reader may ask for more before it reads on."""
+
+    async def read(self) -> bytes | memoryview:
+        """The next piece of the body, which then belongs to the caller; b"" at its end.
+
+        Raises:
+            mirror.h1.CutShort: it ended before its end. Whoever lets that and others pass gets them translated.
+        """
+
+    def close(self) -> None:
+        """Nothing more of it is wanted."""
+
+
+async def read_most(answer: Answer, most: int) -> bytes:
+    """The body up to its end, or to a little more than ``most`` bytes."""
+    body = bytearray()
+    while len(body) <= most and (piece := await answer.read()):
+        body += piece
+    return bytes(body)
+
+
+class _Origin(NamedTuple):
+    """What is found out once of an origin that may be gone to: ``common`` is the same in each request to it."""
+
+    place: Place
+    common: bytes
+    proxy: str | None
 
 
 class Http:
@@ -54,42 +108,60 @@ class Http:
         unavailable: type[MirrorError],
         refused: type[MirrorError],
     ) -> None:
-        self._transfer = settings.transfer
+        self._transfer = transfer = settings.transfer
         self._guarded = kind == "media" and not settings.security.allow_private_addresses
         self._hosts = tuple(host.lower() for host in settings.security.allow_hosts) if kind == "media" else ()
         self._observer = observer
         self._kind = kind
         self._unavailable = unavailable
         self._refused = refused
-        self._direct: aiohttp.ClientSession | None = None
-        self._proxied: aiohttp.ClientSession | None = None
-        self._tls = _tls(settings.transfer.ca_file) if settings.transfer.ca_file else True
-        self._proxies = urllib.request.getproxies_environment()
+        if transfer.ca_file:
+            _add_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), transfer.ca_file)  # what is wrong is told at once
+        self._context: ssl.SSLContext | None = None
+        self._proxies = _proxies()
+        self._common = {
+            "User-Agent": transfer.user_agent or f"mirror/{__version__}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
+        self._origins: dict[str, _Origin] = {}
+        self._pool = Pool(
+            Patience(transfer.connect_timeout, transfer.stall_timeout),
+            self._tls,
+            _public_socket if self._guarded else None,
+        )
+        self._direct: Session | None = None
+        self._proxied: Session | None = None
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._pool.close()
         for session in (self._direct, self._proxied):
             if session is not None:
                 await session.close()
 
-    @contextlib.asynccontextmanager
-    async def get(
-        self, url: str, headers: Mapping[str, str], *, same_origin: bool = False
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a GET, redirects followed, its body not yet read.
+    def get(
+        self, url: str, headers: Mapping[str, str], *, same_origin: bool = False, follow: bool = True
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
+        """The answer to a GET, redirects followed unless ``follow`` says otherwise, its body not yet read.
 
         ``same_origin`` refuses a redirect to another origin: for requests that carry a credential.
 
         Raises:
             MirrorError: of this session's two classes, translated from whatever went wrong, also inside the block.
         """
-        with self._translated(url):
-            response = await self._follow(url, headers, same_origin=same_origin)
-            try:
-                yield response
-            finally:
-                # A body that was read to its end has given its connection back already.
-                response.close()
+        same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
+        return _Asked(self, url, headers, None, same_origin=same_origin, follow=follow)
+
+    def put(self, url: str, headers: Mapping[str, str], body: Body) -> contextlib.AbstractAsyncContextManager[Answer]:
+        """The answer to a PUT of what is here whole, redirects not followed. ``headers`` tell the body's length.
+
+        The other side may take its time as long as it takes something.
+
+        Raises:
+            MirrorError: as :meth:`get`.
+        """
+        return _Asked(self, url, headers, body)
 
     @contextlib.asynccontextmanager
     async def send(
@@ -100,24 +172,59 @@ class Http:
         Raises:
             MirrorError: as :meth:`get`.
         """
-        with self._translated(url):
-            self._check(url)
-            response = await self._send(url, headers, method=method, body=body)
+        try:
+            response = await self._send(url, headers, self._learn(url).proxy, method=method, body=body)
             try:
                 yield response
             finally:
                 response.close()
+        except Exception as error:
+            self.reraise(error, url)
+            raise
 
-    async def _follow(self, url: str, headers: Mapping[str, str], *, same_origin: bool) -> aiohttp.ClientResponse:
+    def reraise(self, error: Exception, url: str) -> None:
+        """Raise what an error means to the caller, if it is one of a request's."""
+        for session in (self._direct, self._proxied):
+            if session is not None:
+                error = session.wire_error(error) or error
+        match error:
+            case BadCertificate() | CannotConnect() | ConnectTimeout():
+                raise self._unreached(error, url) from error
+            case Unsendable() | UnicodeError():
+                raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from error
+            case TimeoutError() | Stalled():
+                patience = self._transfer.stall_timeout
+                raise self._unavailable(f"no byte came for {patience:g} s: {shown(url)}") from None
+            case Unreadable():
+                raise self._unavailable(f"not an HTTP answer that can be read: {shown(url)}") from None
+            case WireError() | OSError():
+                raise self._unavailable(f"the connection broke ({_reason(error)}): {shown(url)}") from None
+
+    def _unreached(self, error: BadCertificate | CannotConnect | ConnectTimeout, url: str) -> MirrorError:
+        match error:
+            case BadCertificate():
+                # Not in this run, but a certificate is renewed: the file is not refused for good.
+                reason = f"the certificate of {error.host} is not valid: {error.reason}"
+                message = f"{reason} (transfer.ca_file adds authorities of your own)"
+                return self._unavailable(message, severity=Severity.ITEM)
+            case CannotConnect(os_error=AddressRefusedError() as refusal):
+                return self._refused(f"{refusal}: {shown(url)}")
+            case CannotConnect():
+                reason = _reason(error.os_error)
+                return self._unavailable(f"cannot connect to {error.host}:{error.port}: {reason}")
+            case ConnectTimeout():
+                return self._unavailable(f"no connection within {self._transfer.connect_timeout:g} s: {shown(url)}")
+
+    # One GET -----------------------------------------------------------------------------------
+
+    async def follow(self, url: str, headers: Mapping[str, str], *, same_origin: bool) -> Answer:
+        """The answer that no redirect leads away from. Raises what :meth:`reraise` translates."""
         start, seen = url, {url}
-        same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
         while True:
-            self._check(url)
-            response = await self._send(url, headers)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
-                return response
-            response.close()
+            answer = await self.ask(url, headers)
+            if answer.status not in _REDIRECTS or not (location := answer.headers.get("Location")):
+                return answer
+            answer.close()
             url = self._joined(url, location)
             if same_origin and origin(url) != origin(start):
                 raise self._refused(f"{shown(start)} redirects to another origin, {shown(url)}: not followed")
@@ -130,114 +237,163 @@ class Http:
 
     def _joined(self, url: str, location: str) -> str:
         try:
-            # aiohttp keeps the bytes that are no UTF-8 as surrogates, which no URL can hold.
+            # Bytes that are no UTF-8 are surrogates, which no URL can hold.
             target = urljoin(url, location.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
             origin(target)
         except ValueError:
             raise self._refused(f"{shown(url)} redirects to what is no URL: {shown(location)}") from None
         return target
 
-    async def _send(
-        self, url: str, headers: Mapping[str, str], method: str = "GET", body: AsyncIterable[memoryview] | None = None
-    ) -> aiohttp.ClientResponse:
-        proxy = self._proxy_for(url)
-        if proxy and self._guarded and names_private_place(urlsplit(url).hostname or ""):
-            raise self._refused(f"{shown(url)} is not a public address")
+    async def ask(self, url: str, headers: Mapping[str, str], body: Body | None = None) -> Answer:
+        """The answer to one GET, or with a body to one PUT. Raises what :meth:`reraise` translates."""
+        parts = _URL.match(url)
+        known = self._origins.get(parts[1]) if parts is not None and is_fit(url) else None
+        if known is None:
+            known = self._learn(url)
+        if known.proxy is not None:
+            return await self._relayed(url, headers, known.proxy, body)
+        assert parts is not None
+        target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
+        sent = request(target, known.common, headers, method="GET" if body is None else "PUT")
+        self._observer(RequestSent(kind=self._kind))
+        began = time.monotonic()
+        answer = await self._pool.get(known.place, sent, body)
+        self._observer(Answered(kind=self._kind, seconds=time.monotonic() - began, status=answer.status))
+        return answer
+
+    def _learn(self, url: str) -> _Origin:
+        """Check a URL, and find out how its origin is gone to."""
         try:
-            target = URL(url, encoded=True)
-        except ValueError:
-            raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from None
+            check_url(url)
+        except Refused as error:
+            raise self._refused(str(error)) from None
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+        if self._hosts and host not in self._hosts:
+            raise self._refused(f"{host} is not among security.allow_hosts: {shown(url)}")
+        proxy = self._proxy_for(parts.scheme, parts.netloc)
+        if proxy and self._guarded and names_private_place(host):
+            raise self._refused(f"{shown(url)} is not a public address")
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        _, _, port = origin(url)
+        place = Place(host, port, parts.scheme == "https")
+        shown_host = f"[{host}]" if ":" in host else host
+        if port != (443 if place.is_tls else 80):
+            shown_host += f":{port}"
+        found = _Origin(place, common_lines(shown_host, self._common), proxy)
+        match = _URL.match(url)
+        if match is None:
+            raise Unsendable
+        if len(self._origins) >= _MOST_ORIGINS:
+            self._origins.clear()
+        self._origins[match[1]] = found
+        return found
+
+    def _proxy_for(self, scheme: str, netloc: str) -> str | None:
+        if self._transfer.proxy:
+            return self._transfer.proxy
+        proxy = self._proxies.get(scheme) or self._proxies.get("all")
+        if not proxy:
+            return None
+        from urllib.request import proxy_bypass  # noqa: PLC0415
+
+        if proxy_bypass(netloc):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+            if self._transfer.ca_file:
+                _add_authorities(self._context, self._transfer.ca_file)
+        return self._context
+
+    # By aiohttp --------------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        proxy: str | None,
+        method: str = "GET",
+        body: AsyncIterable[memoryview] | None = None,
+    ) -> aiohttp.ClientResponse:
         session = self._session(proxied=proxy is not None)
         self._observer(RequestSent(kind=self._kind))
         # aiohttp's own timeout starts anew with each byte: headers that trickle would hold a place for ever.
         patience = self._transfer.connect_timeout + self._transfer.stall_timeout
         sent = time.monotonic()
         async with asyncio.timeout(patience or None if body is None else None):
-            response = await session.request(
-                method, target, headers=headers, data=body, allow_redirects=False, proxy=URL(proxy) if proxy else None
-            )
+            response = await session.request(method, url, headers, body, proxy)
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - sent, status=response.status))
         return response
 
-    def _check(self, url: str) -> None:
-        try:
-            check_url(url)
-        except Refused as error:
-            raise self._refused(str(error)) from None
-        host = (urlsplit(url).hostname or "").lower()
-        if self._hosts and host not in self._hosts:
-            raise self._refused(f"{host} is not among security.allow_hosts: {shown(url)}")
+    async def _relayed(self, url: str, headers: Mapping[str, str], proxy: str, body: Body | None) -> Answer:
+        from mirror.session import Relayed, trickled  # noqa: PLC0415 - only a proxy pays for the import
 
-    def _proxy_for(self, url: str) -> str | None:
-        if self._transfer.proxy:
-            return self._transfer.proxy
-        parts = urlsplit(url)
-        proxy = self._proxies.get(parts.scheme) or self._proxies.get("all")
-        if not proxy or urllib.request.proxy_bypass(parts.netloc):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        if body is None:
+            return Relayed(await self._send(url, headers, proxy))
+        stall = self._transfer.stall_timeout or None
+        async with asyncio.timeout(stall) as timer:
+            return Relayed(await self._send(url, headers, proxy, "PUT", trickled(body, timer, stall)))
 
-    def _session(self, *, proxied: bool) -> aiohttp.ClientSession:
+    def _session(self, *, proxied: bool) -> Session:
         made = self._proxied if proxied else self._direct
         if made is None:
-            made = self._make_session(guarded=self._guarded and not proxied)
+            from mirror.session import Session  # noqa: PLC0415 - aiohttp takes its time
+
+            context = self._tls() if self._transfer.ca_file else True
+            guard = _public_socket if self._guarded and not proxied else None
+            made = Session(self._transfer, self._common, context, guard)
             if proxied:
                 self._proxied = made
             else:
                 self._direct = made
         return made
 
-    def _make_session(self, *, guarded: bool) -> aiohttp.ClientSession:
-        transfer = self._transfer
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            ttl_dns_cache=60,
-            ssl=self._tls,
-            socket_factory=_public_socket if guarded else None,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=_READ_BUFFER,
-            max_field_size=32 << 10,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=transfer.connect_timeout or None, sock_read=transfer.stall_timeout or None
-            ),
-            headers={
-                "User-Agent": transfer.user_agent or f"mirror/{__version__}",
-                "Accept": "*/*",
-                "Accept-Encoding": "identity",
-            },
-        )
 
-    @contextlib.contextmanager
-    def _translated(self, url: str) -> Iterator[None]:
+class _Asked:
+    """A request's block: opens with the answer, closes it at the end, and translates errors on the way."""
+
+    __slots__ = ("_answer", "_body", "_follow", "_headers", "_http", "_same_origin", "_url")
+
+    def __init__(
+        self,
+        http: Http,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        *,
+        same_origin: bool = True,
+        follow: bool = False,
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._headers = headers
+        self._body = body
+        self._same_origin = same_origin
+        self._follow = follow
+
+    async def __aenter__(self) -> Answer:
+        http = self._http
         try:
-            yield
-        except aiohttp.ClientConnectorCertificateError as error:
-            # Not in this run, but a certificate is renewed: the file is not refused for good.
-            reason = f"the certificate of {error.host} is not valid: {error.certificate_error}"
-            message = f"{reason} (transfer.ca_file adds authorities of your own)"
-            raise self._unavailable(message, severity=Severity.ITEM) from error
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, AddressRefusedError):
-                raise self._refused(f"{error.os_error}: {shown(url)}") from None
-            raise self._unavailable(f"cannot connect to {error.host}:{error.port}: {_reason(error.os_error)}") from None
-        except (aiohttp.InvalidURL, UnicodeError) as error:
-            raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from error
-        except aiohttp.ConnectionTimeoutError:
-            raise self._unavailable(
-                f"no connection within {self._transfer.connect_timeout:g} s: {shown(url)}"
-            ) from None
-        except (TimeoutError, aiohttp.ServerTimeoutError):
-            raise self._unavailable(f"no byte came for {self._transfer.stall_timeout:g} s: {shown(url)}") from None
-        except aiohttp.ClientResponseError:
-            # It may be the end of another file's body, longer than its Content-Length, on a connection used again.
-            raise self._unavailable(f"not an HTTP answer that can be read: {shown(url)}") from None
-        except (aiohttp.ClientError, ConnectionError, OSError) as error:
-            raise self._unavailable(f"the connection broke ({_reason(error)}): {shown(url)}") from None
+            if self._follow:
+                self._answer = await http.follow(self._url, self._headers, same_origin=self._same_origin)
+            else:
+                self._answer = await http.ask(self._url, self._headers, self._body)
+        except Exception as error:
+            http.reraise(error, self._url)
+            raise
+        return self._answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._answer.close()
+        if isinstance(error, Exception):
+            self._http.reraise(error, self._url)
 
 
 class AddressRefusedError(OSError):
@@ -252,16 +408,24 @@ def _public_socket(info: tuple[Any, ...]) -> socket.socket:
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
-def _tls(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"[transfer] ca_file: {ca_file} cannot be used: {error}") from None
-    return context
+def _proxies() -> dict[str, str]:
+    """The environment's, by scheme. Without any the standard library's reader is not even imported."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return {}
+    from urllib.request import getproxies_environment  # noqa: PLC0415
+
+    return getproxies_environment()
+
+
+def _add_authorities(context: ssl.SSLContext, ca_file: str) -> None:
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[transfer] ca_file: {ca_file} cannot be used: {error}") from None
 
 
 def _reason(error: BaseException) -> str:
     """What went wrong, without any text that the other side wrote."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) if isinstance(error, WireError) and str(error) else type(error).__name__

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from urllib.parse import urlsplit
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from mirror.download import Body, open_body
 from mirror.errors import Refused, Unavailable
@@ -16,13 +14,16 @@ from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
 from mirror.models import Span
 from mirror.settings import Settings
 from mirror.stores import Head
-from mirror.urls import shown
+from mirror.urls import authority, shown
 
 _REQUEST_MEMORY = 2 * MOST_BUFFERED
-"""What is buffered, and a chunk of it that was taken out and is written."""
+"""What is buffered, and a piece of it that was taken out and is written."""
 
-_BATCH_MEMORY = (2 << 20) + MOST_BUFFERED
-"""A batch of 1 MiB is collected while another one is written; a chunk more makes each of them larger than that."""
+BATCH = 1 << 20
+"""Bytes of a large body that come as one piece where memory allows it."""
+
+_BATCH_MEMORY = 4 * BATCH
+"""A piece that is filled, one that waits, one that was taken out, and one that is written."""
 
 _RATE_WINDOW = 60.0
 
@@ -36,64 +37,100 @@ class Lanes:
     def __init__(self, settings: Settings, observer: Observer, budget: ByteBudget, kind: str = "media") -> None:
         transfer = settings.transfer
         self.cap = open_files_cap(max(256, transfer.concurrency))
-        self._min_rate = transfer.min_rate
-        self._stall = transfer.stall_timeout or None
-        self._observer = observer
+        self.min_rate = transfer.min_rate
+        self.observer = observer
         self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
-        self._budget = budget
+        self.budget = budget
+        self.rate = Rate(transfer.limit_rate)
         self._levels = Levels(transfer.concurrency, min(self.cap, budget.size // _REQUEST_MEMORY))
-        self._rate = Rate(transfer.limit_rate)
 
     async def close(self) -> None:
         await self._http.close()
 
-    @contextlib.asynccontextmanager
-    async def request(self, url: str, span: Span | None, known: Head | None) -> AsyncIterator[Body]:
-        """A request that waited for its place at the host and for its memory, both taken before a byte is read."""
-        level = self.level(url)
-        async with level.slot():
-            try:
-                async with self._budget.taken(_REQUEST_MEMORY), open_body(self._http, url, span, known) as body:
-                    yield body
-                level.finished()
-            except Unavailable:
-                level.overloaded()
-                raise
-
-    @contextlib.contextmanager
-    def batches(self, length: int | None) -> Iterator[bool]:
-        """Memory for large batches, if there is any to spare; else False, and the caller writes small ones."""
-        memory = self._budget.try_take(min(_BATCH_MEMORY, length if length is not None else _BATCH_MEMORY))
-        try:
-            yield memory > 0 or length == 0
-        finally:
-            self._budget.give(memory)
+    def request(self, url: str, span: Span | None, known: Head | None) -> Request:
+        """A request, sent when its block is entered."""
+        return Request(self, url, self.level(url), open_body(self._http, url, span, known))
 
     def level(self, url: str) -> Level:
-        return self._levels.of(urlsplit(url).netloc)
+        return self._levels.of(authority(url))
 
-    async def chunks(self, body: Body, url: str) -> AsyncGenerator[bytes, None]:
-        """A body's bytes within the rate limit.
+
+class Request:
+    """A request with its place at the host and its memory, both waited for before a byte is read; all is given back
+    at the end of its block. ``body`` comes within the rate limit.
+    """
+
+    body: Body
+
+    def __init__(self, lanes: Lanes, url: str, level: Level, opened: AbstractAsyncContextManager[Body]) -> None:
+        self._lanes = lanes
+        self._url = url
+        self._level = level
+        self._opened = opened
+        self._memory = 0
+        self._waited = 0.0
+        self._got = 0
+
+    async def __aenter__(self) -> Request:
+        await self._level.enter()
+        try:
+            self._memory = await self._lanes.budget.take(_REQUEST_MEMORY)
+            self.body = await self._opened.__aenter__()
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._opened.__aexit__(kind, error, trace)
+        except BaseException as translated:
+            error = translated
+            raise
+        finally:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._lanes.budget.give(self._memory)
+        if error is None:
+            self._level.finished()
+        elif isinstance(error, Unavailable):
+            self._level.overloaded()
+        self._level.leave()
+
+    def widen(self, length: int | None) -> bool:
+        """Have large pieces, if there is memory to spare; else False, and the caller writes small ones."""
+        if length == 0:
+            return True
+        batches = self._lanes.budget.try_take(min(_BATCH_MEMORY, length or _BATCH_MEMORY))
+        self._memory += batches
+        if batches:
+            self.body.batch = BATCH
+        return batches > 0
+
+    async def read(self) -> bytes | memoryview:
+        """The next piece, b"" at the end.
 
         Raises:
             Unavailable: they come slower than ``min_rate`` for a minute; our own pauses do not count.
         """
-        waited, got, level = 0.0, 0, self.level(url)
-        async with contextlib.aclosing(body.chunks()) as chunks:
-            while True:
-                since = time.monotonic()
-                # Not every byte that comes is one of the body: framing alone must not hold a place for ever.
-                async with asyncio.timeout(self._stall):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return
-                waited += time.monotonic() - since
-                got += len(chunk)
-                level.moved(len(chunk))
-                self._observer(BytesReceived(bytes=len(chunk)))
-                if waited >= _RATE_WINDOW:
-                    if got < self._min_rate * waited:
-                        raise Unavailable(f"slower than transfer.min_rate: {got / waited:.0f} B/s: {shown(url)}")
-                    waited, got = 0.0, 0
-                await self._rate.take(len(chunk))
-                yield chunk
+        lanes = self._lanes
+        since = time.monotonic()
+        piece = await self.body.read()
+        if not piece:
+            return piece
+        size = len(piece)
+        self._waited += time.monotonic() - since
+        self._got += size
+        self._level.moved(size)
+        lanes.observer(BytesReceived(bytes=size))
+        if self._waited >= _RATE_WINDOW:
+            if self._got < lanes.min_rate * self._waited:
+                rate = self._got / self._waited
+                raise Unavailable(f"slower than transfer.min_rate: {rate:.0f} B/s: {shown(self._url)}")
+            self._waited, self._got = 0.0, 0
+        if lanes.rate.is_limited:
+            await lanes.rate.take(size)
+        return piece

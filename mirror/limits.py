@@ -7,7 +7,6 @@ import contextlib
 import resource
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 _FILES_EACH = 6
@@ -58,14 +57,9 @@ class ByteBudget:
             raise
         return amount
 
-    @contextlib.asynccontextmanager
-    async def taken(self, amount: int) -> AsyncIterator[None]:
+    def taken(self, amount: int) -> _Taken:
         """Hold ``amount`` bytes for a while."""
-        held = await self.take(amount)
-        try:
-            yield
-        finally:
-            self.give(held)
+        return _Taken(self, amount)
 
     def try_take(self, amount: int) -> int:
         """``amount`` if it is free at once, else 0."""
@@ -87,12 +81,32 @@ class ByteBudget:
                 turn.set_result(None)
 
 
+class _Taken:
+    """Bytes of a budget, as long as the block lasts."""
+
+    __slots__ = ("_amount", "_budget")
+
+    def __init__(self, budget: ByteBudget, amount: int) -> None:
+        self._budget = budget
+        self._amount = amount
+
+    async def __aenter__(self) -> None:
+        self._amount = await self._budget.take(self._amount)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._budget.give(self._amount)
+
+
 class Rate:
     """Spreads units (bytes, requests) evenly over time; 0 a second means no limit."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._next = 0.0
+
+    @property
+    def is_limited(self) -> bool:
+        return self._per_second > 0
 
     async def take(self, amount: float = 1) -> None:
         """Wait until ``amount`` more may pass."""
@@ -124,20 +138,19 @@ class Level:
         self._halved = False
         self._open_window()
 
+    @classmethod
+    def fixed(cls, places: int) -> Level:
+        """So many places, whatever comes."""
+        return cls(places, places, fixed=True)
+
     @property
     def idle(self) -> bool:
         """True if a further request would start at once and nobody waits for one."""
         return not self._waiting and self._busy < self.limit
 
-    @contextlib.asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    def slot(self) -> _Slot:
         """Hold one of the places while a request is under way."""
-        await self._enter()
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            self._wake()
+        return _Slot(self)
 
     def moved(self, amount: int) -> None:
         """Tell that ``amount`` bytes came in."""
@@ -183,7 +196,8 @@ class Level:
         self._full = bool(self._waiting)
         self._halved = False
 
-    async def _enter(self) -> None:
+    async def enter(self) -> None:
+        """Wait for a place, and take it; :meth:`leave` gives it back."""
         if self._busy < self.limit and not self._waiting:
             self._busy += 1
             return
@@ -194,12 +208,16 @@ class Level:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._busy -= 1
-                self._wake()
+                self.leave()
             else:
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(turn)
             raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._busy -= 1
+        self._wake()
 
     def _wake(self) -> None:
         while self._waiting and self._busy < self.limit:
@@ -207,6 +225,21 @@ class Level:
             if not turn.done():
                 self._busy += 1
                 turn.set_result(None)
+
+
+class _Slot:
+    """A place of a level, as long as the block lasts."""
+
+    __slots__ = ("_level",)
+
+    def __init__(self, level: Level) -> None:
+        self._level = level
+
+    async def __aenter__(self) -> None:
+        await self._level.enter()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._level.leave()
 
 
 class Levels:

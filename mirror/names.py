@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import count, islice
+from typing import overload
 from urllib.parse import unquote_to_bytes, urlsplit
 
 MAX_BYTES = 200
@@ -18,8 +20,12 @@ _LONGEST_EXTENSION = 16
 _FOLDERS = 8
 """So many of its names are looked at to tell whether a folder is a prompt's; a second one is seldom needed."""
 
+_FURTHER = 4
+
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
+_PLAIN = re.compile(r"https?://[a-z0-9.:-]+/(?:[A-Za-z0-9_.~-]*/)*([A-Za-z0-9_.-]*)")
+"""URLs whose last path part is a name as it stands there."""
 _FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
 _UNSEEN = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -27,6 +33,9 @@ _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 def from_url(url: str) -> str:
     """A safe file name from the URL's last path part, percent-decoded; ``file`` where there is none."""
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        return safe(plain[1]) or "file"
     try:
         path = urlsplit(url).path
     except ValueError:
@@ -37,12 +46,18 @@ def from_url(url: str) -> str:
 
 def safe(text: str) -> str:
     """``text`` as a safe name; empty where nothing of it can be kept. A safe name comes back as it is."""
-    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
-    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
+    name = text if text.isascii() and text.isprintable() else _seen(text)
+    name = _FORBIDDEN.sub("_", name)
     name = name.lstrip(".- \u00a0").rstrip(". ")
     if _DEVICES.match(name):
         name = f"_{name}"
     return _fit(name, MAX_BYTES)
+
+
+def _seen(text: str) -> str:
+    """``text`` in NFC, without what nobody sees; what is printable ASCII is that already."""
+    name = "".join("_" if unicodedata.category(char) in _UNSEEN else char for char in _BIDI.sub("", text))
+    return unicodedata.normalize("NFC", name)
 
 
 def for_prompt(prompt_id: str) -> tuple[str, str]:
@@ -80,6 +95,30 @@ def candidates(name: str, identity: str) -> Iterator[str]:
         yield with_suffix(name, identity if not attempt else f"{identity} {attempt}", digits=64)
 
 
+class Choice(Sequence[str]):
+    """The names that a file may take, the best one first: the others are worked out when somebody looks at them."""
+
+    def __init__(self, best: str, name: str, identity: str) -> None:
+        self._best = best
+        self._name = name
+        self._identity = identity
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._best if index == 0 else self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @cached_property
+    def _all(self) -> tuple[str, ...]:
+        further = islice(candidates(self._name, self._identity), _FURTHER)
+        return (self._best, *(name for name in further if name not in (self._best, self._name)))
+
+
 def is_reserved(name: str) -> bool:
     """True for a name that is ours."""
     return key(name) in _RESERVED
@@ -87,6 +126,8 @@ def is_reserved(name: str) -> bool:
 
 def key(name: str) -> str:
     """What names are compared by: NFC and case folding, as file systems that fold case would."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import islice
 
 import msgspec
 
@@ -118,7 +117,8 @@ class Obtain:
     async def _is_on_disk(self, asset: Asset, receipt: Receipt, *, reused: bool) -> None:
         which = asset.identity
         s3 = self._stock.known[which].s3 if which in self._stock.in_bucket else None
-        receipt = msgspec.structs.replace(receipt, s3=s3)
+        if s3 is not receipt.s3:
+            receipt = msgspec.structs.replace(receipt, s3=s3)
         await self._record_file(asset, entry(asset, receipt), self._places.disk)
         self._stock.on_disk.add(which)
         self._tell_stored(asset, receipt, reused=reused)
@@ -157,22 +157,18 @@ class Obtain:
         """Where it goes on disk. What was mirrored before goes where it was, and no other bytes."""
         known = self._stock.known.get(asset.identity)
         if known is None:
-            return self._target_for(asset, (asset.name, *self._further_names(asset)), None)
+            return self._target_for(asset, names.Choice(asset.name, asset.name, asset.identity), None)
         return self._target_for(asset, (known.path,), known.sha256)
 
     def _target_in_bucket(self, asset: Asset) -> Target:
         """The same path there, or one beside it where another object has that."""
         known = self._stock.known.get(asset.identity)
         first = known.path if known is not None else asset.name
-        further = [name for name in self._further_names(asset) if name != first]
-        return self._target_for(asset, (first, *further), known.sha256 if known is not None else None)
+        choice = names.Choice(first, asset.name, asset.identity)
+        return self._target_for(asset, choice, known.sha256 if known is not None else None)
 
-    def _further_names(self, asset: Asset) -> list[str]:
-        candidates = islice(names.candidates(asset.name, asset.identity), 4)
-        return [name for name in candidates if name != asset.name]
-
-    def _target_for(self, asset: Asset, names: tuple[str, ...], sha256: str | None) -> Target:
-        return Target(identity=asset.identity, folder=self._folder, names=names, sha256=sha256, prompt_id=self._id)
+    def _target_for(self, asset: Asset, choice: Sequence[str], sha256: str | None) -> Target:
+        return Target(identity=asset.identity, folder=self._folder, names=choice, sha256=sha256, prompt_id=self._id)
 
     async def _adopt(self, store: Store, elsewhere: Elsewhere | None, target: Target) -> Receipt | None:
         """A file that this run has stored for another prompt."""
@@ -184,6 +180,7 @@ class Obtain:
         """The row, then what the store kept to find the file again after a crash goes."""
         record = FileRecord(identity=asset.identity, role=asset.role, entry=file)
         await self._run.catalog.save_file(self._id, record, self._run.run_id)
+        self._run.recent.add(asset.identity)
         await store.settle(asset.identity)
         self._stock.known[asset.identity] = file
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from mirror import names
 from mirror.adoption import other_service, record_from
 from mirror.agenda import Agenda
 from mirror.api import check_prompt_id
-from mirror.catalog import PromptRecord
+from mirror.catalog import Done, PromptRecord
 from mirror.errors import BadParameter, ExitCode, first_error
 from mirror.events import Noted, PromptFinished
 from mirror.manifests.document import decode_if_sound
-from mirror.models import Manifest, PromptId, PromptState
+from mirror.models import Manifest, PromptId
 from mirror.preview import preview
 from mirror.run import Case, Result, Run, refused
 from mirror.sources import Source
@@ -25,6 +25,12 @@ Emit = Callable[[Result], Awaitable[None]]
 
 _ROOM = 256
 
+_PAGE = 500
+"""Prompts that are looked up at once."""
+
+_MANIFESTS = 50
+"""Prompts whose manifests are in memory at once: one may be large."""
+
 
 class Pipeline:
     """Deals with every id of a source once. ``want_manifests`` reads those of skipped prompts, too."""
@@ -34,6 +40,7 @@ class Pipeline:
         self._emit = emit
         self._workers = workers
         self._want_manifests = want_manifests
+        self._page = _MANIFESTS if want_manifests else _PAGE
         self._agenda: Agenda[Case] = Agenda(_ROOM)
         self._under_way: set[PromptId] = set()
         self._met_another_service = False
@@ -71,18 +78,37 @@ class Pipeline:
     # Intake ------------------------------------------------------------------------------------
 
     async def _take_in(self, source: Source) -> None:
-        async for batch in source:
-            ids = await self._sound(batch)
-            known = await self._known(ids)
-            there = await self._complete_and_there(known)
-            for prompt_id in ids:
-                if prompt_id in there:
-                    await self._skip(known[prompt_id])
-                elif prompt_id not in known or known[prompt_id].run != self._run.run_id:
-                    await self._take_up(prompt_id)
-            if there:
-                await self._run.catalog.mark(there, self._run.run_id)
-        await self._agenda.close()
+        marking: asyncio.Task[None] | None = None
+        marked: set[PromptId] = set()
+        async with asyncio.TaskGroup() as group:
+            async for batch in source:
+                ids = [prompt_id for prompt_id in await self._sound(batch) if prompt_id not in marked]
+                skipped: set[PromptId] = set()
+                for start in range(0, len(ids), self._page):
+                    skipped |= await self._deal_with(ids[start : start + self._page])
+                if marking is not None:
+                    await marking
+                # Beside the next batch, for which these are not in the catalog yet.
+                marked, marking = skipped, group.create_task(self._mark(skipped))
+            await self._agenda.close()
+
+    async def _mark(self, done: set[PromptId]) -> None:
+        if done:
+            await self._run.catalog.mark(list(done), self._run.run_id)
+
+    async def _deal_with(self, ids: list[PromptId]) -> set[PromptId]:
+        """Skip what is complete and there, take up the rest, in order. Returns what is complete."""
+        done = await self._done(ids)
+        runs = await self._runs_of([prompt_id for prompt_id in ids if prompt_id not in done])
+        done |= await self._done([prompt_id for prompt_id, run in runs.items() if run is None])
+        fresh = {prompt_id: each for prompt_id, each in done.items() if each.run != self._run.run_id}
+        manifests = await self._manifests_of(fresh) if self._want_manifests else {}
+        for prompt_id in ids:
+            if prompt_id in fresh:
+                await self._skip(fresh[prompt_id], manifests.get(prompt_id))
+            elif prompt_id not in done and runs.get(prompt_id) != self._run.run_id:
+                await self._take_up(prompt_id)
+        return set(done)
 
     async def _take_up(self, prompt_id: PromptId) -> None:
         if prompt_id not in self._under_way:
@@ -117,21 +143,34 @@ class Pipeline:
         )
         await self._emit(result)
 
-    async def _known(self, ids: list[PromptId]) -> dict[PromptId, PromptRecord]:
-        """What the catalog says; where it says nothing, what a manifest on disk or in the bucket does."""
-        known = await self._run.catalog.records(ids)
+    async def _done(self, ids: list[PromptId]) -> dict[PromptId, Done]:
+        """The prompts for which nothing is left to do: all that is wanted is stored, and is there."""
+        options = self._run.options
+        if not ids or options.refresh or self._run.repair is not None:
+            return {}
+        found = await self._run.catalog.done(ids, options.only)
+        there = await self._run.places.keep_all([each.wanted for each in found])
+        return {each.prompt_id: each for each, is_there in zip(found, there, strict=True) if is_there}
+
+    async def _runs_of(self, ids: list[PromptId]) -> dict[PromptId, str | None]:
+        """Which run dealt with each prompt last, as far as it is known.
+
+        Where the catalog says nothing, a manifest on disk or in the bucket may: what it does goes into the catalog.
+        """
+        known = await self._run.catalog.records(ids) if ids else {}
         strange = [prompt_id for prompt_id in ids if prompt_id not in known or known[prompt_id].is_only_listed]
         folders = [
             known[prompt_id].folder if prompt_id in known else names.for_prompt(prompt_id)[0] for prompt_id in strange
         ]
         documents = await self._run.places.read_manifests(folders) if strange else []
+        found: list[PromptRecord] = []
         for prompt_id, folder, document in zip(strange, folders, documents, strict=True):
             record = record_from(document, folder, prompt_id) if document is not None else None
             if document is not None and record is not None:
                 self._look_at_service(prompt_id, document)
-                await self._run.catalog.save_prompt(record, "")
-                known[prompt_id] = record
-        return known
+                found.append(record)
+        await asyncio.gather(*(self._run.catalog.save_prompt(record, "") for record in found))
+        return {record.prompt_id: record.run for record in (*known.values(), *found)}
 
     def _look_at_service(self, prompt_id: PromptId, document: Document) -> None:
         """Tell, once, of a manifest that another service's archive may have written here.
@@ -149,51 +188,30 @@ class Pipeline:
         )
         self._run.observer(Noted(level="warning", message=message, prompt_id=prompt_id))
 
-    async def _complete_and_there(self, known: dict[PromptId, PromptRecord]) -> list[PromptId]:
-        """The prompts for which nothing is left to do: all that is wanted is stored, and is there."""
-        if self._run.options.refresh or self._run.repair is not None:
-            return []
-        done = [record for record in known.values() if self._is_done(record)]
-        places = self._run.places
-        where = await places.look([record.wanted() for record in done])
-        return [
-            record.prompt_id
-            for record, here in zip(done, where, strict=True)
-            if places.has_manifest(here) and all(places.complete(here, file.path) for file in record.stored().values())
-        ]
-
-    def _is_done(self, record: PromptRecord) -> bool:
-        only = self._run.options.only
-        states = (PromptState.COMPLETE, PromptState.PARTIAL) if only is not None else (PromptState.COMPLETE,)
-        if record.unfinished or record.state not in states:
-            return False
-        stored = record.stored()
-        return all(file.identity in stored for file in record.files if only is None or file.role == only)
-
-    async def _skip(self, record: PromptRecord) -> None:
+    async def _skip(self, done: Done, manifest: Manifest | None) -> None:
         """The result of what is complete and there, without a request."""
-        if record.run == self._run.run_id:
-            return
-        manifest = await self._read_manifest(record) if self._want_manifests else None
         if self._want_manifests and manifest is None:
-            await self._take_up(record.prompt_id)  # it cannot be read: a visit writes it anew
+            await self._take_up(done.prompt_id)  # it cannot be read: a visit writes it anew
             return
-        stored = record.stored().values()
+        files = done.wanted.files
         self._run.observer(
             PromptFinished(
-                prompt_id=record.prompt_id,
-                state=record.state,
+                prompt_id=done.prompt_id,
+                state=done.state,
                 ok=True,
-                files=len(stored),
-                bytes_reused=sum(file.bytes for file in stored),
+                files=len(files),
+                bytes_reused=sum([file.bytes for file in files]),
                 skipped=True,
             )
         )
-        await self._emit(Result(record.prompt_id, record.state, ExitCode.OK, manifest, skipped=True))
+        await self._emit(Result(done.prompt_id, done.state, ExitCode.OK, manifest, skipped=True))
 
-    async def _read_manifest(self, record: PromptRecord) -> Manifest | None:
-        [document] = await self._run.places.read_manifests([record.folder])
-        return decode_if_sound(document.content, record.prompt_id) if document is not None else None
+    async def _manifests_of(self, done: Mapping[PromptId, Done]) -> dict[PromptId, Manifest | None]:
+        documents = await self._run.places.read_manifests([each.wanted.folder for each in done.values()])
+        return {
+            prompt_id: decode_if_sound(document.content, prompt_id) if document is not None else None
+            for prompt_id, document in zip(done, documents, strict=True)
+        }
 
     # Visits ------------------------------------------------------------------------------------
 

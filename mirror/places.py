@@ -12,7 +12,7 @@ from mirror.events import Event, Observer
 from mirror.limits import shared_out
 from mirror.models import Placed
 from mirror.settings import Settings
-from mirror.stores import MANIFEST, Document, Wanted
+from mirror.stores import MANIFEST, Document, Store, Wanted
 from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ class Places:
         on_disk = await self.disk.present(wanted)
         in_bucket = await self.bucket.present(wanted) if self.bucket is not None else [set[str]() for _ in wanted]
         return [Where(frozenset(here), frozenset(there)) for here, there in zip(on_disk, in_bucket, strict=True)]
+
+    async def keep_all(self, wanted: Sequence[Wanted]) -> list[bool]:
+        """Of which prompts everything is in every destination, the manifest too; looked at as :meth:`look` does."""
+        stores: list[Store] = [self.disk] if self.wants_disk else []
+        stores += [self.bucket] if self.bucket is not None else []
+        found = [await store.present(wanted) for store in stores]
+        return [
+            all(MANIFEST in there and all(file.path in there for file in each.files) for there in somewhere)
+            for each, *somewhere in zip(wanted, *found, strict=True)
+        ]
 
     def complete(self, where: Where, path: str) -> bool:
         """Whether a file is in every destination."""

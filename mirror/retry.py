@@ -23,6 +23,7 @@ PROGRESS = 1 << 20
 LONGEST_PAUSE = 120.0
 """Seconds: a Retry-After that asks for more is cut to this, so that no server can park a run."""
 
+
 _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 
@@ -57,11 +58,26 @@ class Patience:
     async def run(self, call: Callable[[], Awaitable[T]], progress: Callable[[], int] = lambda: 0) -> T:
         """``progress`` tells, in bytes, how far the work has come; starting over is no progress.
 
+        What succeeds at once, as nearly everything does, does not pay for the machinery of trying again.
+
         Raises:
             MirrorError: the last error, when patience is at its end or the error is no transient one.
         """
+        try:
+            self.tried += 1
+            return await call()
+        except MirrorError as error:
+            if error.severity is not Severity.TRANSIENT:
+                raise
+            failed: list[MirrorError] = [error]
+        return await self._run_again(call, progress, failed)
 
-        async def counted() -> T:
+    async def _run_again(
+        self, call: Callable[[], Awaitable[T]], progress: Callable[[], int], failed: list[MirrorError]
+    ) -> T:
+        async def attempt() -> T:
+            if failed:  # the attempt that was made already
+                raise failed.pop()
             self.tried += 1
             return await call()
 
@@ -82,7 +98,7 @@ class Patience:
             before_sleep=self._tell,
             reraise=True,
         )
-        return await retrying(counted)
+        return await retrying(attempt)
 
     def _pause(self, state: RetryCallState) -> float:
         state.attempt_number = max(1, self.spent)

@@ -13,6 +13,7 @@ from mirror.catalog import Catalog
 from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
+from mirror.limits import Level
 from mirror.manifests.document import without_answer
 from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
 from mirror.places import Places
@@ -23,8 +24,33 @@ FIRST_POLL = 2.0
 LONGEST_POLL = 60.0
 
 
+_RECENT = 16_384
+
 Fetched = tuple[str, Failure] | None
 """How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
+
+
+class Recent:
+    """The files that a run has stored last: so that the catalog is asked only about those that it may know.
+
+    ``count`` is how many were stored in all.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._numbers: dict[str, int] = {}
+
+    def add(self, identity: str) -> None:
+        """A file stands in the catalog now."""
+        self.count += 1
+        self._numbers.pop(identity, None)
+        self._numbers[identity] = self.count
+        if len(self._numbers) > _RECENT:
+            del self._numbers[next(iter(self._numbers))]
+
+    def may_have(self, identity: str, seen: int) -> bool:
+        """Whether a file may have been stored after the first ``seen`` were; False for certain."""
+        return self._numbers.get(identity, 0) > seen or self.count - seen > _RECENT
 
 
 @dataclass(frozen=True)
@@ -42,8 +68,9 @@ class Run:
     delivery: Delivery
     observer: Observer
     secrets: tuple[str, ...]
-    slots: asyncio.Semaphore
+    slots: Level
     inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
     repair: Mapping[PromptId, frozenset[str]] | None = None
 
     def may_fetch(self, prompt_id: PromptId, identity: str) -> bool:

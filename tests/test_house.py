@@ -21,16 +21,18 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "rules and tools of one kind each",
         "addresses agenda digests limits media names observers.text observers.textfile sampling signatures",
     ),
-    ("the front pages of folders", ". demo manifests observers sources stores stores.s3"),
-    ("what happens, where from, what it means", "answers config events schemas spans urls"),
+    ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
+    ("what happens, where from, what it means", "answers config events h1.head schemas spans stores.workers urls"),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema sources.lines sources.records stores.files",
+        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
+    ("a connection; what comes through a proxy", "h1.connection session"),
+    ("connections that are kept", "h1.pool"),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",
@@ -95,7 +97,7 @@ PUBLIC = [
 ]
 
 LIBRARIES = {
-    "aiohttp": {"mirror.http", "mirror.download", "mirror.demo.origin", "mirror.stores.s3"},
+    "aiohttp": {"mirror.session", "mirror.demo.origin"},
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
@@ -202,6 +204,25 @@ def test_the_help_carries_nothing_heavy_in() -> None:
     found = loaded("from mirror.cli import run\nassert run(['--help']) == 0")
     assert {"mirror.cli", "click"} <= found
     assert found & {"aiohttp", "boto3", "tqdm", "sqlite3", "msgspec", "tenacity", "asyncio"} == set()
+    assert found & {"concurrent.futures", "email", "http", "json", "socket", "ssl", "subprocess", "tempfile"} == set()
+    ours = {"mirror", "mirror.cli", "mirror.cli.streams", "mirror.errors"}
+    assert {name for name in found if inside(name, "mirror")} == ours
+
+
+def test_a_fetch_carries_in_what_it_needs_only(tmp_path: Path) -> None:
+    found = loaded(
+        "import os\n"
+        "os.environ |= {'MIRROR_API_BASE_URL': 'http://127.0.0.1:9', 'MIRROR_API_TOKEN': 'none'}\n"
+        "os.dup2(os.open(os.devnull, os.O_RDONLY), 0)\n"
+        "from mirror.cli import run\n"
+        f"assert run(['fetch', '-i', '-', '-q', '--root', {str(tmp_path)!r}]) == 0"
+    )
+    assert {"mirror.pipeline", "mirror.transfer", "sqlite3"} <= found
+    assert found & {"boto3", "botocore", "tqdm", "pyarrow", "zstandard", "prometheus_client", "aiofiles"} == set()
+    others = {"checks", "hooks", "observers.metrics", "repair", "sources.parquet", "sources.tables", "sync", "verify"}
+    assert {name for name in found if inside(name, "mirror.stores.s3") or inside(name, "mirror.demo")} == set()
+    assert found & {f"mirror.{name}" for name in others} == set()
+    assert found & {"csv", "gzip"} == set()
 
 
 def test_importing_the_package_carries_nothing_in() -> None:

@@ -82,6 +82,8 @@ def test_a_file_is_complete_where_it_is_in_every_place_and_named_where_it_is_in_
     async def check(places: Places, file: ManifestFile, stands: str, named: bool, complete: bool) -> None:
         [where] = await places.look([Wanted(folder="p", files=(file,))])
         assert places.complete(where, "film.mp4") == complete, stands
+        manifest_only = Wanted(folder="p")
+        assert await places.keep_all([Wanted(folder="p", files=(file,)), manifest_only]) == [False, False], stands
         assert not places.has_manifest(where)
         row = FileRecord(identity=URL, role=Role.ORIGIN, entry=file)
         stock = Stock(places, record(state=PromptState.COMPLETE, files=(row,)))
@@ -135,8 +137,11 @@ def test_a_manifest_counts_where_it_is_the_latest(use: str, current: bool, expec
     assert placed is not None
 
     async def look(places: Places) -> bool:
-        [where] = await places.look([Wanted(folder="p", manifest=replace(placed, current=current))])
-        return places.has_manifest(where)
+        wanted = Wanted(folder="p", manifest=replace(placed, current=current))
+        [where] = await places.look([wanted])
+        [kept] = await places.keep_all([wanted])
+        assert kept == places.has_manifest(where)
+        return kept
 
     assert ground.run(use, look) is expected
 

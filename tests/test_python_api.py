@@ -225,6 +225,25 @@ def test_ids_may_come_from_generators(origin: Origin, archive: Archive) -> None:
     asyncio.run(run())
 
 
+def test_an_id_that_comes_again_at_once_is_dealt_with_once(origin: Origin, archive: Archive) -> None:
+    """The next batch is looked up while the marks of the one before are being committed."""
+    for prompt_id in ("p", "q"):
+        done_prompt(origin, prompt_id, "a.png")
+    mirrored(archive, "p", "q")
+    origin.clear()
+
+    async def batches() -> AsyncGenerator[list[str], None]:
+        for batch in (["p"], ["p", "q"], ["q", "p"], ["p"]):
+            yield batch
+
+    async def run() -> list[tuple[str, bool]]:
+        async with Mirror(archive.settings()) as m, aclosing(m.results(batches())) as results:
+            return [(result.prompt_id, result.skipped) async for come in results for result in come]
+
+    assert asyncio.run(run()) == [("p", True), ("q", True)]
+    assert origin.requests == []
+
+
 def test_a_slow_reader_holds_up_the_source_and_gets_everything(origin: Origin, archive: Archive) -> None:
     done_prompt(origin, "p", "a.png")
     taken = 0

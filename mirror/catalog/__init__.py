@@ -18,13 +18,25 @@ from typing import Any, TypeVar
 from mirror.catalog import queue, rows
 from mirror.catalog.merge import merge
 from mirror.catalog.queue import Due, Found, GivenUp, Place, Standing
-from mirror.catalog.records import FileRecord, PromptRecord
-from mirror.catalog.rows import decode, listed, read_prompts
+from mirror.catalog.records import Done, FileRecord, PromptRecord
+from mirror.catalog.rows import decode, listed, read_done, read_prompts
 from mirror.catalog.schema import FAULTS, Mode, connect, damaged
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
-__all__ = ["Catalog", "Due", "FileRecord", "Found", "GivenUp", "Mode", "Place", "PromptRecord", "Standing", "in_pages"]
+__all__ = [
+    "Catalog",
+    "Done",
+    "Due",
+    "FileRecord",
+    "Found",
+    "GivenUp",
+    "Mode",
+    "Place",
+    "PromptRecord",
+    "Standing",
+    "in_pages",
+]
 
 T = TypeVar("T")
 
@@ -72,6 +84,10 @@ class Catalog:
     async def records(self, prompt_ids: Sequence[PromptId]) -> dict[PromptId, PromptRecord]:
         """What is known of these prompts; unknown ones are left out."""
         return await self._read(lambda connection: {r.prompt_id: r for r in read_prompts(connection, prompt_ids)})
+
+    async def done(self, prompt_ids: Sequence[PromptId], only: str | None = None) -> list[Done]:
+        """Those of these prompts that are complete, in no order; with ``only``, as far as files of that role go."""
+        return await self._read(lambda connection: list(read_done(connection, prompt_ids, only)))
 
     async def stored_in(self, run: str, identities: Sequence[str]) -> dict[str, tuple[str, ManifestFile]]:
         """Which of these files the run has stored already: for each, a folder and the file's entry."""

@@ -20,6 +20,15 @@ class FileRecord(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class Done(Struct, frozen=True, kw_only=True):
+    """A prompt of which all that is wanted is stored, as its record says; where it is to be looked for."""
+
+    prompt_id: PromptId
+    state: PromptState
+    run: str | None
+    wanted: Wanted
+
+
 class PromptRecord(Struct, frozen=True, kw_only=True):
     """What is known of a prompt.
 

@@ -12,8 +12,9 @@ from typing import TypeVar
 import msgspec
 
 from mirror import names
-from mirror.catalog.records import FileRecord, PromptRecord
+from mirror.catalog.records import Done, FileRecord, PromptRecord
 from mirror.models import Failure, ManifestFile, Placed, PromptId, PromptState, Role
+from mirror.stores import Kept, Wanted
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -56,6 +57,40 @@ def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId])
             placed=decode(row[10], Placed) if row[10] else None,
             given_up=row[11],
             files=tuple(files.get(row[0], ())),
+        )
+
+
+_KEPT: msgspec.json.Decoder[tuple[Kept, ...]] = msgspec.json.Decoder(tuple[Kept, ...])
+_COMPLETE = {state.value: state for state in (PromptState.COMPLETE, PromptState.PARTIAL)}
+
+# The plus keeps SQLite from the index of states: most prompts are complete.
+_DONE = """
+    SELECT prompt_id, folder, state, prompts.run, placed,
+        CAST('[' || group_concat(CASE WHEN failure IS NULL THEN entry END) || ']' AS BLOB)
+    FROM prompts LEFT JOIN files USING (prompt_id)
+    WHERE prompt_id IN (SELECT value FROM json_each(?1)) AND NOT unfinished AND +state IN ('complete', ?2)
+    GROUP BY prompt_id
+    HAVING total((entry IS NULL OR failure IS NOT NULL) AND role = coalesce(?3, role)) = 0
+"""
+
+
+def read_done(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId], only: str | None) -> Iterator[Done]:
+    """Those of the prompts that are complete, in no order; with ``only``, as far as files of that role go.
+
+    A run over what is mirrored already asks this of every prompt, so a prompt is one row, and its files one text.
+    """
+    also = PromptState.COMPLETE if only is None else PromptState.PARTIAL
+    for prompt_id, folder, state, run, placed, files in connection.execute(_DONE, (listed(prompt_ids), also, only)):
+        kept = decode(files, _KEPT) if files else ()
+        yield Done(
+            prompt_id=prompt_id,
+            state=_COMPLETE[state],
+            run=run,
+            wanted=Wanted(
+                folder=folder,
+                files=kept,
+                manifest=decode(placed, Placed) if placed else None,
+            ),
         )
 
 
@@ -198,9 +233,9 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
         save_file(connection, record.prompt_id, file, run)
 
 
-def decode(blob: bytes, kind: type[T]) -> T:
-    """A JSON column as its type."""
+def decode(blob: bytes, kind: type[T] | msgspec.json.Decoder[T]) -> T:
+    """A JSON column as its type; a type that is made of others is given as its decoder, which takes time to make."""
     try:
-        return msgspec.json.decode(blob, type=kind)
+        return kind.decode(blob) if isinstance(kind, msgspec.json.Decoder) else msgspec.json.decode(blob, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise sqlite3.DatabaseError(f"a row cannot be read: {error}") from error

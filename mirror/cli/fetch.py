@@ -51,7 +51,7 @@ def fetch(
             raise ConfigError(f"-i {name}: cannot be read: is it there, and yours to read?")
     reading = Reading(settings=settings, column=column, format=input_format)
 
-    def results(mirror: Mirror) -> AsyncGenerator[Result, None]:
+    def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:
         source = ids_of(ids, inputs, reading, on_bad_line=command.incomplete, observer=command.observe)
         return mirror.results(source, run.options, want_manifests=command.wants_manifests)
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -19,17 +19,15 @@ from msgspec import Struct
 
 from mirror.cli import threads_needed
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
-from mirror.cli.streams import ReaderGoneError, stdout_code, write_stdout
+from mirror.cli.streams import ReaderGoneError, stdout_code, write_lines
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.custody import catalog_path
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Event, Noted, Observer, RunFinished
-from mirror.hooks import Hooks
 from mirror.manifests.document import encode_line
 from mirror.models import PromptState
 from mirror.observers.log import LogObserver, configure
-from mirror.observers.metrics import Metrics
 from mirror.observers.progress import Progress
 from mirror.observers.tally import Tally, render
 from mirror.ping import Ping, secrets_of
@@ -37,10 +35,13 @@ from mirror.run import Result
 from mirror.settings import FetchOptions, Settings
 from mirror.times import now
 
+if TYPE_CHECKING:
+    from mirror.hooks import Hooks
+
 C = TypeVar("C", bound=Callable[..., Any])
 
-Results = Callable[[Mirror], AsyncGenerator[Result, None]]
-"""What a command does with an open archive: results, one a prompt, as they come."""
+Results = Callable[[Mirror], AsyncGenerator[list[Result], None]]
+"""What a command does with an open archive: results, one a prompt, as they come, those together that came together."""
 
 _OPTIONS = (
     click.option("--root", metavar="DIR", help="Where the archive stands."),
@@ -145,8 +146,8 @@ class Command:
         self._results = results
         self._tally = Tally()
         bar = flags.progress and not flags.quiet and sys.stderr.isatty()
-        self._progress = Progress() if bar else None
-        self._log = LogObserver(heartbeat=None if self._progress else 30.0)
+        self._progress = Progress(tally=self._tally) if bar else None
+        self._log = LogObserver(heartbeat=None if self._progress else 30.0, tally=self._tally)
         self._codes: list[ExitCode] = []
         self._fatal: str | None = None
         log = settings.log
@@ -158,10 +159,16 @@ class Command:
         acts = not flags.options.dry_run
         told = settings.metrics
         if told.textfile and acts:
-            self._observers.append(Metrics(told.textfile, told.interval))
+            from mirror.observers.metrics import Metrics  # noqa: PLC0415 - few runs tell anybody
+
+            self._observers.append(Metrics(told.textfile, told.interval, tally=self._tally))
         self._ping = Ping(settings) if told.ping_url and acts else None
-        hooks = Hooks(settings, self.observe, lambda: self._tally.run_id) if settings.hooks.on_prompt else None
-        self._hooks = hooks if acts else None
+        self._hooks: Hooks | None = None
+        if settings.hooks.on_prompt:
+            from mirror.hooks import Hooks  # noqa: PLC0415
+
+            hooks = Hooks(settings, self.observe, lambda: self._tally.run_id)
+            self._hooks = hooks if acts else None
 
     def observe(self, event: Event, /) -> None:
         """Tell whoever watches this command."""
@@ -216,19 +223,23 @@ class Command:
             await self._ping.finish(render(self._tally.summary()), code)
         return code
 
-    async def _print(self, results: AsyncGenerator[Result, None]) -> None:
+    async def _print(self, results: AsyncGenerator[list[Result], None]) -> None:
         async with contextlib.aclosing(results):
-            async for result in results:
-                data = self._line(result)
-                if data:
+            async for come in results:
+                lines = [line for result in come if (line := self._line(result))]
+                if lines:
                     # In a thread: a slow reader must not hold up the downloads.
-                    await asyncio.to_thread(write_stdout, data)
-                if self._hooks is not None and result.manifest is not None and _is_news(result):
-                    await self._hooks.submit(result.manifest)
+                    await asyncio.to_thread(write_lines, lines)
+                if self._hooks is not None:
+                    for result in come:
+                        if result.manifest is not None and _is_news(result):
+                            await self._hooks.submit(result.manifest)
 
     def _line(self, result: Result) -> bytes:
         if self._flags.as_json:
             return encode_line(result.manifest) if result.manifest is not None else b""
+        if not result.planned:
+            return b""
         lines = [f"{result.prompt_id}\t{asset.name}\t{asset.identity}\n" for asset in result.planned]
         return "".join(lines).encode()
 

@@ -11,6 +11,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from mirror.errors import ExitCode
@@ -97,6 +98,12 @@ def write_stdout(data: bytes) -> None:
     sys.stdout.buffer.flush()
     if is_reader_gone():
         raise ReaderGoneError
+
+
+def write_lines(lines: Iterable[bytes]) -> None:
+    """As :func:`write_stdout`, each line by itself: a pipe takes a short one whole or not at all."""
+    for line in lines:
+        write_stdout(line)
 
 
 def is_reader_gone() -> bool:

@@ -34,7 +34,7 @@ def sync(ctx: click.Context, /, since: float | None, give_up: float, max_prompts
     settings, run = prepared(ctx, flags)
     night = SyncOptions(since=since, give_up=give_up, max_prompts=max_prompts)
 
-    def results(mirror: Mirror) -> AsyncGenerator[Result, None]:
+    def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:
         return mirror.results(night, run.options, want_manifests=command.wants_manifests)
 
     command = Command(settings, run, results)

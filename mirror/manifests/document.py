@@ -76,8 +76,20 @@ def without_answer(prompt_id: str, state: PromptState, url: str, error: Failure,
 
 def entry(asset: Asset, receipt: Receipt) -> ManifestFile:
     """What the manifest says of a stored file."""
-    told = {name: getattr(receipt, name) for name in receipt.__struct_fields__}
-    return ManifestFile(role=asset.role, url=asset.identity, named_by=asset.named_by, **told)
+    return ManifestFile(
+        path=receipt.path,
+        role=asset.role,
+        url=asset.identity,
+        bytes=receipt.bytes,
+        sha256=receipt.sha256,
+        content_type=receipt.content_type,
+        etag=receipt.etag,
+        last_modified=receipt.last_modified,
+        named_by=asset.named_by,
+        verified=receipt.verified,
+        media=receipt.media,
+        s3=receipt.s3,
+    )
 
 
 def receipt(file: ManifestFile, *, path: str, s3: S3Object | None) -> Receipt:

@@ -83,11 +83,20 @@ def configure(
     return handler
 
 
+_SAID = frozenset(
+    (
+        *(PromptStarted, PromptWaiting, PromptFinished, FileStored, FilePlaced, FileFailed, Retrying),
+        *(RunStarted, RunFinished, Noted, HookFinished),
+    )
+)
+
+
 class LogObserver:
     """Writes what happens to the log.
 
     What goes well is debug, what is not mirrored is a warning. Every ``heartbeat`` seconds at most, driven by events,
     an info line says how far the run is; None (where a bar does) switches it off. ``clock`` is monotonic, in seconds.
+    A ``tally`` is one that is told of the same events before this is.
     """
 
     def __init__(
@@ -95,17 +104,26 @@ class LogObserver:
         heartbeat: float | None = 30.0,
         clock: Callable[[], float] = time.monotonic,
         logger: logging.Logger | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._heartbeat = heartbeat
         self._clock = clock
         self._logger = logger or logging.getLogger(LOGGER)
-        self._tally = Tally(clock)
+        self._tally = tally or Tally(clock)
+        self._counts = tally is None
         self._beaten = clock()
         self._waiting: set[str] = set()
         self._run_id = ""
 
     def __call__(self, event: Event, /) -> None:
-        self._tally(event)
+        if self._counts:
+            self._tally(event)
+        if type(event) in _SAID:
+            self._tell(event)
+        if self._heartbeat is not None:
+            self._beat(self._heartbeat)
+
+    def _tell(self, event: Event) -> None:
         match event:
             case PromptStarted() | PromptWaiting() | PromptFinished():
                 self._prompt(event)
@@ -115,7 +133,6 @@ class LogObserver:
                 self._run(event)
             case HookFinished():
                 self._hook(event)
-        self._beat()
 
     def _run(self, event: RunStarted | RunFinished | Noted) -> None:
         match event:
@@ -156,6 +173,10 @@ class LogObserver:
                 self._finished(event)
 
     def _finished(self, event: PromptFinished) -> None:
+        waits = event.state is PromptState.PENDING and not event.errors
+        level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
+        if not self._logger.isEnabledFor(level):  # a run may skip a million of them
+            return
         text = f"prompt {event.prompt_id}: {event.state}, {counted(event.files, 'file')}"
         if event.skipped:
             text += ", was there already"
@@ -164,13 +185,13 @@ class LogObserver:
             reasons.append(f"and {len(event.errors) - _REASONS} more")
         if reasons:
             text += ": " + "; ".join(reasons)
-        waits = event.state is PromptState.PENDING and not event.errors
-        level = logging.DEBUG if event.ok else logging.INFO if waits else logging.WARNING
         error = event.errors[0].error if event.errors else None
         self._say(level, text, prompt_id=event.prompt_id, error=error)
 
     def _file(self, event: FileStored | FilePlaced | FileFailed | Retrying) -> None:
         match event:
+            case FilePlaced() | FileStored() if not self._logger.isEnabledFor(logging.DEBUG):
+                pass
             case FilePlaced():
                 text = f"in the bucket: {event.key}, {size(event.bytes)}, by {event.via}"
                 self._say(logging.DEBUG, text, prompt_id=event.prompt_id, url=event.url)
@@ -191,8 +212,8 @@ class LogObserver:
                 fields = {"prompt_id": event.prompt_id, **subject}
                 self._say(level, text, cause=event.cause, attempt=event.attempt, **fields)
 
-    def _beat(self) -> None:
-        if self._heartbeat is None or self._clock() - self._beaten < self._heartbeat:
+    def _beat(self, heartbeat: float) -> None:
+        if self._clock() - self._beaten < heartbeat:
             return
         self._beaten = self._clock()
         tally = self._tally

@@ -41,13 +41,18 @@ class Metrics:
     Gauges are those of this run, or of the last one that ended. Counters go on from run to run, as Prometheus expects:
     the earlier file is read back. An event costs a microsecond or two: what is written is made up when it is written.
     Labels are states, kinds, outcomes and names of error classes, never an id, a URL or a token.
+    A ``tally`` is one that is told of the same events before this is.
 
     Raises:
         ConfigError: the extra is missing, or the file's folder.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], interval: float = 30.0, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str | os.PathLike[str],
+        interval: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        tally: Tally | None = None,
     ) -> None:
         try:
             import prometheus_client  # noqa: F401, PLC0415
@@ -57,7 +62,8 @@ class Metrics:
         self._earlier = _samples(self._file.read())
         self._interval = interval
         self._clock = clock
-        self._tally = Tally(clock)
+        self._tally = tally or Tally(clock)
+        self._counts = tally is None
         self._requests = Counter(dict.fromkeys(_KINDS, 0))
         self._latency: defaultdict[str, _Latency] = defaultdict(_Latency, {kind: _Latency() for kind in _KINDS})
         self._answers: Counter[tuple[str, ...]] = Counter()
@@ -67,7 +73,8 @@ class Metrics:
         self._end: RunFinished | None = None
 
     def __call__(self, event: Event, /) -> None:
-        self._tally(event)
+        if self._counts:
+            self._tally(event)
         match event:
             case RequestSent():
                 self._requests[event.kind] += 1

@@ -28,20 +28,24 @@ class Progress:
     The total is the length of all files whose length is known by now, so it grows. The line is drawn at most ten
     times a second and cleared at the end. Made only where ``file`` (default: stderr) is a terminal: the caller looks.
     A terminal that goes away ends the drawing, never the run. Events come from one thread; :meth:`write` may be
-    called from any.
+    called from any. A ``tally`` is one that is told of the same events before this is.
     """
 
-    def __init__(self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic, tally: Tally | None = None
+    ) -> None:
         self._file = sys.stderr if file is None else file
         self._clock = clock
-        self._tally = Tally(clock)
+        self._tally = tally or Tally(clock)
+        self._counts = tally is None
         self._drawn = clock()
         self._bar: tqdm[None] | None = None
         with contextlib.suppress(OSError, ValueError):
             self._bar = _make_bar(self._file)
 
     def __call__(self, event: Event, /) -> None:
-        self._tally(event)
+        if self._counts:
+            self._tally(event)
         now = self._clock()
         if now - self._drawn >= _INTERVAL or isinstance(event, RunFinished):
             self._drawn = now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from mirror.errors import ExitCode
 from mirror.events import (
@@ -96,53 +97,63 @@ class Tally:
         return self.prompts.total() + len(self._open)
 
     def __call__(self, event: Event, /) -> None:
-        match event:
-            case BytesReceived() | BytesSent() | FilePlaced():
-                self._moved(event)
-            case RequestSent():
-                self.requests += 1
-            case Retrying():
-                self.retries[event.cause] += 1
-            case HookFinished():
-                self.hooks[event.outcome] += 1
-            case FilePlanned() | FileSized() | FileStored() | FileFailed():
-                self._file(event, self._open.setdefault(event.prompt_id, _Open()))
-            case PromptStarted():
-                self._open.setdefault(event.prompt_id, _Open())
-            case PromptFinished():
-                self._prompt(event)
-            case RunStarted():
-                self._run, self._started = event, self._clock()
-            case RunFinished():
-                self._end = event
+        # A table, not a match: events come ten a file, and most are none of ours.
+        count = _COUNTS.get(type(event))
+        if count is not None:
+            count(self, event)
 
-    def _moved(self, event: BytesReceived | BytesSent | FilePlaced) -> None:
-        match event:
-            case BytesReceived():
-                self.bytes_downloaded += event.bytes
-            case BytesSent():
-                self.bytes_uploaded += event.bytes
-            case FilePlaced(via="copy"):
-                self.bytes_copied += event.bytes
+    def _received(self, event: BytesReceived) -> None:
+        self.bytes_downloaded += event.bytes
 
-    def _file(self, event: FilePlanned | FileSized | FileStored | FileFailed, prompt: _Open) -> None:
-        match event:
-            case FilePlanned():
-                self.files_planned += 1
-            case FileSized():
-                self._sized(event, prompt)
-            case FileStored():
-                self.files += 1
-                if event.reused:
-                    self.bytes_reused += event.bytes
-                elif event.url not in prompt.sized:
-                    self.bytes_known += event.bytes
-            case FileFailed():
-                prompt.failed = True
-                self.files_failed += 1
-                self.failed += 1
+    def _sent(self, event: BytesSent) -> None:
+        self.bytes_uploaded += event.bytes
 
-    def _sized(self, event: FileSized, prompt: _Open) -> None:
+    def _placed(self, event: FilePlaced) -> None:
+        if event.via == "copy":
+            self.bytes_copied += event.bytes
+
+    def _asked(self, _: RequestSent) -> None:
+        self.requests += 1
+
+    def _tried_again(self, event: Retrying) -> None:
+        self.retries[event.cause] += 1
+
+    def _hooked(self, event: HookFinished) -> None:
+        self.hooks[event.outcome] += 1
+
+    def _run_started(self, event: RunStarted) -> None:
+        self._run, self._started = event, self._clock()
+
+    def _run_finished(self, event: RunFinished) -> None:
+        self._end = event
+
+    def _of(self, prompt_id: str) -> _Open:
+        prompt = self._open.get(prompt_id)
+        if prompt is None:
+            prompt = self._open[prompt_id] = _Open()
+        return prompt
+
+    def _taken_up(self, event: PromptStarted) -> None:
+        self._of(event.prompt_id)
+
+    def _planned(self, event: FilePlanned) -> None:
+        self._of(event.prompt_id)
+        self.files_planned += 1
+
+    def _stored(self, event: FileStored) -> None:
+        self.files += 1
+        if event.reused:
+            self.bytes_reused += event.bytes
+        elif event.url not in self._of(event.prompt_id).sized:
+            self.bytes_known += event.bytes
+
+    def _failed(self, event: FileFailed) -> None:
+        self._of(event.prompt_id).failed = True
+        self.files_failed += 1
+        self.failed += 1
+
+    def _sized(self, event: FileSized) -> None:
+        prompt = self._of(event.prompt_id)
         first = event.url not in prompt.sized
         known_before, held_before = prompt.sized.get(event.url, (0, 0))
         held = event.held if first else min(held_before, event.held)
@@ -151,7 +162,7 @@ class Tally:
         self.bytes_known += event.bytes - known_before
         prompt.sized[event.url] = (event.bytes, held)
 
-    def _prompt(self, event: PromptFinished) -> None:
+    def _finished(self, event: PromptFinished) -> None:
         prompt = self._open.pop(event.prompt_id, _Open())
         self.prompts[event.state] += 1
         self.bytes_reused += event.bytes_reused
@@ -183,6 +194,24 @@ class Tally:
             hooks_failed=self.hooks_failed,
             fatal=end.fatal,
         )
+
+
+_COUNTS: dict[type[Event], Callable[[Tally, Any], None]] = {
+    BytesReceived: Tally._received,
+    BytesSent: Tally._sent,
+    FilePlaced: Tally._placed,
+    RequestSent: Tally._asked,
+    Retrying: Tally._tried_again,
+    HookFinished: Tally._hooked,
+    FilePlanned: Tally._planned,
+    FileSized: Tally._sized,
+    FileStored: Tally._stored,
+    FileFailed: Tally._failed,
+    PromptStarted: Tally._taken_up,
+    PromptFinished: Tally._finished,
+    RunStarted: Tally._run_started,
+    RunFinished: Tally._run_finished,
+}
 
 
 _MEANING = {

@@ -7,9 +7,6 @@ import stat
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-import aiofiles
-import aiofiles.os
-
 from mirror.errors import ConfigError
 from mirror.sources.blocking import blocks_of, in_thread
 from mirror.sources.lines import BLOCK
@@ -23,6 +20,9 @@ async def file_blocks(path: str) -> AsyncGenerator[bytes, None]:
     Raises:
         ConfigError: (while iterating) the file cannot be opened or read.
     """
+    import aiofiles  # noqa: PLC0415 - ids that are named need no file
+    import aiofiles.os  # noqa: PLC0415
+
     try:
         if stat.S_ISREG((await aiofiles.os.stat(path)).st_mode):
             async with aiofiles.open(path, "rb", buffering=0) as file:

@@ -18,9 +18,7 @@ from mirror.sources.args import from_iterable
 from mirror.sources.compressed import CODECS, decompressed, require_zstd
 from mirror.sources.file import begins_with, file_blocks
 from mirror.sources.lines import LineParser, Parser, Report, batches
-from mirror.sources.parquet import from_parquet, from_spooled, require_pyarrow
 from mirror.sources.stdin import stdin_blocks
-from mirror.sources.tables import CsvParser, JsonLinesParser
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
 
@@ -93,6 +91,8 @@ async def check_input(name: str, reading: Reading, observer: Observer) -> None:
         StoreUnavailable: the store cannot be reached.
     """
     if (reading.format or format_of(name)) == "parquet":
+        from mirror.sources.parquet import require_pyarrow  # noqa: PLC0415 - one kind of many
+
         require_pyarrow()
     if CODECS.get(PurePath(name).suffix.lower()) == "zstd":
         require_zstd()
@@ -122,11 +122,13 @@ def open_input(
     blocks = decompressed(raw, CODECS.get(PurePath(name).suffix.lower()))
     if form == "parquet":
         return _parquet(name, blocks, reading.column, on_bad_line)
+    if form == "text":
+        return batches(blocks, LineParser(shown, on_bad_line))
+    from mirror.sources.tables import CsvParser, JsonLinesParser  # noqa: PLC0415 - text needs neither
+
     parser: Parser
     if form == "jsonl":
         parser = JsonLinesParser(shown, on_bad_line, column=reading.column)
-    elif form == "text":
-        parser = LineParser(shown, on_bad_line)
     else:
         delimiter = "," if form == "csv" else "\t"
         parser = CsvParser(shown, on_bad_line, column=reading.column, delimiter=delimiter)
@@ -146,6 +148,8 @@ def _blocks(name: str, reading: Reading, observer: Observer, stdin: int) -> Asyn
 async def _parquet(
     name: str, blocks: AsyncGenerator[bytes, None], column: str | None, on_bad_line: Report
 ) -> AsyncGenerator[Batch, None]:
+    from mirror.sources.parquet import from_parquet, from_spooled  # noqa: PLC0415
+
     if is_local(name) and await asyncio.to_thread(begins_with, name, b"PAR1"):
         source = from_parquet(name, name, column=column, on_bad_line=on_bad_line)
     else:

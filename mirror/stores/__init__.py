@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from mirror.models import ManifestFile, Placed, Receipt, Span, Validator
+from mirror.models import Count, ManifestFile, Placed, Receipt, S3Object, Span, Validator
 
 MANIFEST = "manifest.json"
 
@@ -46,16 +46,27 @@ class Target(Struct, frozen=True, kw_only=True):
 
     identity: str
     folder: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     sha256: str | None = None
     prompt_id: str = ""
 
 
+class Kept(Struct, frozen=True, kw_only=True, gc=False):
+    """As much of a file's entry as it takes to look for it: read from the same JSON, in less time."""
+
+    path: str
+    bytes: Count
+    s3: S3Object | None = None
+
+
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What of a prompt should be there: its folder, its files, and where its manifest was put last."""
+    """What of a prompt should be there: its folder, its files, and where its manifest was put last.
+
+    The files are those that a record says are stored, so they and their folder are durable.
+    """
 
     folder: str
-    files: tuple[ManifestFile, ...] = ()
+    files: tuple[ManifestFile | Kept, ...] = ()
     manifest: Placed | None = None
 
 
@@ -86,7 +97,7 @@ class Sink(Protocol):
         """Start a new file; what was held is dropped."""
         ...
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         """Take bytes for offset ``at``. They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`."""
         ...
 

@@ -5,18 +5,19 @@ Everything here runs in a thread of the store's pool and blocks. OSErrors leave 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mirror.errors import Denied, Full, Obstructed, Severity
 from mirror.stores.files import let_go, translated
+from mirror.stores.workers import Uninterrupted, Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +26,10 @@ INTERNAL = ".mirror"
 _THREADS = 8
 _LITTLE = 64 << 20
 """Bytes: a disk that has less room than this, and not enough for what is to be written, counts as full."""
+_PLENTY = 8 << 30
+_SOON = 0.1
+"""Where so many bytes are free, nobody looks again for so many seconds: that is less time than they would last."""
+_NO_NEED = contextlib.nullcontext()
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _datasync = getattr(os, "fdatasync", os.fsync)
 
@@ -41,16 +46,20 @@ class Disk:
         self._min_free = min_free
         self._room = threading.Lock()
         self._writing = 0
+        self._plenty_until = 0.0
         self._new: set[str] = set()  # folders of the root that may not be durable yet
-        self._pool = ThreadPoolExecutor(_THREADS, "mirror-disk")
+        self._workers = Workers(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""
-        loop = asyncio.get_running_loop()
-        return await uninterrupted(loop.run_in_executor(self._pool, lambda: call(*args, **kwargs)))
+        return await self._workers.start(partial(call, *args, **kwargs))
+
+    def start(self, call: Callable[[], T]) -> Uninterrupted[T]:
+        """As :meth:`run`, to be awaited later."""
+        return self._workers.start(call)
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._workers.close()
 
     def prepare(self) -> None:
         """Make the root and our own folder in it; they are durable, and so is what a killed run made in the root."""
@@ -141,8 +150,7 @@ class Disk:
         if self._durable:
             os.sync()
 
-    @contextlib.contextmanager
-    def room(self, size: int, *, further: int = 0) -> Iterator[None]:
+    def room(self, size: int, *, further: int = 0) -> contextlib.AbstractContextManager[None]:
         """Room for ``size`` bytes while they are written: what is to stay free does, however many write at once.
 
         ``further`` is what must be free beyond that, for what may still come of a file of unknown length.
@@ -150,6 +158,11 @@ class Disk:
         Raises:
             Full: as :meth:`reserve`; nothing was written.
         """
+        is_little = size + further <= _LITTLE
+        return _NO_NEED if is_little and time.monotonic() < self._plenty_until else self._ledger(size, further)
+
+    @contextlib.contextmanager
+    def _ledger(self, size: int, further: int) -> Iterator[None]:
         with self._room:
             self.reserve(size, further=further)
             self._writing += size
@@ -168,6 +181,8 @@ class Disk:
         """
         free = self.free_space()
         left = free - self._min_free - self._writing
+        if left >= _PLENTY:
+            self._plenty_until = time.monotonic() + _SOON
         if size + further <= left:
             return
         told = f"{free} bytes are free, {self._min_free} are to stay free (transfer.min_free_space)"
@@ -180,18 +195,3 @@ class Disk:
         """Bytes that this user may still write."""
         usage = os.statvfs(self.root)
         return usage.f_bavail * usage.f_frsize
-
-
-async def uninterrupted(future: asyncio.Future[T]) -> T:
-    """Await ``future`` to its end even if the caller is cancelled; the cancellation is passed on after it."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not future.cancelled():
-            future.exception()
-        raise cancelled
-    return future.result()

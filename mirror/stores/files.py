@@ -66,6 +66,15 @@ def raise_if_exhausted(what: str, error: OSError | StoreError) -> None:
         raise store_error(what, cause) from cause
 
 
+def open_folder(path: str) -> int:
+    """A folder, not through a symlink, to act relative to.
+
+    Raises:
+        OSError: there is none, or it is something else.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
 def stat_file(name: str, folder: int) -> os.stat_result | None:
     """The entry ``name`` itself, symlinks not followed; None if there is none."""
     try:
@@ -74,13 +83,13 @@ def stat_file(name: str, folder: int) -> os.stat_result | None:
         return None
 
 
-def create(path: Path, *, mode: int = 0o644, flags: int = 0) -> int:
+def create(path: str | Path, *, mode: int = 0o644, flags: int = 0) -> int:
     """A new, empty file in our own folder, open. What stood there goes: nothing is written through a link."""
     flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, mode)
     except FileExistsError:
-        path.unlink()
+        os.unlink(path)
         return os.open(path, flags, mode)
 
 
@@ -95,10 +104,17 @@ def read_regular(path: str | Path, folder: int | None = None, most: int | None =
     Raises:
         OSError: there is none, or it cannot be read.
     """
-    with os.fdopen(os.open(path, READ, dir_fd=folder), "rb") as file:
-        status = os.fstat(file.fileno())
-        sound = stat.S_ISREG(status.st_mode) and (most is None or status.st_size <= most)
-        return file.read() if sound else None
+    fd = os.open(path, READ, dir_fd=folder)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (most is not None and status.st_size > most):
+            return None
+        blocks = []
+        while block := os.read(fd, status.st_size + 1):
+            blocks.append(block)
+        return b"".join(blocks)
+    finally:
+        let_go(fd)
 
 
 def is_file(found: os.stat_result | None, size: int) -> bool:
@@ -106,7 +122,7 @@ def is_file(found: os.stat_result | None, size: int) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode) and size in (found.st_size, -1 if found.st_size else 0)
 
 
-def write_all(fd: int, buffers: list[bytes], at: int) -> None:
+def write_all(fd: int, buffers: list[bytes | memoryview], at: int) -> None:
     """Write buffers one behind the other from offset ``at``, however short the single writes are."""
     for first in range(0, len(buffers), 256):
         batch = [memoryview(buffer) for buffer in buffers[first : first + 256] if buffer]

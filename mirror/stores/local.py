@@ -27,6 +27,7 @@ from mirror.stores.files import (
     create,
     is_file,
     let_go,
+    open_folder,
     raise_if_exhausted,
     read_regular,
     stat_file,
@@ -141,14 +142,16 @@ class LocalStore:
 
     async def sink(self, target: Target) -> PartialFile:
         key = _key(target.identity)
+        is_new = key not in self._left
         sink = PartialFile(
             self.disk,
             target,
             key,
+            is_new=is_new,
             on_commit=lambda: self._unsettled.add(target.identity),
             on_left=lambda: self._left.add(key),
         )
-        if key in self._left:
+        if not is_new:
             self._left.discard(key)
             try:
                 await sink.recover()
@@ -168,22 +171,7 @@ class LocalStore:
 
     async def present(self, wanted: Sequence[Wanted]) -> list[set[str]]:
         """What is there as regular files of the right size."""
-
-        def look() -> list[set[str]]:
-            return [
-                self._present_in(each.folder, [(file.path, file.bytes) for file in each.files] + [(MANIFEST, -1)])
-                for each in wanted
-            ]
-
-        return await self.disk.run(look)
-
-    def _present_in(self, folder: str, files: Iterable[tuple[str, int]]) -> set[str]:
-        try:
-            with self.disk.folder(folder) as fd:
-                return {path for path, size in files if is_file(stat_file(path, fd), size)}
-        except (OSError, StoreError) as error:
-            raise_if_exhausted(folder, error)
-            return set()
+        return await self.disk.run(lambda root: [_present_in(root, each) for each in wanted], str(self.root))
 
     async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
         try:
@@ -294,9 +282,12 @@ class LocalStore:
             StoreUnavailable: there are no more descriptors to read it with.
         """
         try:
-            with self.disk.folder(folder) as fd:
+            fd = open_folder(f"{self.root}/{folder}")
+            try:
                 return read_regular(MANIFEST, fd, LARGEST_MANIFEST)
-        except (OSError, StoreError) as error:
+            finally:
+                let_go(fd)
+        except OSError as error:
             raise_if_exhausted(f"{folder}/{MANIFEST}", error)
             return None
 
@@ -329,6 +320,25 @@ class LocalStore:
     def free_space(self) -> int:
         """Bytes that may still be written."""
         return self.disk.free_space()
+
+
+def _present_in(root: str, wanted: Wanted) -> set[str]:
+    """Little but system calls: a run over a large archive asks this of every prompt."""
+    there = set()
+    try:
+        fd = open_folder(f"{root}/{wanted.folder}")
+        try:
+            for file in wanted.files:
+                if is_file(stat_file(file.path, fd), file.bytes):
+                    there.add(file.path)
+            if is_file(stat_file(MANIFEST, fd), -1):
+                there.add(MANIFEST)
+        finally:
+            let_go(fd)
+    except OSError as error:
+        raise_if_exhausted(wanted.folder, error)
+        return set()
+    return there
 
 
 def _key(identity: str) -> str:

@@ -6,13 +6,12 @@ Larger ones go in batches, a hop each, while the network reads on; every batch i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from mirror import spans
@@ -20,7 +19,7 @@ from mirror.digests import Digests, are_known
 from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
-from mirror.stores.disk import Disk, uninterrupted
+from mirror.stores.disk import Disk
 from mirror.stores.files import (
     READ,
     create,
@@ -30,11 +29,12 @@ from mirror.stores.files import (
     read_span,
     same_bytes,
     stat_file,
-    translated,
+    store_error,
     write_all,
 )
-from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of
+from mirror.stores.journal import VERSION, Claim, Committed, Journal, Record, Started, journal_of
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
+from mirror.stores.workers import Uninterrupted
 from mirror.times import from_http
 
 T = TypeVar("T")
@@ -55,10 +55,10 @@ class _Run:
     def __init__(self, start: int) -> None:
         self.start = start
         self.size = 0
-        self.buffers: list[bytes] = []
+        self.buffers: list[bytes | memoryview] = []
         self.since = time.monotonic()
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         self.buffers.append(data)
         self.size += len(data)
 
@@ -68,28 +68,40 @@ class _Run:
 
 
 class PartialFile:
-    """A Sink on the local disk."""
+    """A Sink on the local disk. ``is_new`` says for certain that no earlier try has left anything of this file."""
 
     segmented = True
 
     def __init__(
-        self, disk: Disk, target: Target, key: str, on_commit: Callable[[], None], on_left: Callable[[], None]
+        self,
+        disk: Disk,
+        target: Target,
+        key: str,
+        *,
+        is_new: bool,
+        on_commit: Callable[[], None],
+        on_left: Callable[[], None],
     ) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
         self._disk = disk
         self._target = target
-        self._path = disk.parts / f"{key}.part"
-        self._journal = journal_of(disk.parts / f"{key}.journal")
+        self._path = f"{disk.parts}/{key}.part"
+        self._key = key
         self._on_commit = on_commit
         self._on_left = on_left
         self._fd: int | None = None
+        self._has_journal = not is_new  # it may have
         self._claims: list[Claim] = []
         self._held: list[Span] = []
         self._runs: dict[int, _Run] = {}
-        self._digests = Digests()
-        self._writing: asyncio.Future[None] | None = None
+        self._digests: Digests
+        self._writing: Uninterrupted[None] | None = None
         self._flying: _Run | None = None
+
+    @cached_property
+    def _journal(self) -> Journal[Record]:
+        return journal_of(self._disk.parts / f"{self._key}.journal")
 
     # What an earlier run left ------------------------------------------------------------------
 
@@ -133,7 +145,7 @@ class PartialFile:
     def _open_existing(self) -> bool:
         """A partial with another name elsewhere is left there, as it is: a copy of the archive by links may hold it."""
         try:
-            if not is_ours_alone(self._path.lstat()):
+            if not is_ours_alone(os.lstat(self._path)):
                 return False
         except FileNotFoundError:
             return False
@@ -143,6 +155,8 @@ class PartialFile:
     # Taking bytes in ---------------------------------------------------------------------------
 
     def written(self) -> list[Span]:
+        if not self._held and not self._runs and not self._flying:
+            return []
         pending = [*self._runs.values(), *([self._flying] if self._flying else [])]
         return spans.merge([*self._held, *(Span(run.start, run.start + run.size) for run in pending)])
 
@@ -162,7 +176,7 @@ class PartialFile:
         if missing > BATCH:
             await self._hop(partial(self._disk.reserve, missing))
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         run = self._runs.pop(at, None) or _Run(at)
         run.add(data)
         if run.due:
@@ -181,12 +195,12 @@ class PartialFile:
         """Hand a run to a thread and go on; one is under way at a time, so two batches of memory are the bound."""
         await self._idle()
         self._flying = run
-        self._writing = asyncio.ensure_future(self._hop(lambda: self._write_and_claim(run)))
+        self._writing = self._disk.start(partial(self._translating, partial(self._write_and_claim, run)))
 
     async def _idle(self) -> None:
         while (writing := self._writing) is not None:
             try:
-                await uninterrupted(writing)
+                await writing
             finally:
                 if self._writing is writing:
                     self._writing = None
@@ -195,6 +209,7 @@ class PartialFile:
         if not self._journal.is_open:
             self._create()
             assert self.head is not None
+            self._has_journal = True
             self._journal.rewrite([Started(version=VERSION, identity=self._target.identity, head=self.head)])
         assert self.head is not None
         in_order = self._write(run, further=0 if self.head.length is not None else _UNTOLD)
@@ -213,7 +228,9 @@ class PartialFile:
         """A new, empty partial. A journal that described an older one goes first."""
         if self._fd is not None:
             return
-        self._journal.remove()
+        if self._has_journal:
+            self._journal.remove()
+            self._has_journal = False
         assert self.head is not None
         self._disk.reserve(self.head.length or 0)
         self._fd = create(self._path)
@@ -238,18 +255,17 @@ class PartialFile:
         length = max([run.start + run.size for run in runs] + [span.stop for span in self._held], default=0)
         if self.head.length not in (None, length):
             raise Changed(f"{length} bytes are here, not the {self.head.length} that the origin stated: it starts over")
-        if self._journal.is_open:
+        if self._has_journal and self._journal.is_open:
             for run in runs:
                 await self._hop(partial(self._write_and_claim, run))
             runs = []
             while self._digests.at < length:
-                await self._hop(lambda: self._hash_on(length))
+                await self._hop(partial(self._hash_on, length))
         try:
-            receipt = await self._hop(lambda: self._publish(runs, length))
+            receipt = await self._hop(partial(self._publish, runs, length))
         except ChecksumMismatch:
             await self.abort()
             raise
-        self._let_go()
         self.committed = receipt
         return receipt
 
@@ -269,20 +285,22 @@ class PartialFile:
             self._write(run)
         self._check_digests()
         assert self._fd is not None
-        os.ftruncate(self._fd, length)
+        if self._has_journal:  # an earlier try may have left more behind
+            os.ftruncate(self._fd, length)
         self._sync()
         with self._disk.folder(self._target.folder, create=True) as folder:
             name, there = self._choose(folder, self._fd, length)
             receipt = self._receipt(name, length)
-            if self._journal.is_open:
+            if self._has_journal and self._journal.is_open:
                 self._journal.append(Committed(folder=self._target.folder, receipt=receipt))
                 self._journal.sync()
                 self._on_commit()
             if there:
-                self._path.unlink()
+                os.unlink(self._path)
             else:
                 os.replace(self._path, name, dst_dir_fd=folder)
             self._disk.sync_folder(folder)
+        self._let_go()
         return receipt
 
     def _sync(self) -> None:
@@ -352,8 +370,9 @@ class PartialFile:
 
     def _remove(self) -> None:
         self._journal.remove()
+        self._has_journal = False
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            os.unlink(self._path)
 
     async def close(self) -> None:
         try:
@@ -365,24 +384,27 @@ class PartialFile:
                     await self._idle()
         finally:
             self._let_go()
-            if self.committed is None and self._claims:
+            if self.committed is None and self._has_journal:
                 self._on_left()
 
     def _let_go(self) -> None:
-        self._journal.close()
+        if self._has_journal:
+            self._journal.close()
         if self._fd is not None:
             let_go(self._fd)
             self._fd = None
 
     async def _hop(self, call: Callable[[], T]) -> T:
-        def translating() -> T:
-            with translated(f"{self._target.folder}/{self._target.names[0]}"):
-                return call()
+        return await self._disk.start(partial(self._translating, call))
 
-        return await self._disk.run(translating)
+    def _translating(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except OSError as error:
+            raise store_error(f"{self._target.folder}/{self._target.names[0]}", error) from error
 
 
-def _crc32(buffers: list[bytes]) -> int:
+def _crc32(buffers: list[bytes | memoryview]) -> int:
     crc = 0
     for buffer in buffers:
         crc = zlib.crc32(buffer, crc)

@@ -13,7 +13,7 @@ import msgspec
 from tests.bench import again, machine, media, nginx, page, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
-from tests.bench.scenarios import disk, far, hashing, memory, near, resume, start
+from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
 from tests.bench.tools import CHECKOUT
 
 SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
@@ -25,6 +25,9 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
     "hashing": hashing.run,
     "start": start.run,
     "memory": memory.run,
+    "s3only": buckets.s3only,
+    "copy": buckets.copy,
+    "job": buckets.job,
 }
 """These need nginx."""
 

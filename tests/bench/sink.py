@@ -1,135 +1,103 @@
-"""A bucket that is not the bottleneck: takes what comes, remembers sizes and ETags, throws the bytes away.
+"""A store that is not the bottleneck, in a process of its own: takes what comes, and keeps or drops its bytes.
 
-It speaks as much S3 as the mirror, boto3 and their like need to put objects, and checks no signature. One process,
-one thread; started with `python -m tests.bench.sink`, which prints its port and ends when stdin closes.
+Started with `python -m tests.bench.sink [FOLDER]`, which prints its port and ends when stdin closes. One thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import os
 import sys
-from urllib.parse import parse_qs, unquote, urlsplit
+from pathlib import Path
 
-_XML = b'<?xml version="1.0" encoding="UTF-8"?>'
-_MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nx-amz-request-id: 1\r\n\r\n"
-_NO_UPLOAD = b"HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n<Error><Code>NoSuchUpload</Code></Error>\n"
+from tests.bench.bucket import Bucket, Request
 
-
-class Bucket:
-    """What was put: key → (size, ETag)."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, tuple[int, str]] = {}
-        self.parts: dict[str, dict[int, int]] = {}
-        self.begun = 0
+_END = b"\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive; bodies are counted and dropped as they come."""
+class Connection(asyncio.BufferedProtocol):
+    """HTTP/1.1 with keep-alive. All connections are received into one buffer: asyncio fills and tells in one step."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, scratch: bytearray) -> None:
         self._bucket = bucket
-        self._head = bytearray()
+        self._scratch = memoryview(scratch)
+        self._head = b""  # what of it has come
+        self._body = b""
         self._left = 0
-        self._kept = bytearray()  # the body of a request whose body matters
-        self._request: tuple[str, str, dict[str, str]] | None = None
+        self._request: Request | None = None
+        self._file = -1
+        self._path: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        view = memoryview(data)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        view = self._scratch[:nbytes]
         while view:
             if self._request is None:
-                view = self._read_head(view)
-            if self._request is not None:
-                taken = view[: self._left]
-                if self._request[0] == "POST":
-                    self._kept += taken
-                self._left -= len(taken)
-                view = view[len(taken) :]
-                if not self._left:
-                    self._answer()
+                self._head += view
+                end = self._head.find(_END)
+                if end < 0:
+                    return
+                after = len(self._head) - end - len(_END)
+                self._begin(self._head[:end])
+                view = view[len(view) - after :]
+                self._head = b""
+            taken, view = view[: self._left], view[self._left :]
+            self._take(taken)
+            if not self._left:
+                self._end()
 
-    def _read_head(self, view: memoryview) -> memoryview:
-        before = len(self._head)
-        self._head += view
-        end = self._head.find(b"\r\n\r\n", max(0, before - 3))
-        if end < 0:
-            return memoryview(b"")
-        lines = bytes(self._head[:end]).decode("latin-1").split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
-        method, target, _ = lines[0].split(" ")
-        self._head.clear()
-        self._kept.clear()
-        self._left = int(headers.get("content-length", 0))
-        self._request = (method, target, headers)
-        if headers.get("expect") == "100-continue":
+    def _begin(self, head: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        pairs = [line.partition(": ") for line in lines]
+        request = self._request = Request(method, target, {name.lower(): value for name, _, value in pairs})
+        self._left = request.length
+        if self._bucket.wants(request):
+            self._path = self._bucket.new_file()
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if request.headers.get("expect") == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return view[end + 4 - before :]
 
-    def _answer(self) -> None:
+    def _take(self, piece: memoryview) -> None:
+        self._left -= len(piece)
         assert self._request is not None
-        method, target, headers = self._request
-        self._request = None
-        parts = urlsplit(target)
-        key, query = unquote(parts.path).lstrip("/").partition("/")[2], parse_qs(parts.query, keep_blank_values=True)
-        size = int(headers.get("content-length", 0))
-        self._transport.write(self._respond(method, key, query, size))
+        if self._file >= 0:
+            while piece:
+                piece = piece[os.write(self._file, piece) :]
+        elif self._request.method == "POST":
+            self._body += piece
 
-    def _respond(self, method: str, key: str, query: dict[str, list[str]], size: int) -> bytes:
-        bucket = self._bucket
-        upload_id = query.get("uploadId", [""])[0]
-        if upload_id and upload_id not in bucket.parts:
-            return _NO_UPLOAD
-        if method == "PUT" and upload_id:
-            number = int(query["partNumber"][0])
-            bucket.parts[upload_id][number] = size
-            return _ok(etag=f'"{number:032x}"')
-        if method == "PUT":
-            if key:
-                bucket.objects[key] = (size, '"' + "0" * 32 + '"')
-            return _ok(etag='"' + "0" * 32 + '"')
-        if method == "POST" and "uploads" in query:
-            bucket.begun += 1
-            upload_id = f"upload{bucket.begun}"
-            bucket.parts[upload_id] = {}
-            told = f"<UploadId>{upload_id}</UploadId>".encode()
-            return _ok(_XML + b"<InitiateMultipartUploadResult>" + told + b"</InitiateMultipartUploadResult>")
-        if method == "DELETE" and upload_id:
-            del bucket.parts[upload_id]
-            return _ok()
-        if method == "POST" and upload_id:
-            sizes = bucket.parts.pop(upload_id)
-            etags = b"".join(number.to_bytes(16, "big") for number in sorted(sizes))
-            digest = hashlib.md5(etags, usedforsecurity=False).hexdigest()
-            bucket.objects[key] = (sum(sizes.values()), f'"{digest}-{len(sizes)}"')
-            told = f"<ETag>{bucket.objects[key][1]}</ETag>".encode()
-            return _ok(_XML + b"<CompleteMultipartUploadResult>" + told + b"</CompleteMultipartUploadResult>")
-        if key and method in ("HEAD", "GET"):
-            found = bucket.objects.get(key)
-            return _ok(length=found[0], etag=found[1]) if found and method == "HEAD" else _MISSING
-        listed = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-        return _ok(_XML + listed) if method == "GET" else _ok()
+    def _end(self) -> None:
+        request, body, path = self._request, self._body, self._path
+        assert request is not None
+        self._let_go()
+        self._request, self._body, self._path = None, b"", None
+        self._transport.write(self._bucket.answer(request, body, path))
+
+    def _let_go(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
-def _ok(body: bytes = b"", *, etag: str = "", length: int | None = None) -> bytes:
-    more = f"ETag: {etag}\r\n" if etag else ""
-    size = len(body) if length is None else length
-    return f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nx-amz-request-id: 1\r\n{more}\r\n".encode() + body
-
-
-async def main() -> None:
+async def main(folder: Path | None) -> None:
     """Serve until stdin closes."""
-    bucket = Bucket()
+    bucket, scratch = Bucket(folder), bytearray(1 << 20)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(bucket), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Connection(bucket, scratch), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.buffer.read)
     server.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -5,6 +5,7 @@ Source: the S3 user guide, "Virtual hosting of buckets" and "Amazon S3 endpoints
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import quote, unquote, urlsplit
 
@@ -43,6 +44,7 @@ class Address(Struct, frozen=True):
         return f"{self.base}/{quoted(key)}"
 
 
+@functools.lru_cache(64)
 def address_of(bucket: str, endpoint: str, region: str, addressing: str) -> Address:
     """The address of a bucket; an empty ``endpoint`` is AWS.
 

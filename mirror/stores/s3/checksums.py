@@ -15,7 +15,7 @@ from typing import Literal
 from mirror.digests import crc64nvme
 
 Policy = Literal["sha256", "crc64nvme", "when_required"]
-Buffers = Sequence[bytes]
+Buffers = Sequence[bytes | memoryview]
 
 PREFIX = "x-amz-checksum-"
 

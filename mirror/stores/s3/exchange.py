@@ -92,7 +92,8 @@ class Exchange:
     async def _copy(self, key: str, file: BinaryIO) -> tuple[str, Prints]:
         async with self._objects.wire.get(key) as response:
             digests = Digests(["md5"])
-            while block := await response.content.read(_BLOCK):
+            response.batch = _BLOCK
+            while block := await response.read():
                 await self._objects.disk.run(partial(_write, file, digests, block))
             came, length = digests.at, response.content_length
             if length not in (None, came):
@@ -103,6 +104,6 @@ class Exchange:
         return etag, Prints(size=came, sha256=digests.sha256, etag=digests.hex("md5"))
 
 
-def _write(file: BinaryIO, digests: Digests, block: bytes) -> None:
+def _write(file: BinaryIO, digests: Digests, block: bytes | memoryview) -> None:
     file.write(block)
     digests.update(block)

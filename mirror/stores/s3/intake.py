@@ -16,12 +16,13 @@ from mirror.limits import ByteBudget
 from mirror.models import Span
 from mirror.stores import Head
 from mirror.stores.disk import Disk
-from mirror.stores.s3.checksums import base64_of
+from mirror.stores.s3.checksums import Buffers, base64_of
 from mirror.stores.s3.multipart import MIB, Multipart, part_size
 from mirror.stores.s3.shadow import Shadow
 
-SINGLE = 8 * MIB
-"""A body of at most this size is one PUT."""
+SINGLE = 16 * MIB
+"""A body of at most this size is one PUT: that takes its SHA-256 once, and a multipart upload twice for all that comes
+after its first part. Where there is memory for fewer than six of them it is half."""
 
 _TINY = 64 << 10
 """Hashed sooner than a thread could be told to."""
@@ -35,7 +36,7 @@ class Part:
     def __init__(self, start: int, memory: int = 0) -> None:
         self.start = start
         self.size = 0
-        self.buffers: list[bytes] = []
+        self.buffers: list[bytes | memoryview] = []
         self.memory = memory
 
 
@@ -75,16 +76,15 @@ class Intake:
         held = self.way.held if self.way is not None else []
         return spans.merge([*held, *(Span(part.start, part.start + part.size) for part in parts)])
 
-    async def write(self, at: int, data: bytes) -> None:
-        """Take bytes that go on where the last ones ended, or begin a part."""
-        rest = memoryview(data)
-        while rest:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
+        """Take bytes that go on where the last ones ended, or begin a part. Nobody may change them from now on."""
+        while data:
             part = await self._room(at)
-            taken = rest[: self._part_size - part.size]
-            part.buffers.append(bytes(taken) if len(taken) < len(data) else data)
+            left = self._part_size - part.size
+            taken, data = (data, b"") if len(data) <= left else (memoryview(data)[:left], memoryview(data)[left:])
+            part.buffers.append(_kept(taken))
             part.size += len(taken)
             at += len(taken)
-            rest = rest[len(taken) :]
 
     async def finish(self) -> Way:
         """Send what is left, and wait until it is there."""
@@ -119,7 +119,8 @@ class Intake:
         if self.way is not None:
             return self.way.part_size
         length = self._head.length
-        return SINGLE if length is not None and length <= SINGLE else part_size(length)
+        single = SINGLE if self._budget.size >= 6 * SINGLE else SINGLE // 2
+        return single if length is not None and length <= single else part_size(length)
 
     async def _room(self, at: int) -> Part:
         """The part that goes on at this offset, with room in it."""
@@ -210,7 +211,12 @@ def _hashed(digests: Digests, part: Part) -> tuple[Digests, str]:
     return longer, own.sha256
 
 
-def _md5(buffers: list[bytes]) -> str:
+def _kept(piece: bytes | memoryview) -> bytes | memoryview:
+    """Without a copy where most of the buffer behind a view is in the piece: the budget counts no more than that."""
+    return bytes(piece) if isinstance(piece, memoryview) and 2 * piece.nbytes < memoryview(piece.obj).nbytes else piece
+
+
+def _md5(buffers: Buffers) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for buffer in buffers:
         digest.update(buffer)

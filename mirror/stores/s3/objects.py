@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
 from mirror.digests import Digests
 from mirror.errors import Denied, MirrorError, Severity, StoreError, StoreUnavailable
+from mirror.h1 import CutShort
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
@@ -23,11 +23,12 @@ from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, 
 from mirror.stores.s3.wire import Put, Wire
 
 _BLOCK = 1 << 20
+_PIECE = 256 << 10
 _LONGEST_SOURCE = 1500
 """An object's user metadata may have 2 KB in all."""
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _HEADERS = {
-    "ContentType": "Content-Type",
     "CacheControl": "Cache-Control",
     "StorageClass": "x-amz-storage-class",
     "ServerSideEncryption": "x-amz-server-side-encryption",
@@ -48,9 +49,9 @@ class Described(Struct, frozen=True, kw_only=True):
     @property
     def metadata(self) -> dict[str, str]:
         """The user metadata: printable ASCII, as a header can carry it."""
-        source = quote(self.source, safe="".join(map(chr, range(0x21, 0x7F))))
+        source = quote(self.source, safe=_PRINTABLE)
         told = {
-            "prompt-id": quote(self.prompt_id, safe="".join(map(chr, range(0x21, 0x7F)))),
+            "prompt-id": quote(self.prompt_id, safe=_PRINTABLE),
             "source-url": source if len(source) <= _LONGEST_SOURCE else "",
             "source-etag": self.source_etag or "",
             "sha256": self.sha256 or "",
@@ -128,6 +129,15 @@ class Objects:
         self.disk = disk
         self._attempts = settings.transfer.attempts
         self._prefix = settings.s3.prefix.strip("/")
+        told = {
+            "CacheControl": settings.s3.cache_control,
+            "StorageClass": settings.s3.storage_class,
+            "ServerSideEncryption": settings.s3.sse,
+            "SSEKMSKeyId": settings.s3.kms_key_id,
+            "Tagging": urlencode(settings.s3.tags),
+        }
+        self._told = {name: value for name, value in told.items() if value}
+        self._headers = {_HEADERS[name]: value for name, value in self._told.items()}
 
     def key(self, *parts: str) -> str:
         """The key of a path in the archive."""
@@ -135,16 +145,14 @@ class Objects:
 
     def parameters(self, described: Described) -> dict[str, Any]:
         """A media object's description, as boto3 takes it."""
-        ours = self.settings
-        told = {
-            "ContentType": described.content_type,
-            "CacheControl": ours.cache_control,
-            "StorageClass": ours.storage_class,
-            "ServerSideEncryption": ours.sse,
-            "SSEKMSKeyId": ours.kms_key_id,
-            "Tagging": urlencode(ours.tags),
-        }
-        return {name: value for name, value in told.items() if value} | {"Metadata": described.metadata}
+        kind = {"ContentType": described.content_type} if described.content_type else {}
+        return {**kind, **self._told, "Metadata": described.metadata}
+
+    def headers(self, described: Described) -> dict[str, str]:
+        """The same, as it stands in a request."""
+        kind = {"Content-Type": described.content_type} if described.content_type else {}
+        told = {f"x-amz-meta-{name}": value for name, value in described.metadata.items()}
+        return {**kind, **self._headers, **told}
 
     # Looking -----------------------------------------------------------------------------------
 
@@ -217,22 +225,24 @@ class Objects:
                 await asyncio.sleep(min(0.2 * 2**failures, 10))
         return digests
 
-    async def _batches(self, key: str, etag: str, start: int) -> AsyncGenerator[list[bytes], None]:
+    async def _batches(self, key: str, etag: str, start: int) -> AsyncGenerator[list[bytes | memoryview], None]:
         headers = {"If-Match": etag} if etag else {}
         if start:
             headers["Range"] = f"bytes={start}-"
         async with self.wire.get(key, headers) as response:
             if start and response.status != 206:
                 raise StoreUnavailable(f"{self.where(key)}: the store serves no ranges", severity=Severity.ITEM)
-            batch, size = [], 0
+            response.batch = _PIECE
+            batch: list[bytes | memoryview] = []
+            size = 0
             try:
-                async for chunk in response.content.iter_any():
-                    batch.append(chunk)
-                    size += len(chunk)
+                while piece := await response.read():
+                    batch.append(piece)
+                    size += len(piece)
                     if size >= _BLOCK:
                         yield batch
                         batch, size = [], 0
-            except aiohttp.ClientPayloadError:
+            except CutShort:
                 raise Unreachable(f"{self.where(key)}: the body broke off") from None
             if batch:
                 yield batch
@@ -246,11 +256,8 @@ class Objects:
             if there is not None:
                 return there if await self.same(key, there, prints) else None
         assert prints.sha256 is not None
-        parameters = self.parameters(described)
-        headers = {_HEADERS[name]: value for name, value in parameters.items() if name in _HEADERS}
-        headers |= {f"x-amz-meta-{name}": value for name, value in parameters["Metadata"].items()}
         try:
-            return await self.put(key, body, prints.size, prints.sha256, headers | self.condition)
+            return await self.put(key, body, prints.size, prints.sha256, {**self.headers(described), **self.condition})
         except PreconditionFailed:
             # It may be our own success, its answer lost.
             there = await self.find(key)
@@ -292,7 +299,7 @@ class Objects:
         return f"s3://{self.settings.bucket}/{key}"
 
 
-def _update(digests: Digests, buffers: Buffers) -> None:
+def _update(digests: Digests, buffers: Sequence[bytes | memoryview]) -> None:
     for buffer in buffers:
         digests.update(buffer)
 

@@ -1,8 +1,8 @@
 """Who we are to the store: credentials that are refreshed, and signatures made with them.
 
 boto3 finds the credentials (environment, profile, web identity, instance role; ``role_arn`` through STS) and keeps them
-fresh; botocore's SigV4 signer makes every signature, for aiohttp's requests and for boto3's own alike, so that a clock
-that is wrong and a token that has run out are mended in one place.
+fresh; every signature is made here, for aiohttp's requests (:mod:`mirror.stores.s3.sigv4`) and for boto3's own
+(botocore's signer) alike, so that a clock that is wrong and a token that has run out are mended in one place.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from botocore.awsrequest import AWSRequest
 
 from mirror.errors import ConfigError, Denied, StoreUnavailable
 from mirror.settings import S3Settings
+from mirror.stores.s3.sigv4 import STAMP, Key, Request, authorized
 
 EMPTY = hashlib.sha256(b"").hexdigest()
-_STAMP = "%Y%m%dT%H%M%SZ"
 
 _FOREIGN = (botocore.exceptions.BotoCoreError, OSError, RuntimeError, ValueError, KeyError)
 """What botocore's providers are known to raise. Their texts may hold what a helper program printed: not shown."""
@@ -61,6 +61,7 @@ class Identity:
         self._settings = settings
         self._credentials: Any = None
         self._frozen: Any = None
+        self._key: Key | None = None
         self._refreshed = 0.0
         self._skew = timedelta()
         self.session: Any = None
@@ -152,9 +153,10 @@ class Identity:
 
     def headers(self, method: str, url: str, headers: Mapping[str, str], region: str, payload: str) -> dict[str, str]:
         """The headers to send, signature included."""
-        request = AWSRequest(method=method, url=url, headers=dict(headers))
-        self.sign(request, region, payload)
-        return dict(request.headers.items())
+        stamp, key = (datetime.now(UTC) + self._skew).strftime(STAMP), self._key
+        if key is None or not key.is_for(self._frozen, region, stamp[:8]):
+            key = self._key = Key(self._frozen, region, stamp[:8])
+        return authorized(Request(method, url, headers, payload), key, stamp)
 
     def presigned(self, url: str, region: str, seconds: int) -> str:
         """A URL that lets anybody GET this object for so long."""
@@ -175,7 +177,7 @@ class _Signer(botocore.auth.S3SigV4Auth):
         return self._payload
 
     def _modify_request_before_signing(self, request: AWSRequest) -> None:
-        request.context["timestamp"] = self._moment.strftime(_STAMP)
+        request.context["timestamp"] = self._moment.strftime(STAMP)
         super()._modify_request_before_signing(request)  # type: ignore[misc]
 
 
@@ -187,5 +189,5 @@ class _QuerySigner(botocore.auth.S3SigV4QueryAuth):
         self._moment = moment
 
     def _modify_request_before_signing(self, request: AWSRequest) -> None:
-        request.context["timestamp"] = self._moment.strftime(_STAMP)
+        request.context["timestamp"] = self._moment.strftime(STAMP)
         super()._modify_request_before_signing(request)  # type: ignore[misc]

@@ -111,7 +111,7 @@ class ObjectSink:
 
     async def begin(self, head: Head) -> None:
         await self.abort()
-        if part_size(head.length) > max(SINGLE, self._budget.size):
+        if part_size(head.length) > max(SINGLE // 2, self._budget.size):
             raise TooLarge(f"{head.length} bytes in {MOST_PARTS} parts need more memory: raise transfer.memory")
         self._take_in(head)
 
@@ -120,7 +120,7 @@ class ObjectSink:
         digests = Digests([*head.checks, *(["crc64nvme"] if self._takes_crc else [])])
         self._intake = Intake(self._objects.disk, self._budget, head, digests, self._choose_way, way)
 
-    async def write(self, at: int, data: bytes) -> None:
+    async def write(self, at: int, data: bytes | memoryview) -> None:
         assert self._intake is not None
         await self._intake.write(at, data)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
+from mirror.http import read_most
 from mirror.limits import ByteBudget, open_files_cap
 from mirror.manifests.document import decode_if_sound, receipt, says_more
 from mirror.models import ManifestFile, Placed, Receipt, S3Object
@@ -44,6 +45,7 @@ class S3Store:
         self._opening = asyncio.Lock()
         self._is_open = False
         self.exchange = Exchange(self.objects)
+        self._destination = "\n".join(("", *self.home))
 
     async def open(self) -> None:
         """Find credentials, bucket and region. Does so once.
@@ -225,7 +227,8 @@ class S3Store:
                     return None
                 if etag is not None:
                     etag[:] = [response.headers.get("ETag", "")]
-                return await response.content.read()
+                content = await read_most(response, LARGEST_MANIFEST)
+                return content if len(content) <= LARGEST_MANIFEST else None
 
         try:
             return await self._control.patiently(self.objects.where(key), once)
@@ -296,5 +299,4 @@ class S3Store:
 
     def _name(self, identity: str) -> str:
         """A journal's name: one file in one destination."""
-        where = "\n".join((identity, self.settings.endpoint_url, self.settings.bucket, self.objects.key("")))
-        return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return hashlib.sha256(f"{identity}{self._destination}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

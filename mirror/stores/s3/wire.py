@@ -6,17 +6,16 @@ with what was sent.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
-import aiohttp
 from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, Denied
 from mirror.events import BytesSent, Observer
-from mirror.http import Http
+from mirror.h1.connection import Body
+from mirror.http import Answer, Http, read_most
 from mirror.limits import Level, Levels
 from mirror.settings import Settings
 from mirror.stores.s3.checksums import Buffers, contradicts
@@ -24,7 +23,6 @@ from mirror.stores.s3.control import Control
 from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
 from mirror.stores.s3.signing import EMPTY
 
-_PIECE = 256 << 10
 _LONGEST_ERROR = 64 << 10
 
 
@@ -87,35 +85,19 @@ class Wire:
         url = self._control.address.url(what.key) + (f"?{what.query}" if what.query else "")
         signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
         signed["Content-Length"] = str(what.size)
-        stall = self._settings.transfer.stall_timeout or None
-        try:
-            async with asyncio.timeout(stall) as timer:
-                body = self._pieces(what.body, timer, stall)
-                async with self._http.send("PUT", url, signed, body) as response:
-                    if response.status == 200 and response.headers.get("ETag"):
-                        return response.headers.copy()
-                    if response.status == 200:
-                        raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
-                    raise await self._refusal(what.operation, what.key, response)
-        except TimeoutError:
-            raise Unreachable(f"{self._where(what.key)}: the store took no byte for {stall:g} s") from None
+        async with self._http.put(url, signed, Body(what.body, what.size, self._sent)) as response:
+            if response.status != 200:
+                told = await read_most(response, _LONGEST_ERROR)
+                raise self._refusal(what.operation, what.key, response, told)
+            if "ETag" not in response.headers:
+                raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
+            return response.headers
 
-    async def _pieces(
-        self, body: Buffers, timer: asyncio.Timeout, stall: float | None
-    ) -> AsyncGenerator[memoryview, None]:
-        """The body in pieces; each that the socket takes shows that the other side is alive."""
-        loop = asyncio.get_running_loop()
-        for each in body:
-            buffer = memoryview(each)
-            for start in range(0, len(buffer), _PIECE):
-                piece = buffer[start : start + _PIECE]
-                yield piece  # not copied
-                self._observer(BytesSent(bytes=len(piece)))
-                if stall is not None and not timer.expired():
-                    timer.reschedule(loop.time() + stall)
+    def _sent(self, size: int) -> None:
+        self._observer(BytesSent(bytes=size))
 
     @contextlib.asynccontextmanager
-    async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Answer]:
         """An object's answer (200 or 206), its body not yet read. Not tried again: the caller knows how far it got.
 
         Raises:
@@ -125,16 +107,15 @@ class Wire:
         identity = await self._control.fresh_identity()
         url = self._control.address.url(key)
         signed = identity.headers("GET", url, self._paying(headers or {}), self._control.region, EMPTY)
-        async with self._http.send("GET", url, signed) as response:
-            if response.status not in (200, 206):
-                raise await self._refusal("GetObject", key, response)
-            yield response
+        async with self._http.get(url, signed, follow=False) as answer:
+            if answer.status not in (200, 206):
+                raise self._refusal("GetObject", key, answer, await read_most(answer, _LONGEST_ERROR))
+            yield answer
 
     def _paying(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         return {**headers, "x-amz-request-payer": "requester"} if self._settings.s3.request_payer else headers
 
-    async def _refusal(self, operation: str, key: str, response: aiohttp.ClientResponse) -> Exception:
-        body = await response.content.read(_LONGEST_ERROR)
+    def _refusal(self, operation: str, key: str, response: Answer, body: bytes) -> Exception:
         refusal = Refusal(
             operation=operation,
             code=code_in(body),

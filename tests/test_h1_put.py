@@ -1,0 +1,239 @@
+"""Bodies that go out on our own carrier: whole, as long as somebody takes them, and no further than an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from mirror.h1 import Broken, Stalled
+from mirror.h1.connection import Body, Place
+from mirror.h1.head import common_lines, request
+from mirror.h1.pool import Patience, Pool
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+LARGE = bytes(range(256)) * (80 << 10)  # 20 MiB: more than the sockets hold
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Counts its connections, and keeps the bodies that came whole."""
+
+    def __init__(self, serve: Serve | None = None) -> None:
+        self.connections = 0
+        self.bodies: list[bytes] = []
+        self._serve = serve or self._take_all
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def take(self, reader: asyncio.StreamReader) -> bool:
+        """One request, if there is one more."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", head)
+            self.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+        return True
+
+    async def _take_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self.take(reader):
+            writer.write(OK)
+
+    async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._serve(reader, writer)
+        finally:
+            writer.close()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Place]:
+        server = await asyncio.start_server(self._met, "127.0.0.1", 0)
+        try:
+            yield Place("127.0.0.1", server.sockets[0].getsockname()[1], is_tls=False)
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)
+
+
+def no_tls() -> ssl.SSLContext:
+    raise AssertionError("nobody asked for TLS")
+
+
+@contextlib.asynccontextmanager
+async def pool(stall: float = 20) -> AsyncIterator[Pool]:
+    made = Pool(Patience(5, stall), no_tls)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+class Sent:
+    """How many bytes were told of."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __call__(self, size: int) -> None:
+        self.bytes += size
+
+
+async def put(
+    pool: Pool, place: Place, *pieces: bytes | memoryview, sent: Callable[[int], None] = lambda _: None
+) -> tuple[int, bytes]:
+    size = sum(map(len, pieces))
+    head = request("/k", common_lines("h", {}), {"Content-Length": str(size)}, method="PUT")
+    answer = await pool.get(place, head, Body(pieces, size, sent))
+    body = b""
+    while piece := await answer.read():
+        body += piece
+    answer.close()
+    return answer.status, body
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"small"],
+        [b"a", memoryview(b"bcd")[1:], b""],
+        [LARGE],
+        [LARGE[:300_000], memoryview(LARGE)[300_000:1_000_000], bytearray(LARGE[1_000_000:])],
+    ],
+    ids=["empty", "small", "small ones", "large", "large ones"],
+)
+def test_a_body_comes_there_as_it_is(pieces: list[bytes | memoryview]) -> None:
+    async def run() -> None:
+        server, sent = Server(), Sent()
+        async with server.running() as place, pool() as ours:
+            for _ in range(2):
+                assert await put(ours, place, *pieces, sent=sent) == (200, b"")
+        whole = b"".join(pieces)
+        assert server.bodies == [whole] * 2
+        assert sent.bytes == 2 * len(whole)
+        assert server.connections == 1, "it is used again"
+
+    asyncio.run(run())
+
+
+def test_an_answer_before_the_bodys_end_is_the_answer() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await writer.drain()
+        await asyncio.sleep(20)
+
+    async def run() -> None:
+        server, sent = Server(refuse), Sent()
+        async with server.running() as place, pool() as ours:
+            for _ in range(2):
+                assert await put(ours, place, LARGE, sent=sent) == (403, b"no")
+        assert sent.bytes < 2 * len(LARGE)
+        assert server.connections == 2, "the rest of a body was on its way: used no more"
+
+    asyncio.run(run())
+
+
+def test_who_takes_nothing_is_given_up() -> None:
+    async def stop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(writer.transport, asyncio.ReadTransport)
+        writer.transport.pause_reading()
+        await asyncio.sleep(20)
+
+    async def run() -> None:
+        sent = Sent()
+        async with Server(stop).running() as place, pool(stall=0.2) as ours:
+            with pytest.raises(Stalled):
+                await put(ours, place, LARGE, sent=sent)
+        assert sent.bytes < len(LARGE)
+
+    asyncio.run(run())
+
+
+def test_who_takes_all_and_says_nothing_is_given_up() -> None:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 20):
+            pass
+
+    async def run() -> None:
+        async with Server(listen).running() as place, pool(stall=0.2) as ours:
+            for body in (b"small", LARGE):
+                with pytest.raises(Stalled):
+                    await put(ours, place, body)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("body", [b"small", LARGE], ids=["small", "large"])
+def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes) -> None:
+    async def run() -> None:
+        server = Server()
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """The first connection takes a request more than it answers."""
+            if await server.take(reader):
+                writer.write(OK)
+                if server.connections == 1:
+                    await reader.read(1)
+                else:
+                    await server.take(reader)
+
+        server._serve = once
+        async with server.running() as place, pool() as ours:
+            assert (await put(ours, place, b"first"))[0] == 200
+            assert (await put(ours, place, body))[0] == 200
+        assert server.bodies == [b"first", body]
+        assert server.connections == 2
+
+    asyncio.run(run())
+
+
+def test_an_end_within_the_body_is_an_error() -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(100_000)
+        writer.transport.abort()
+
+    async def run() -> None:
+        async with Server(leave).running() as place, pool() as ours:
+            with pytest.raises(Broken):
+                await put(ours, place, LARGE)
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_leaves_no_connection() -> None:
+    async def run() -> None:
+        over = asyncio.Event()
+
+        async def stop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            transport = writer.transport
+            assert isinstance(transport, asyncio.ReadTransport)
+            transport.pause_reading()
+            await over.wait()
+            transport.resume_reading()
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(1 << 20):
+                    pass
+            gone.set()
+
+        begun, gone = asyncio.Event(), asyncio.Event()
+        async with Server(stop).running() as place, pool() as ours:
+            task = asyncio.create_task(put(ours, place, LARGE, sent=lambda _: begun.set()))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            over.set()
+            await asyncio.wait_for(gone.wait(), 10)
+
+    asyncio.run(run())
