@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.measure import Command
 from tests.bench.tools import Job, Tool, on_path
 
-_AT_ONCE = {"near-large": 4, "near-small": 8, "far-large": 20, "far-small": 200}
+_AT_ONCE = {"near-large": 4, "near-small": 16, "far-large": 20, "far-small": 200}
 """What was best of what was tried."""
 
 
