@@ -20,6 +20,8 @@ CHECKOUT = Path(__file__).parents[2]
 ENVIRONMENTS = Path.home() / ".cache" / "prompt-mirror-bench"
 """Each peer from PyPI has an environment of its own here, so that none is a dependency of the project."""
 
+_PACKAGE = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
+
 SMALL = 1 << 20
 """Smaller files than this are small ones."""
 
@@ -100,7 +102,7 @@ class Tool:
     Attributes:
         variant: ``default`` or ``best``.
         program: Its path, or None where it is not installed.
-        version: Arguments that have it tell its version.
+        version: Arguments that have it tell its version; none: its environment knows that of the package.
         install: How it is installed.
         command: What is run for a job, into an empty folder. Files it needs are written before the clock starts.
         can: Whether it can do a job at all.
@@ -121,7 +123,13 @@ class Tool:
 
     def told_version(self) -> str:
         """Its name and version, as it tells them."""
-        told = version_of((self.program() or self.name, *self.version)).partition(" (")[0]
+        program = self.program() or self.name
+        asked = (
+            (program, *self.version)
+            if self.version
+            else (str(Path(program).parent / "python"), "-c", _PACKAGE, self.name)
+        )
+        told = version_of(asked).partition(" (")[0]
         return told if self.name.partition(" ")[0].lower() in told.lower() else f"{self.name} {told}"
 
 
