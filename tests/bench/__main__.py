@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import signal
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +75,7 @@ def main() -> None:
 
 
 def _measure(given: argparse.Namespace, scenarios: list[str]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers and folders go, too
     options = Options(given.quick, given.runs, given.disk.resolve())
     compileall.compile_dir(CHECKOUT / "mirror", quiet=2)
     wanted = given.scenarios or [name for name in scenarios if given.quick or name not in _LONG]
