@@ -18,7 +18,7 @@ from tests.s3.proxy import FaultProxy
 from tests.s3.seen import Seen
 
 MIB = 1 << 20
-LARGE = media.mp4(9 * MIB, seed=9)
+LARGE = media.mp4(17 * MIB, seed=9)
 """Just large enough for a multipart upload, of two parts."""
 
 WRITES = frozenset(

@@ -40,9 +40,12 @@ def as_user(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_for(bucket: Bucket | None, root: Path, **values: Any) -> Settings:
-    """As the command line would resolve them, given the bucket's environment; ``values`` are named section_key."""
+    """As the command line would resolve them, given the bucket's environment; ``values`` are named section_key.
+
+    With so little memory a body of more than 8 MiB goes in parts.
+    """
     environ = bucket.environ if bucket is not None else {}
-    given = {"root": root, "transfer_min_free_space": 0, "transfer_attempts": 2, **values}
+    given = {"root": root, "transfer_min_free_space": 0, "transfer_attempts": 2, "transfer_memory": "64M", **values}
     return load(None, given, {name: value for name, value in environ.items() if name.startswith("MIRROR_")}).settings
 
 

@@ -117,7 +117,7 @@ def test_a_reader_that_goes_away(archive: Archive, origin: Origin) -> None:
 
 def test_a_run_into_a_bucket(archive: Archive, origin: Origin) -> None:
     done_prompt(origin, "good", "a.png", "b.png")
-    large_prompt(origin, "large", media.mp4(12 << 20))
+    large_prompt(origin, "large", media.mp4(17 << 20))
     large_prompt(origin, "bad", FILM, faults.status(404, times=FOREVER))
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
     with serving("sink") as port:

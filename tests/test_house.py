@@ -31,8 +31,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
-    ("a connection; what comes through a proxy", "h1.connection session"),
-    ("connections that are kept", "h1.pool"),
+    ("a connection", "h1.connection"),
+    ("connections that are kept; what comes through a proxy", "h1.pool session"),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",

@@ -20,7 +20,7 @@ from tests.s3.bucket import Bucket
 from tests.s3.servers import Server
 from tests.s3_runs_small import TARGET, as_user, in_bucket, interrupted, settings_for
 
-LARGE = media.mp4(9 << 20, seed=9)
+LARGE = media.mp4(17 << 20, seed=9)
 ON_BUCKET = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
 ON_OBJECTS = ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
 

@@ -188,7 +188,7 @@ def test_no_call_that_fails_makes_it_lie(job: Job, ground: Ground, server: Serve
 def test_no_call_that_fails_makes_the_bucket_lie(
     bucket: Bucket, origin: Origin, tmp_path: Path, server: Server, shim: Shim
 ) -> None:
-    run_all(Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server), shim, most=5)
+    run_all(Uploads(bucket, Ground(origin, tmp_path, size=17 << 20), server), shim, most=5)
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
@@ -196,7 +196,7 @@ def test_an_upload_whose_journal_cannot_be_read_is_not_forgotten(
     bucket: Bucket, origin: Origin, tmp_path: Path, server: Server
 ) -> None:
     """It is all that names what lies in the bucket, and costs money there."""
-    campaign = Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server)
+    campaign = Uploads(bucket, Ground(origin, tmp_path, size=17 << 20), server)
     calls = campaign.begin(None).calls
     noted = [call for call in calls if call.kind == ("fsync", ".mirror/parts/*.upload")][1]
     assert campaign.begin(Fault(noted, "EIO", sticky=False)).code == 4

@@ -27,6 +27,7 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
     "hashing": hashing.run,
     "start": start.run,
     "memory": memory.run,
+    "puts": puts.run,
     "s3only": buckets.s3only,
     "copy": buckets.copy,
     "job": buckets.job,
@@ -35,7 +36,6 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
 
 ALONE: dict[str, Callable[..., None]] = {
     "again": again.run,
-    "puts": puts.run,
     "stream": stream.run,
     "soak": soak.run,
 }

@@ -17,10 +17,11 @@ from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, Se
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
+from mirror.stores.journal import Journal
 from mirror.stores.s3.checksums import base64_of, same_etag
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
 from mirror.stores.s3.intake import SINGLE, Intake, Part, Way
-from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Uploads, part_size
+from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Record, Uploads, part_size
 from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.stores.s3.shadow import Shadow
 from mirror.times import from_http
@@ -41,7 +42,8 @@ class ObjectSink:
         self._budget = budget
         self._target = target
         self._names = list(target.names)
-        self._journal = uploads.journal(name)
+        self._name = name
+        self._opened: Journal[Record] | None = None
         self._via = via
         self._intake: Intake | None = None
 
@@ -291,7 +293,8 @@ class ObjectSink:
             if self._intake is not None:
                 await self._intake.close()
         finally:
-            self._journal.close()
+            if self._opened is not None:
+                self._opened.close()
 
     # Small words -------------------------------------------------------------------------------
 
@@ -306,6 +309,12 @@ class ObjectSink:
             content_type=head.content_type,
             sha256=self._target.sha256,
         )
+
+    @property
+    def _journal(self) -> Journal[Record]:
+        """Made when it is needed: most files never have one."""
+        self._opened = self._opened or self._uploads.journal(self._name)
+        return self._opened
 
     @property
     def _takes_crc(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import duel, media, tools
+from tests.bench.bucket import DIGEST
 from tests.bench.measure import Command
 from tests.bench.media import Media
 from tests.bench.options import Options
@@ -224,8 +225,9 @@ def _fill(store: Sink, files: Media) -> None:
     for path in files.files:
         body = path.read_bytes()
         digest = hashlib.md5(body, usedforsecurity=False).digest()
-        headers = {"Content-MD5": base64.b64encode(digest).decode(), "Content-Type": "image/png"}
-        asked = urllib.request.Request(f"{store.endpoint}/media/{path.name}", body, headers, method="PUT")
+        sha256 = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        told = {"Content-MD5": base64.b64encode(digest).decode(), "Content-Type": "image/png", DIGEST: sha256}
+        asked = urllib.request.Request(f"{store.endpoint}/media/{path.name}", body, told, method="PUT")
         with urllib.request.urlopen(asked, timeout=60):
             pass
 
