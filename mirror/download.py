@@ -26,6 +26,9 @@ from mirror.urls import is_signed, shown
 _PLAIN_CODINGS = frozenset({"", "identity", "aws-chunked"})
 """``aws-chunked`` is how some tools uploaded an object; what S3 then sends is the object itself."""
 
+_ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,500}"')
+_CHECKSUMS = tuple((name, f"x-amz-checksum-{name}") for name in ("sha256", "sha1", "crc32"))
+
 
 class Body:
     """A body on the wire: ``head`` describes the whole file, ``start`` is the offset of the first byte to come.
@@ -207,7 +210,7 @@ def read_head(headers: Mapping[str, str], length: int | None) -> Head:
     etag = headers.get("ETag")
     return Head(
         length=length,
-        etag=etag if etag and re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{0,500}"', etag) else None,
+        etag=etag if etag and _ETAG.fullmatch(etag) else None,
         last_modified=_date(headers.get("Last-Modified")),
         content_type=_printable(headers.get("Content-Type")),
         checks=_checks(headers, etag or ""),
@@ -226,8 +229,8 @@ def _printable(value: str | None) -> str | None:
 
 def _checks(headers: Mapping[str, str], etag: str) -> dict[str, str]:
     """The strongest digest of the whole that the store states: an ``x-amz-checksum-*``, else an ETag that is an MD5."""
-    for name in ("sha256", "sha1", "crc32"):
-        value = _from_base64(headers.get(f"x-amz-checksum-{name}"))
+    for name, header in _CHECKSUMS:
+        value = _from_base64(headers.get(header))
         if value and name in KNOWN and headers.get("x-amz-checksum-type", "FULL_OBJECT").upper() == "FULL_OBJECT":
             return {name: value}
     if _etag_is_md5(headers, etag):

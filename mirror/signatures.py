@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 _STORES = "[xX]-(?i:amz|goog|oss|cos|obs|tos|bce)-"
@@ -62,9 +64,25 @@ _SCHEME = f"(?:{_STORES}{_spelled(_STORES_SAY)}|{_spelled(_OTHERS_SAY)})"
 _WORD = _spelled(_WORDS)
 _WHOLE_WORD = _spelled(_WHOLE_WORDS)
 _CAMEL = r"(?<=[a-z0-9])(?=[A-Z])"
-_SCHEME_NAME = re.compile(_SCHEME)
-_WORD_NAME = re.compile(rf"{_WHOLE_WORD}|(?:.*(?:(?<![^\W_])|{_CAMEL}))?{_WORD}", re.DOTALL)
-_AZURE_NAME = re.compile(_spelled(_AZURE))
+
+
+class _Names(NamedTuple):
+    """What a parameter's whole name is compared with."""
+
+    scheme: re.Pattern[str]
+    word: re.Pattern[str]
+    azure: re.Pattern[str]
+
+
+@cache
+def _names() -> _Names:
+    """Compiled by the first who needs them: that takes longer than many a run's whole start, and most never do."""
+    return _Names(
+        re.compile(_SCHEME),
+        re.compile(rf"{_WHOLE_WORD}|(?:.*(?:(?<![^\W_])|{_CAMEL}))?{_WORD}", re.DOTALL),
+        re.compile(_spelled(_AZURE)),
+    )
+
 
 # A URL may stand inside another's query, or in JSON that is a string: its signs are escaped then, even several times.
 _BACKSLASHES = r"(?:\\|%(?:25)*+5[cC])++"
@@ -92,12 +110,29 @@ def _named() -> str:
     return rf"(?=[{''.join(sorted(firsts | {first.upper() for first in firsts}))}][a-zA-Z-])(?:{whole}|{word}|{azure})"
 
 
-_SIGNED = re.compile(f"({_named()}{_EQUALS}){_VALUE}")
-_ASSIGNED = re.compile(f"({_EQUALS}){_VALUE}")
-_IN_AZURE_TEXT = re.compile(rf"([?&;]{_spelled(_AZURE)}=)[^&#\s\"<>]+")
-_ESCAPED_SIGN = re.compile(rf"{_ESCAPE}(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
-_ESCAPED = re.compile(rf"{_ESCAPE}([0-9a-fA-F]{{2}})")
-_REST_OF_NAME = re.compile(rf"(?:[\w.-]++|{_BACKSLASHES}(?!u003[dD])|%(?:25)*+(?!3[dD]|5[cC])[0-9a-fA-F]{{2}})*+")
+class _Texts(NamedTuple):
+    """What finds names and values in a text."""
+
+    signed: re.Pattern[str]
+    assigned: re.Pattern[str]
+    azure: re.Pattern[str]
+    escaped_sign: re.Pattern[str]
+    escaped: re.Pattern[str]
+    rest_of_name: re.Pattern[str]
+
+
+@cache
+def _texts() -> _Texts:
+    return _Texts(
+        signed=re.compile(f"({_named()}{_EQUALS}){_VALUE}"),
+        assigned=re.compile(f"({_EQUALS}){_VALUE}"),
+        azure=re.compile(rf"([?&;]{_spelled(_AZURE)}=)[^&#\s\"<>]+"),
+        escaped_sign=re.compile(rf"{_ESCAPE}(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"),
+        escaped=re.compile(rf"{_ESCAPE}([0-9a-fA-F]{{2}})"),
+        rest_of_name=re.compile(rf"(?:[\w.-]++|{_BACKSLASHES}(?!u003[dD])|%(?:25)*+(?!3[dD]|5[cC])[0-9a-fA-F]{{2}})*+"),
+    )
+
+
 _NO_NAME = re.compile(r"[^\w.-]")
 _LONGEST_NAME = 1000
 """Characters of a name that are looked at before the first of its signs that is escaped."""
@@ -108,40 +143,44 @@ def signature_names(query: str, *, schemes_only: bool = False) -> set[str]:
 
     ``schemes_only`` leaves out the words that anybody uses for a secret: those may be all that tells two files apart.
     """
+    patterns = _names()
     names = {name: unquote(name) for name in {pair.partition("=")[0] for pair in query.split("&") if pair}}
-    signed = {name for name, told in names.items() if _SCHEME_NAME.fullmatch(told)}
+    signed = {name for name, told in names.items() if patterns.scheme.fullmatch(told)}
     if any(names[name].lower() == "sig" for name in signed):
-        signed |= {name for name, told in names.items() if _AZURE_NAME.fullmatch(told)}
+        signed |= {name for name, told in names.items() if patterns.azure.fullmatch(told)}
     if not schemes_only:
-        signed |= {name for name, told in names.items() if _WORD_NAME.fullmatch(told)}
+        signed |= {name for name, told in names.items() if patterns.word.fullmatch(told)}
     return signed
 
 
 def without_signatures(text: str, instead: str) -> str:
     """``text`` with ``instead`` for each value of a signature."""
-    pieces = _SIGNED.split(text)  # what is between, a name with its sign, how that was escaped; no value
+    pieces = _texts().signed.split(text)  # what is between, a name with its sign, how that was escaped; no value
     pieces[2::3] = [instead] * (len(pieces) // 3)
     text = _without_escaped_names("".join(pieces), instead)
-    return _IN_AZURE_TEXT.sub(rf"\1{instead}", text) if "sig=" in text.lower() else text
+    return _texts().azure.sub(rf"\1{instead}", text) if "sig=" in text.lower() else text
 
 
 def _without_escaped_names(text: str, instead: str) -> str:
     """The same for names of which a sign is escaped: so rare that each is looked at by itself."""
+    patterns, texts = _names(), _texts()
     kept: list[str] = []
     done = seen = 0  # what was taken over; what was part of a name or value already
-    for sign in _ESCAPED_SIGN.finditer(text):
+    for sign in texts.escaped_sign.finditer(text):
         if sign.start() < seen:
             continue
-        end = _REST_OF_NAME.match(text, sign.end()).end()  # type: ignore[union-attr]  # of nothing, too
+        end = texts.rest_of_name.match(text, sign.end()).end()  # type: ignore[union-attr]  # of nothing, too
         begin, seen = max(seen, sign.start() - _LONGEST_NAME), end
-        before = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text[begin:end])
+        before = texts.escaped.sub(lambda found: chr(int(found[1], 16)), text[begin:end])
         name = _NO_NAME.split(before)[-1]
         in_query = before[: len(before) - len(name)][-1:] in ("?", "&", ";") and text[end : end + 1] != "="
         if not (
-            _SCHEME_NAME.fullmatch(name) or _WORD_NAME.fullmatch(name) or (in_query and _AZURE_NAME.fullmatch(name))
+            patterns.scheme.fullmatch(name)
+            or patterns.word.fullmatch(name)
+            or (in_query and patterns.azure.fullmatch(name))
         ):
             continue
-        if value := _ASSIGNED.match(text, end):  # only now: a value may be all the rest of the text
+        if value := texts.assigned.match(text, end):  # only now: a value may be all the rest of the text
             kept += (text[done : value.end(1)], instead)
             done = seen = value.end()
     return "".join([*kept, text[done:]])

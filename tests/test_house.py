@@ -97,6 +97,7 @@ PUBLIC = [
 ]
 
 LIBRARIES = {
+    "aiohappyeyeballs": {"mirror.h1.pool", "mirror.session"},
     "aiohttp": {"mirror.session", "mirror.demo.origin"},
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},

@@ -170,9 +170,11 @@ class Connection(asyncio.BufferedProtocol):
                 assert self._transport is not None
                 self._transport.resume_reading()
             return piece
+        if self._ended:
+            return b""
         if self._error is not None:
             raise self._error
-        return b"" if self._ended else None
+        return None
 
     async def wait(self) -> None:
         """Until there is a piece, the end or an error."""
@@ -202,7 +204,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """The reader wants no more. The connection is settled if the answer is here whole, else closed."""
-        self._ready = self._next = None
+        self._ready = self._next = self._head = self._chunks = None
         if self._ended and self._is_clean and self.is_open:
             self._owner.settle(self)
         else:
@@ -227,6 +229,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._error is not None:
+            return  # it is being closed
         if self._buffer is not None:
             self._received(nbytes)
         elif self._awaits_head:
@@ -372,7 +376,8 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
 
     def _open_buffer(self) -> None:
-        self._buffer = bytearray(min(self.batch, self._left))
+        # The last one has room for a byte more: what comes after a body must not wait to be taken for an answer.
+        self._buffer = bytearray(min(self.batch, self._left + 1))
         self._view = memoryview(self._buffer)
         self._filled = 0
 
@@ -383,15 +388,22 @@ class Connection(asyncio.BufferedProtocol):
             self._first = self._alive
         self._filled += nbytes
         self._left -= nbytes
-        self._ended = not self._left
-        if self._filled == len(self._view):
+        if self._left <= 0:
+            if self._left:
+                self._filled += self._left
+                self._left = 0
+                self._is_clean = False
+            self._ended = True
+            self._hand_over()
+        elif self._filled == len(self._view):
             self._hand_over()
 
     def _hand_over(self) -> None:
         """What is in the buffer is a piece. A small part of a large buffer is copied, and the buffer kept."""
         piece: bytes | memoryview = self._view[: self._filled]
-        if self._left and self._filled * 2 < len(self._view):
+        if self._filled * 2 < len(self._view) and self._left not in (0, len(self._view)):
             piece, self._filled = bytes(piece), 0
+            self._view = self._view[: self._left + 1]
         else:
             self._buffer, self._view = None, self._scratch_view
         self._hand(piece)

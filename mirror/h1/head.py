@@ -15,6 +15,8 @@ END = b"\r\n\r\n"
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = r"[^\x00-\x08\x0a-\x1f\x7f]*"
 FIELD = re.compile(rf"({_NAME}):({_VALUE})")
+_ONE_NAME = re.compile(_NAME)
+_ONE_VALUE = re.compile(_VALUE)
 _STATUS = re.compile(rf"HTTP/1\.([01]) ([1-9][0-9]{{2}})(?: {_VALUE})?")
 _BEGINS = re.compile(rb"(?:H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)?)?)?)?)?")
 _LONE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -78,10 +80,7 @@ def request(target: str, common: bytes, headers: Mapping[str, str], *, method: s
     """
     if not _TARGET.fullmatch(target):
         raise Unsendable
-    try:
-        return b"%b %b%b%b\r\n" % (method.encode(), target.encode(), common, _lines(headers))
-    except UnicodeEncodeError:
-        raise Unsendable from None
+    return b"%b %b%b%b\r\n" % (method.encode(), _encoded(target), common, _lines(headers))
 
 
 def common_lines(host: str, headers: Mapping[str, str]) -> bytes:
@@ -94,11 +93,19 @@ def common_lines(host: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    if not all(map(FIELD.fullmatch, lines)):
-        raise Unsendable
-    lines.append("")
-    return "\r\n".join(lines).encode()
+    text = ""
+    for name, value in headers.items():
+        if not _ONE_NAME.fullmatch(name) or not _ONE_VALUE.fullmatch(value):
+            raise Unsendable
+        text += f"{name}: {value}\r\n"
+    return _encoded(text)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Unsendable from None
 
 
 def check_begun(begun: bytearray, start: int) -> None:

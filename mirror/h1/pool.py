@@ -13,9 +13,6 @@ from aiohappyeyeballs import AddrInfoType, SocketFactoryType, start_connection
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
 from mirror.h1.connection import BATCH, Answer, Body, Connection, Place
 
-_IDLE = 15.0
-"""Seconds that a connection is kept for the next request. Most servers keep theirs longer."""
-
 _NAMES_LAST = 60.0
 _MOST_NAMES = 1024
 _NEXT_ADDRESS = 0.25
@@ -23,10 +20,13 @@ _NEXT_ADDRESS = 0.25
 
 
 class Patience(NamedTuple):
-    """Seconds, 0 for any number of them: until there is a connection; and without a byte."""
+    """Seconds: until there is a connection, and without a byte (0 for any number of either); and how long a connection
+    is kept for the next request. Most servers keep theirs longer.
+    """
 
     connect: float
     stall: float
+    idle: float = 15.0
 
 
 class Pool:
@@ -41,6 +41,7 @@ class Pool:
         self.stall = patience.stall
         self.scratch = bytearray(BATCH)
         self._connect_timeout = patience.connect or None
+        self._longest_idle = patience.idle
         self._limit = patience.connect + patience.stall
         self._trust = trust
         self._open_socket = open_socket
@@ -96,7 +97,7 @@ class Pool:
         connection.idle_since = loop.time()
         self._idle.setdefault(connection.place, []).append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_IDLE, self._sweep)
+            self._sweeper = loop.call_later(self._longest_idle, self._sweep)
 
     def lose(self, connection: Connection) -> None:
         """Its socket is gone."""
@@ -112,7 +113,7 @@ class Pool:
         idle = self._idle.get(place)
         while idle:
             connection = idle.pop()
-            if connection.is_open and now - connection.idle_since < _IDLE:
+            if connection.is_open and now - connection.idle_since < self._longest_idle:
                 return connection
             connection.abort()
         return None
@@ -120,7 +121,7 @@ class Pool:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweeper = None
-        oldest = loop.time() - _IDLE
+        oldest = loop.time() - self._longest_idle
         for place, idle in [*self._idle.items()]:
             for connection in idle:
                 if connection.idle_since <= oldest:
@@ -130,7 +131,7 @@ class Pool:
                 del self._idle[place]
         kept = [connection.idle_since for idle in self._idle.values() for connection in idle]
         if kept:
-            self._sweeper = loop.call_at(min(kept) + _IDLE, self._sweep)
+            self._sweeper = loop.call_at(min(kept) + self._longest_idle, self._sweep)
 
     # New ones ----------------------------------------------------------------------------------
 

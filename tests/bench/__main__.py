@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import platform
+import signal
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from tests.bench import again, nginx, peers, puts, report, results, soak, stream
+from tests.bench import again, machine, media, nginx, page, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
 from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
@@ -54,6 +55,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each tool (5)")
     parser.add_argument("--disk", type=Path, default=Path(), metavar="DIR", help="a folder on a real disk (here)")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep what was found in this file, as JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/benchmarks.md from that file; with no SCENARIO, only that"
+    )
     parser.add_argument("--install", action="store_true", help="install the peers that come from PyPI, and end")
     given = parser.parse_args()
     if given.install:
@@ -62,8 +66,17 @@ def main() -> None:
     unknown = set(given.scenarios) - set(scenarios)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(scenarios)}")
+    if given.write and not given.results:
+        parser.error("--write needs --results")
+    if given.scenarios or not given.write:
+        _measure(given, scenarios)
+    if given.write:
+        _write(given.results)
+
+
+def _measure(given: argparse.Namespace, scenarios: list[str]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers and folders go, too
     options = Options(given.quick, given.runs, given.disk.resolve())
-    print(f"Python {platform.python_version()}, {platform.machine()}")
     compileall.compile_dir(CHECKOUT / "mirror", quiet=2)
     wanted = given.scenarios or [name for name in scenarios if given.quick or name not in _LONG]
     _say_what_is_missing(wanted)
@@ -77,17 +90,27 @@ def _run(name: str, options: Options, kept: Path | None) -> None:
         return
     if not nginx.found():
         return
-    today = datetime.now(UTC).date().isoformat()
+    told = {"date": datetime.now(UTC).date().isoformat(), "machine": machine.described(), "load": machine.load()}
     for section in SIDE_BY_SIDE[name](options):
-        made = msgspec.structs.replace(section, date=today, quick=options.quick)
+        made = msgspec.structs.replace(section, quick=options.quick, **told)
         report.show(made)
         if kept:
             results.save(kept, [made])
 
 
+def _write(kept: Path) -> None:
+    from tests.bench import plot  # noqa: PLC0415 - needs matplotlib, which measuring does not
+
+    sections = results.load(kept)
+    page.write(sections)
+    plot.write(sections.values(), page.PLOT)
+    print(f"{page.PAGE}\n{page.PLOT}")
+
+
 def _say_what_is_missing(wanted: list[str]) -> None:
     if not any(name in SIDE_BY_SIDE for name in wanted):
         return
+    print(f"{machine.described()}; what is fetched stands below {media.memory_folder()}, except for `disk`")
     if not nginx.found():
         print(f"nginx is not installed, nothing is compared: {nginx.INSTALL}")
     for name, how in peers.missing().items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.check import check_files, check_manifests
-from tests.bench.measure import Command, Ran, measured
+from tests.bench.measure import Command, Failed, Ran, measured
 from tests.bench.media import head
 from tests.bench.options import Options
 from tests.bench.peers import able
@@ -19,7 +19,7 @@ from tests.bench.results import Bar, Section, Used, Verdict
 from tests.bench.tools import CHECKOUT, MIRROR, Job, Tool
 
 _ENOUGH = 30.0
-"""Seconds in all, after which a slow tool is not run again."""
+"""Seconds in all, after which a slow peer is not run again."""
 
 HASHED = "'then s' is `sha256sum` on all cores over what the tool fetched; the mirror has hashed it already."
 
@@ -29,12 +29,18 @@ HEADER = ["tool", "wall s", "min-max", "CPU s", "peak MB", "bare", "then s", "ve
 
 @dataclass
 class Entry:
-    """What a tool took, run by run. ``after`` is the seconds of what followed it: hashing, or syncing."""
+    """What a tool took, run by run.
+
+    Attributes:
+        after: Seconds of what followed each run: hashing, or syncing.
+        failed: Why a run came to nothing; no other follows.
+    """
 
     tool: Tool
     command: str
     runs: list[Ran] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
+    failed: str = ""
 
     @property
     def ours(self) -> bool:
@@ -78,25 +84,37 @@ def duel(
         before: What precedes every run.
         after: What follows a peer's run, and is timed.
 
+    A peer that fails is told, and not run again.
+
     Raises:
         Wrong: a result is not what the origin has.
+        Failed: the mirror did.
     """
     sources, digests = {head(path): path for path in job.media.files}, job.media.sha256()
     entries = [Entry(tool, shown(tool.command(job, folder), job, folder)) for tool in tools]
     for turn in range(runs):
         for entry in _order(entries, turn):
-            if sum(ran.wall for ran in entry.runs) > _ENOUGH:
+            if entry.failed or (not entry.ours and sum(ran.wall for ran in entry.runs) > _ENOUGH):
                 continue
             with tempfile.TemporaryDirectory(prefix="run", dir=folder) as made:
                 target = Path(made)
                 if before:
                     before(target, job.media.count)
-                entry.runs.append(measured(entry.tool.command(job, target)))
+                try:
+                    entry.runs.append(measured(entry.tool.command(job, target)))
+                except Failed as error:
+                    if entry.ours:
+                        raise
+                    entry.failed = str(error).strip()
+                    continue
                 entry.after.append(after(target, job.media.count) if after and not entry.ours else 0.0)
                 check_files(target, job.media, sources)
                 if entry.ours:
                     check_manifests(target, digests)
-    return entries
+    for entry in entries:
+        if entry.failed:
+            print(f"{entry.tool} failed at {job.work.name}: {entry.failed}")
+    return [entry for entry in entries if entry.runs]
 
 
 def _order(entries: list[Entry], turn: int) -> Iterable[Entry]:
@@ -140,7 +158,7 @@ def _row(entry: Entry, ours: Entry | None) -> list[str]:
         f"{ours.wall / entry.wall:.2f}" if ours and peer else "",
         f"{statistics.median(entry.after):.2f}" if followed else "",
         f"{ours.wall / entry.verified:.2f}" if ours and followed else "",
-        str(len(walls)),
+        f"{len(walls)}{' (then failed)' if entry.failed else ''}",
     ]
 
 
@@ -182,9 +200,9 @@ def shown(command: Command, job: Job, target: Path) -> str:
     words = [*(f"{name}={value}" for name, value in command.environ.items()), *command.argv]
     text = shlex.join(words)
     for place, name in (
-        (str(target), "DIR"),
         (f"{job.work}/", ""),
         (str(job.ca_file), "ca.pem"),
+        (str(target), "DIR"),
         (job.origin.https, "https://localhost:PORT"),
         (job.origin.http, "http://127.0.0.1:PORT"),
         (f"{CHECKOUT}/", ""),

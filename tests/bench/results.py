@@ -21,11 +21,17 @@ class Verdict(msgspec.Struct, frozen=True):
     def reached(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    @property
+    def measured(self) -> str:
+        shown = f"{self.value:.2f}" if self.value < 100 else f"{self.value:,.0f}"
+        return f"{shown} {self.unit}".rstrip()
+
+    @property
+    def asked(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:,g} {self.unit}".rstrip()
+
     def __str__(self) -> str:
-        sign, word = "≥" if self.at_least else "≤", "reached" if self.reached else "NOT reached"
-        unit = f" {self.unit}" if self.unit else ""
-        shown = f"{self.value:.2f}".rstrip("0").rstrip(".") if self.value < 100 else f"{self.value:,.0f}"
-        return f"{self.what}: {shown}{unit} (asked: {sign} {self.limit:,g}{unit}) {word}"
+        return f"{self.what}: {self.measured} (asked: {self.asked}) {'reached' if self.reached else 'NOT reached'}"
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -56,6 +62,8 @@ class Section(msgspec.Struct, frozen=True):
     used: list[Used] = []
     bars: list[Bar] = []
     date: str = ""
+    machine: str = ""
+    load: float = 0.0
     quick: bool = False
 
 

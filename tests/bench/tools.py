@@ -20,8 +20,10 @@ CHECKOUT = Path(__file__).parents[2]
 ENVIRONMENTS = Path.home() / ".cache" / "prompt-mirror-bench"
 """Each peer from PyPI has an environment of its own here, so that none is a dependency of the project."""
 
+_PACKAGE = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
+
 SMALL = 1 << 20
-"""Smaller files than this are small ones: other settings serve them best."""
+"""Smaller files than this are small ones."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Job:
     @property
     def small(self) -> bool:
         return self.media.size < SMALL
+
+    @property
+    def kind(self) -> str:
+        """``near-large``, ``near-small``, ``far-large`` or ``far-small``: each is served best by other settings."""
+        return f"{'far' if self.far else 'near'}-{'small' if self.small else 'large'}"
 
     @property
     def urls_file(self) -> Path:
@@ -95,7 +102,7 @@ class Tool:
     Attributes:
         variant: ``default`` or ``best``.
         program: Its path, or None where it is not installed.
-        version: Arguments that have it tell its version.
+        version: Arguments that have it tell its version; none: its environment knows that of the package.
         install: How it is installed.
         command: What is run for a job, into an empty folder. Files it needs are written before the clock starts.
         can: Whether it can do a job at all.
@@ -115,8 +122,15 @@ class Tool:
         return f"{self.name}, {self.variant}"
 
     def told_version(self) -> str:
-        """The first line of what it says about its version."""
-        return version_of((self.program() or self.name, *self.version))
+        """Its name and version, as it tells them."""
+        program = self.program() or self.name
+        asked = (
+            (program, *self.version)
+            if self.version
+            else (str(Path(program).parent / "python"), "-c", _PACKAGE, self.name)
+        )
+        told = version_of(asked).partition(" (")[0]
+        return told if self.name.partition(" ")[0].lower() in told.lower() else f"{self.name} {told}"
 
 
 @functools.cache

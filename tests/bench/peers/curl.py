@@ -7,6 +7,9 @@ from pathlib import Path
 from tests.bench.measure import Command
 from tests.bench.tools import Job, Tool, on_path
 
+_AT_ONCE = {"near-large": 4, "near-small": 32, "far-large": 20, "far-small": 200}
+"""What was best of what was tried."""
+
 
 def _common(job: Job) -> list[str]:
     urls = job.write("curl.conf", "".join(f'url = "{url}"\n' for url in job.urls))
@@ -19,8 +22,7 @@ def _default(job: Job, target: Path) -> Command:
 
 
 def _best(job: Job, target: Path) -> Command:
-    at_once = 8 if not job.small and not job.far else 20 if not job.small or not job.far else 300
-    return Command([*_common(job), "--parallel-immediate", "--parallel-max", str(at_once)], target)
+    return Command([*_common(job), "--parallel-immediate", "--parallel-max", str(_AT_ONCE[job.kind])], target)
 
 
 TOOLS = tuple(

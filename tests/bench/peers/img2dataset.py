@@ -40,7 +40,7 @@ TOOLS = tuple(
         "img2dataset",
         variant,
         _program,
-        ("--version",),
+        (),
         "python -m tests.bench --install",
         command,
         lambda job: job.small and not job.durable,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,3 +29,4 @@ async def main(base: str, count: int, folder: Path, at_once: int) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])))
+    os._exit(0)  # all is written; now and then its threads abort while the interpreter is taken down

@@ -7,6 +7,9 @@ from pathlib import Path
 from tests.bench.measure import Command
 from tests.bench.tools import Job, Tool, on_path
 
+_AT_ONCE = {"near-large": 8, "near-small": 32, "far-large": 20, "far-small": 200}
+"""What was best of what was tried."""
+
 
 def _common(job: Job, target: Path) -> list[str]:
     names = job.write("rclone.txt", "".join(f"{path.name}\n" for path in job.media.files))
@@ -20,7 +23,7 @@ def _default(job: Job, target: Path) -> Command:
 
 
 def _best(job: Job, target: Path) -> Command:
-    at_once = str(16 if not job.far else 300 if job.small else 20)
+    at_once = str(_AT_ONCE[job.kind])
     tuned = ["--transfers", at_once, "--checkers", at_once, "--multi-thread-streams", "0", "--no-check-dest"]
     return Command([*_common(job, target), *tuned], target)
 

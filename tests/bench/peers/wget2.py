@@ -7,6 +7,9 @@ from pathlib import Path
 from tests.bench.measure import Command
 from tests.bench.tools import Job, Tool, on_path
 
+_AT_ONCE = {"near-large": 4, "near-small": 16, "far-large": 20, "far-small": 200}
+"""What was best of what was tried."""
+
 
 def _common(job: Job) -> list[str]:
     trust = [f"--ca-certificate={job.ca_file}"] if job.tls else []
@@ -18,8 +21,7 @@ def _default(job: Job, target: Path) -> Command:
 
 
 def _best(job: Job, target: Path) -> Command:
-    at_once = 8 if not job.far else 100 if job.small else 20
-    return Command([*_common(job), f"--max-threads={at_once}", "--http2=off"], target)
+    return Command([*_common(job), f"--max-threads={_AT_ONCE[job.kind]}", "--http2=off"], target)
 
 
 TOOLS = tuple(

@@ -18,6 +18,8 @@ _TURNS = 11
 _HEADER = ["command", "wall s", "min-max", "CPU s", "peak MB"]
 _MODULE = [sys.executable, "-m", "mirror"]
 _SCRIPT = Path(sys.executable).parent / "mirror"
+_HERE = {"PYTHONPATH": str(CHECKOUT)}
+"""So that the script runs what stands here, wherever its environment was made for."""
 
 
 def run(options: Options) -> list[Section]:
@@ -47,7 +49,7 @@ def _commands(job: Job) -> dict[str, Callable[[Path], Command]]:
         "python -m mirror fetch ID": lambda target: mirror_command(job, target),
     }
     if _SCRIPT.exists():
-        made["mirror --help"] = lambda _: Command([str(_SCRIPT), "--help"], CHECKOUT)
+        made["mirror --help"] = lambda _: Command([str(_SCRIPT), "--help"], CHECKOUT, _HERE)
         made["mirror fetch ID"] = lambda target: _by_script(mirror_command(job, target))
     if on_path("curl")():
         made["curl URL"] = lambda target: Command(["curl", "-q", "-sS", "-O", job.urls[0]], target)
@@ -55,7 +57,7 @@ def _commands(job: Job) -> dict[str, Callable[[Path], Command]]:
 
 
 def _by_script(usual: Command) -> Command:
-    return Command([str(_SCRIPT), *usual.argv[3:]], usual.cwd, usual.environ)
+    return Command([str(_SCRIPT), *usual.argv[3:]], usual.cwd, {**usual.environ, **_HERE})
 
 
 def _row(name: str, ran: list[Ran]) -> list[str]:
