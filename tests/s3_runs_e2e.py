@@ -18,8 +18,8 @@ from tests.s3.proxy import FaultProxy
 from tests.s3.seen import Seen
 
 MIB = 1 << 20
-LARGE = media.mp4(17 * MIB, seed=9)
-"""Just large enough for a multipart upload, of two parts."""
+LARGE = media.mp4(9 * MIB, seed=9)
+"""Just large enough for a multipart upload, of two parts, where there is as little memory as here."""
 
 WRITES = frozenset(
     {"PutObject", "CopyObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "DeleteObject"}
@@ -38,6 +38,7 @@ class Ground:
     def prepared(cls, archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Ground:
         for name, value in bucket.through(proxy).environ.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MIRROR_TRANSFER_MEMORY", "64M")
         return cls(archive, bucket, proxy)
 
     @property

@@ -33,4 +33,5 @@ async def _main(endpoint: str, count: int, size: int, at_once: int, prefix: str)
 if __name__ == "__main__":
     _, where, *numbers, below = sys.argv
     many, large, at_once = map(int, numbers)
-    print(asyncio.run(_main(where, many, large, at_once, below)))
+    print(asyncio.run(_main(where, many, large, at_once, below)), flush=True)
+    os._exit(0)  # its threads abort the process now and then while the interpreter ends
