@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 _FILES_EACH = 6
 
+_START = 8
+_SHORTEST_WINDOW = 0.02
+_LONG_WINDOW = 0.1
+
 _REQUEST_WORTH = 100_000
 """What a finished request counts for, in bytes, when throughput is judged: small files are work too."""
 
@@ -122,8 +126,11 @@ class Rate:
 class Level:
     """How many requests one host gets at once. It finds its own level.
 
-    It doubles while that brings more throughput, holds on a plateau and looks a little higher now and then; a host
-    that says 429 or 503, or does not answer, halves it, once a window, and from there it only adds.
+    It doubles while that brings more throughput. Where twice as many bring no more, two windows long, it goes back to
+    half: more connections than are of use cost memory and caches. From there it looks a little higher now and then. A
+    host that says 429 or 503, or does not answer, halves it, once a window, and from there it only adds.
+
+    A window is so many answers as there are places, or a tenth of a second of bodies that are longer on their way.
     """
 
     def __init__(self, start: int, cap: int, *, fixed: bool = False) -> None:
@@ -133,6 +140,7 @@ class Level:
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._doubling = True
+        self._flat = 0
         self._best = 0.0
         self._windows = 0
         self._halved = False
@@ -155,13 +163,16 @@ class Level:
     def moved(self, amount: int) -> None:
         """Tell that ``amount`` bytes came in."""
         self._work += amount
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _LONG_WINDOW:
+            self._judge(self._work / elapsed)
 
     def finished(self) -> None:
         """Tell that a request ended well."""
         self._work += _REQUEST_WORTH
         self._ended += 1
         elapsed = time.monotonic() - self._since
-        if self._ended >= self.limit and elapsed >= 0.05:
+        if self._ended >= self.limit and elapsed >= _SHORTEST_WINDOW:
             self._judge(self._work / elapsed)
 
     def overloaded(self) -> None:
@@ -179,12 +190,14 @@ class Level:
         if self._full and not self._fixed:
             self._windows += 1
             grew = rate > self._best * 1.1
-            if self._doubling:
-                self._doubling = grew
-                step = self.limit if grew else 0
-            else:
-                step = max(1, self.limit // 8) if grew or self._windows % 8 == 0 else 0
-            self.limit = min(self._cap, self.limit + step)
+            self._flat = 0 if grew else self._flat + 1
+            if self._doubling and self._flat == 2:
+                self._doubling = False
+                self.limit = max(1, self.limit // 2)
+            elif self._doubling:
+                self.limit = min(self._cap, 2 * self.limit if grew else self.limit)
+            elif grew or self._windows % 8 == 0:
+                self.limit = min(self._cap, self.limit + max(1, self.limit // 8))
             self._best = max(rate, self._best * 0.98)
         self._open_window()
         self._wake()
@@ -253,7 +266,7 @@ class Levels:
     def of(self, host: str) -> Level:
         level = self._levels.get(host)
         if level is None:
-            start = self._fixed or 16
+            start = self._fixed or _START
             cap = min(self._fixed, self._cap) if self._fixed else self._cap
             level = self._levels[host] = Level(start, cap, fixed=bool(self._fixed))
         return level
