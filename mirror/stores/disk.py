@@ -29,6 +29,9 @@ _LITTLE = 64 << 20
 _PLENTY = 8 << 30
 _SOON = 0.1
 """Where so many bytes are free, nobody looks again for so many seconds: that is less time than they would last."""
+_BRIEF = 0.005
+_WHILE = 1.0
+"""Seconds: after a call that took longer than the one, threads are used for the other."""
 _NO_NEED = contextlib.nullcontext()
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _datasync = getattr(os, "fdatasync", os.fsync)
@@ -47,12 +50,28 @@ class Disk:
         self._room = threading.Lock()
         self._writing = 0
         self._plenty_until = 0.0
+        self._slow_until = 0.0
         self._new: set[str] = set()  # folders of the root that may not be durable yet
         self._workers = Workers(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""
         return await self._workers.start(partial(call, *args, **kwargs))
+
+    async def brief(self, call: Callable[[], T]) -> T:
+        """As :meth:`run`, for what is short: on the loop's own thread where nobody waits for the disk.
+
+        Two threads that take turns after each system call cost more than such a call itself. Where it is waited for
+        durability, or a call has taken longer than it should, calls go to threads (for a while).
+        """
+        if self._durable or time.monotonic() < self._slow_until:
+            return await self._workers.start(call)
+        since = time.monotonic()
+        try:
+            return call()
+        finally:
+            if time.monotonic() - since > _BRIEF:
+                self._slow_until = time.monotonic() + _WHILE
 
     def start(self, call: Callable[[], T]) -> Uninterrupted[T]:
         """As :meth:`run`, to be awaited later."""
@@ -98,17 +117,18 @@ class Disk:
             FileNotFoundError: there is none, and ``create`` is not set.
             OSError: it is no folder, or a symlink.
         """
-        path = self.root / name
+        path = os.path.join(self.root, name)
         try:
             fd = os.open(path, _FOLDER)
         except FileNotFoundError:
             if not create:
                 raise
             self._new.add(name)
-            path.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
             fd = os.open(path, _FOLDER)
         except OSError as error:
-            if path.is_symlink():
+            if os.path.islink(path):
                 raise Obstructed(f"{path} is a symlink: nothing is written through it") from None
             if error.errno in (errno.ENOTDIR, errno.EACCES):
                 raise Obstructed(f"{path} cannot be used as a folder: {error.strerror}: move it away") from None
@@ -158,8 +178,10 @@ class Disk:
         Raises:
             Full: as :meth:`reserve`; nothing was written.
         """
-        is_little = size + further <= _LITTLE
-        return _NO_NEED if is_little and time.monotonic() < self._plenty_until else self._ledger(size, further)
+        return _NO_NEED if self._is_plenty(size + further) else self._ledger(size, further)
+
+    def _is_plenty(self, size: int) -> bool:
+        return size <= _LITTLE and time.monotonic() < self._plenty_until
 
     @contextlib.contextmanager
     def _ledger(self, size: int, further: int) -> Iterator[None]:
@@ -179,6 +201,8 @@ class Disk:
             Full: there is too little room for anything; or, as an error of this file only, there is room, but not for
                 this: an origin that claims terabytes must not end the run. Another day there may be room for it.
         """
+        if self._is_plenty(size + further):
+            return
         free = self.free_space()
         left = free - self._min_free - self._writing
         if left >= _PLENTY:

@@ -27,8 +27,10 @@ _OBSTRUCTED = {
 
 def let_go(fd: int) -> None:
     """Close a file that was only read, or whose bytes are durable: what goes wrong with that costs nothing."""
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105  this way it is half as much work, and it is done twice for each file
         os.close(fd)
+    except OSError:
+        pass
 
 
 @contextlib.contextmanager

@@ -214,7 +214,7 @@ class LocalStore:
             with translated(f"{folder}/{MANIFEST}"):
                 self._write_manifest(folder, content)
 
-        await self.disk.run(write)
+        await self.disk.brief(write)
         return None
 
     def _write_manifest(self, folder: str, content: bytes) -> None:

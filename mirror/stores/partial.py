@@ -42,6 +42,9 @@ T = TypeVar("T")
 BATCH = 1 << 20
 """Bytes that are collected before they are written in one hop; a slow body is written every second."""
 
+_SMALL = 64 << 10
+"""Bytes of a file that is written, hashed and published in less time than a thread is woken in."""
+
 _UNTOLD = 128 << 20
 """Bytes that must be free beyond what is written of a file of unknown length: it is the first to be given up."""
 
@@ -262,7 +265,9 @@ class PartialFile:
             while self._digests.at < length:
                 await self._hop(partial(self._hash_on, length))
         try:
-            receipt = await self._hop(partial(self._publish, runs, length))
+            is_brief = length <= _SMALL and not self._has_journal
+            publish = partial(self._translating, partial(self._publish, runs, length))
+            receipt = await (self._disk.brief(publish) if is_brief else self._disk.start(publish))
         except ChecksumMismatch:
             await self.abort()
             raise
