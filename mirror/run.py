@@ -79,7 +79,8 @@ class Run:
 
     async def stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
         """Which of these files this run has stored already: for each, a folder and the file's entry."""
-        return await self.catalog.stored_in(self.run_id, identities) if identities else {}
+        asked = [identity for identity in identities if self.recent.may_have(identity, 0)]
+        return await self.catalog.stored_in(self.run_id, asked) if asked else {}
 
 
 @dataclass

@@ -40,6 +40,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+_MOMENT = 0.003
+"""Seconds. Who waits for a commit holds no place at a host, so this costs no throughput."""
+
 
 class Catalog:
     """One catalog file. Open it with :meth:`open`; close it when done."""
@@ -279,8 +282,12 @@ class Catalog:
 
     async def _commit_waiting(self) -> None:
         loop = asyncio.get_running_loop()
+        size = 1
         while self._waiting:
+            if size > 1:  # many write at once: the next group is larger for a moment's wait, and there are fewer
+                await asyncio.sleep(_MOMENT)
             group, self._waiting = self._waiting, []
+            size = len(group)
             try:
                 results = await loop.run_in_executor(self._thread, self._commit, [call for call, _ in group])
             except Exception as error:  # noqa: BLE001  whoever waits must be told, whatever it is
