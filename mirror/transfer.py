@@ -207,6 +207,9 @@ class _One:
             await self._begin(body.head)
         head = self._sink.head or body.head
         self._tell_size(head, self.progress() if body.partial else 0)
+        if head.length == len(piece) and body.start == 0:  # it came whole: most small ones do
+            await self._sink.write(0, piece)
+            return head, len(piece)
         gaps = self._gaps() if head.length is not None else []
         segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
         shared = _Shared(head, segments, helpers)

@@ -120,8 +120,8 @@ class LogObserver:
             self._tally(event)
         if type(event) in _SAID:
             self._tell(event)
-        if self._heartbeat is not None:
-            self._beat(self._heartbeat)
+        if self._heartbeat is not None and self._clock() - self._beaten >= self._heartbeat:
+            self._beat()
 
     def _tell(self, event: Event) -> None:
         match event:
@@ -212,9 +212,7 @@ class LogObserver:
                 fields = {"prompt_id": event.prompt_id, **subject}
                 self._say(level, text, cause=event.cause, attempt=event.attempt, **fields)
 
-    def _beat(self, heartbeat: float) -> None:
-        if self._clock() - self._beaten < heartbeat:
-            return
+    def _beat(self) -> None:
         self._beaten = self._clock()
         tally = self._tally
         self._say(
