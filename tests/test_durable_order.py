@@ -77,7 +77,8 @@ class Order:
         for text in traced.texts(call):
             for path in [path for path, key in self.keys.items() if key in text and self.files[path] in text]:
                 self.seen["rows of files"] += 1
-                self._rows[self.files[path]] = False
+                # A page is written again with each row that comes onto it; what was synced of it once stays durable.
+                self._rows.setdefault(self.files[path], False)
                 assert self.durability.has(path), f"{path}: its row came first"
             for prompt_id in [prompt_id for prompt_id in self.prompts if f"{prompt_id * 3}complete" in text]:
                 self.seen["rows of prompts"] += 1
