@@ -27,7 +27,8 @@ from mirror.addresses import is_public, names_private_place
 from mirror.errors import ConfigError, MirrorError, Refused, Severity
 from mirror.events import Answered, Observer, RequestSent
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stalled, Unreadable, Unsendable, WireError
-from mirror.h1.connection import BATCH, Body, Place
+from mirror.h1.body import BATCH, Body
+from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.pool import Patience, Pool
 from mirror.settings import Settings

@@ -31,7 +31,9 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
+    ("a body as it comes in", "h1.body"),
     ("a connection", "h1.connection"),
+    ("an answer on it", "h1.answer"),
     ("connections that are kept; what comes through a proxy", "h1.pool session"),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
