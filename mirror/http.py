@@ -5,33 +5,32 @@ public addresses only, and the address that is checked is the address connected 
 decompression; a proxy only where one is configured.
 
 A GET, or a PUT of what is here whole, that goes to its host directly travels on a carrier of our own, ``mirror.h1``;
-one through a proxy, and any other request, on aiohttp, ``mirror.session``. Neither's exceptions leave this module.
+one through a proxy, and any other request, on aiohttp, ``mirror.session``. Neither's exceptions leave this module:
+``mirror.wire_errors`` says what they mean. Where a request may go, and how, ``mirror.routes`` says once for an origin.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import socket
-import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urljoin
 
 from mirror import __version__
-from mirror.addresses import is_public, names_private_place
-from mirror.errors import ConfigError, MirrorError, Refused, Severity
+from mirror.errors import MirrorError
 from mirror.events import Answered, Observer, RequestSent
-from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stalled, Unreadable, Unsendable, WireError
-from mirror.h1.connection import BATCH, Body, Place
-from mirror.h1.head import common_lines, request
+from mirror.guard import public_socket
+from mirror.h1.body import BATCH, Body
+from mirror.h1.head import request
 from mirror.h1.pool import Patience, Pool
+from mirror.routes import URL, Routes
 from mirror.settings import Settings
-from mirror.urls import check_url, is_fit, is_signed, origin, shown
+from mirror.trust import Trust
+from mirror.urls import is_fit, is_signed, origin, shown
+from mirror.wire_errors import Translator
 
 if TYPE_CHECKING:
     import aiohttp
@@ -44,8 +43,6 @@ may for a moment hold a read of asyncio's, 256 KiB, in their place."""
 
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_URL = re.compile(r"([^:/?#]+://[^/?#]*)([^#]*)")
-_MOST_ORIGINS = 1024
 
 
 def is_passing(status: int) -> bool:
@@ -88,14 +85,6 @@ async def read_most(answer: Answer, most: int) -> bytes:
     return bytes(body)
 
 
-class _Origin(NamedTuple):
-    """What is found out once of an origin that may be gone to: ``common`` is the same in each request to it."""
-
-    place: Place
-    common: bytes
-    proxy: str | None
-
-
 class Http:
     """A session for one purpose. ``unavailable`` and ``refused`` are the error classes of its caller's floor."""
 
@@ -109,27 +98,21 @@ class Http:
         refused: type[MirrorError],
     ) -> None:
         self._transfer = transfer = settings.transfer
-        self._guarded = kind == "media" and not settings.security.allow_private_addresses
-        self._hosts = tuple(host.lower() for host in settings.security.allow_hosts) if kind == "media" else ()
         self._observer = observer
         self._kind = kind
-        self._unavailable = unavailable
         self._refused = refused
-        if transfer.ca_file:
-            _add_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), transfer.ca_file)  # what is wrong is told at once
-        self._context: ssl.SSLContext | None = None
-        self._proxies = _proxies()
+        self._translator = Translator(unavailable, refused, transfer)
+        self._trust = Trust(transfer.ca_file)
         self._common = {
             "User-Agent": transfer.user_agent or f"mirror/{__version__}",
             "Accept": "*/*",
             "Accept-Encoding": "identity",
         }
-        self._origins: dict[str, _Origin] = {}
-        self._pool = Pool(
-            Patience(transfer.connect_timeout, transfer.stall_timeout),
-            self._tls,
-            _public_socket if self._guarded else None,
-        )
+        self._routes = Routes(settings, self._common, kind=kind, refused=refused)
+        self._known = self._routes.known
+        self._guard = public_socket if self._routes.is_guarded else None
+        patience = Patience(transfer.connect_timeout, transfer.stall_timeout)
+        self._pool = Pool(patience, self._trust.context, self._guard)
         self._direct: Session | None = None
         self._proxied: Session | None = None
 
@@ -173,7 +156,7 @@ class Http:
             MirrorError: as :meth:`get`.
         """
         try:
-            response = await self._send(url, headers, self._learn(url).proxy, method=method, body=body)
+            response = await self._send(url, headers, self._routes.find(url).proxy, method=method, body=body)
             try:
                 yield response
             finally:
@@ -187,33 +170,7 @@ class Http:
         for session in (self._direct, self._proxied):
             if session is not None:
                 error = session.wire_error(error) or error
-        match error:
-            case BadCertificate() | CannotConnect() | ConnectTimeout():
-                raise self._unreached(error, url) from error
-            case Unsendable() | UnicodeError():
-                raise self._refused(f"is not a URL that can be asked for: {shown(url)}") from error
-            case TimeoutError() | Stalled():
-                patience = self._transfer.stall_timeout
-                raise self._unavailable(f"no byte came for {patience:g} s: {shown(url)}") from None
-            case Unreadable():
-                raise self._unavailable(f"not an HTTP answer that can be read: {shown(url)}") from None
-            case WireError() | OSError():
-                raise self._unavailable(f"the connection broke ({_reason(error)}): {shown(url)}") from None
-
-    def _unreached(self, error: BadCertificate | CannotConnect | ConnectTimeout, url: str) -> MirrorError:
-        match error:
-            case BadCertificate():
-                # Not in this run, but a certificate is renewed: the file is not refused for good.
-                reason = f"the certificate of {error.host} is not valid: {error.reason}"
-                message = f"{reason} (transfer.ca_file adds authorities of your own)"
-                return self._unavailable(message, severity=Severity.ITEM)
-            case CannotConnect(os_error=AddressRefusedError() as refusal):
-                return self._refused(f"{refusal}: {shown(url)}")
-            case CannotConnect():
-                reason = _reason(error.os_error)
-                return self._unavailable(f"cannot connect to {error.host}:{error.port}: {reason}")
-            case ConnectTimeout():
-                return self._unavailable(f"no connection within {self._transfer.connect_timeout:g} s: {shown(url)}")
+        self._translator.reraise(error, url)
 
     # One GET -----------------------------------------------------------------------------------
 
@@ -246,69 +203,20 @@ class Http:
 
     async def ask(self, url: str, headers: Mapping[str, str], body: Body | None = None) -> Answer:
         """The answer to one GET, or with a body to one PUT. Raises what :meth:`reraise` translates."""
-        parts = _URL.match(url)
-        known = self._origins.get(parts[1]) if parts is not None and is_fit(url) else None
-        if known is None:
-            known = self._learn(url)
-        if known.proxy is not None:
-            return await self._relayed(url, headers, known.proxy, body)
+        parts = URL.match(url)
+        route = self._known.get(parts[1]) if parts is not None and is_fit(url) else None
+        if route is None:
+            route = self._routes.find(url)
+        if route.proxy is not None:
+            return await self._relayed(url, headers, route.proxy, body)
         assert parts is not None
         target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
-        sent = request(target, known.common, headers, method="GET" if body is None else "PUT")
+        sent = request(target, route.common, headers, method="GET" if body is None else "PUT")
         self._observer(RequestSent(kind=self._kind))
         began = time.monotonic()
-        answer = await self._pool.get(known.place, sent, body)
+        answer = await self._pool.get(route.place, sent, body)
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - began, status=answer.status))
         return answer
-
-    def _learn(self, url: str) -> _Origin:
-        """Check a URL, and find out how its origin is gone to."""
-        try:
-            check_url(url)
-        except Refused as error:
-            raise self._refused(str(error)) from None
-        parts = urlsplit(url)
-        host = (parts.hostname or "").lower()
-        if self._hosts and host not in self._hosts:
-            raise self._refused(f"{host} is not among security.allow_hosts: {shown(url)}")
-        proxy = self._proxy_for(parts.scheme, parts.netloc)
-        if proxy and self._guarded and names_private_place(host):
-            raise self._refused(f"{shown(url)} is not a public address")
-        if not host.isascii():
-            host = host.encode("idna").decode()
-        _, _, port = origin(url)
-        place = Place(host, port, parts.scheme == "https")
-        shown_host = f"[{host}]" if ":" in host else host
-        if port != (443 if place.is_tls else 80):
-            shown_host += f":{port}"
-        found = _Origin(place, common_lines(shown_host, self._common), proxy)
-        match = _URL.match(url)
-        if match is None:
-            raise Unsendable
-        if len(self._origins) >= _MOST_ORIGINS:
-            self._origins.clear()
-        self._origins[match[1]] = found
-        return found
-
-    def _proxy_for(self, scheme: str, netloc: str) -> str | None:
-        if self._transfer.proxy:
-            return self._transfer.proxy
-        proxy = self._proxies.get(scheme) or self._proxies.get("all")
-        if not proxy:
-            return None
-        from urllib.request import proxy_bypass  # noqa: PLC0415
-
-        if proxy_bypass(netloc):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = ssl.create_default_context()
-            self._context.set_alpn_protocols(["http/1.1"])
-            if self._transfer.ca_file:
-                _add_authorities(self._context, self._transfer.ca_file)
-        return self._context
 
     # By aiohttp --------------------------------------------------------------------------------
 
@@ -344,9 +252,8 @@ class Http:
         if made is None:
             from mirror.session import Session  # noqa: PLC0415 - aiohttp takes its time
 
-            context = self._tls() if self._transfer.ca_file else True
-            guard = _public_socket if self._guarded and not proxied else None
-            made = Session(self._transfer, self._common, context, guard)
+            context = self._trust.context() if self._trust.ca_file else True
+            made = Session(self._transfer, self._common, context, None if proxied else self._guard)
             if proxied:
                 self._proxied = made
             else:
@@ -394,38 +301,3 @@ class _Asked:
         self._answer.close()
         if isinstance(error, Exception):
             self._http.reraise(error, self._url)
-
-
-class AddressRefusedError(OSError):
-    """A name or literal led to an address that is not public."""
-
-
-def _public_socket(info: tuple[Any, ...]) -> socket.socket:
-    """Made for each address just before it is connected to, literal ones too: no check here can be evaded."""
-    family, kind, protocol, _, address = info
-    if not is_public(address[0]):
-        raise AddressRefusedError("not a public address, and security.allow_private_addresses is not set")
-    return socket.socket(family=family, type=kind, proto=protocol)
-
-
-def _proxies() -> dict[str, str]:
-    """The environment's, by scheme. Without any the standard library's reader is not even imported."""
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return {}
-    from urllib.request import getproxies_environment  # noqa: PLC0415
-
-    return getproxies_environment()
-
-
-def _add_authorities(context: ssl.SSLContext, ca_file: str) -> None:
-    try:
-        context.load_verify_locations(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"[transfer] ca_file: {ca_file} cannot be used: {error}") from None
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, without any text that the other side wrote."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) if isinstance(error, WireError) and str(error) else type(error).__name__

@@ -24,7 +24,7 @@ from mirror.h1 import (
     Unsendable,
     WireError,
 )
-from mirror.h1.connection import Body
+from mirror.h1.body import Body
 from mirror.settings import TransferSettings
 
 _READ_BUFFER = 32 << 10

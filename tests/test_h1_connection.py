@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.h1 import Broken, CannotConnect, CutShort, Stalled, Unreadable, WireError
-from mirror.h1.connection import BATCH, Answer, Connection
+from mirror.h1.answer import Answer
+from mirror.h1.body import BATCH
+from mirror.h1.connection import Connection
 from mirror.h1.head import LONGEST_HEAD
 from mirror.h1.pool import Patience
 from tests.properties import examples

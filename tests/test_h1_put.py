@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from mirror.h1 import Broken, Stalled
-from mirror.h1.connection import Body, Place
+from mirror.h1.body import Body
+from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.pool import Patience, Pool
 

@@ -19,10 +19,13 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
     (
         "rules and tools of one kind each",
-        "addresses agenda digests limits media names observers.text observers.textfile sampling signatures",
+        "addresses agenda digests limits media names observers.text observers.textfile sampling signatures trust",
     ),
     ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
-    ("what happens, where from, what it means", "answers config events h1.head schemas spans stores.workers urls"),
+    (
+        "what happens, where from, what it means",
+        "answers config events guard h1.head schemas spans stores.workers urls",
+    ),
     (
         "parts of the folders, of a kind each",
         "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4",
@@ -31,8 +34,13 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
+    ("a body as it comes in", "h1.body"),
     ("a connection", "h1.connection"),
-    ("connections that are kept; what comes through a proxy", "h1.pool session"),
+    ("an answer on it", "h1.answer"),
+    (
+        "connections that are kept, and those of a proxy; how origins are gone to; what errors mean",
+        "h1.pool routes session wire_errors",
+    ),
     ("patience, the wire, the plan", "http plan retry segments manifests.document"),
     (
         "rows, journals, counts, what a bucket refuses",

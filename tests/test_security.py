@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from mirror import Manifest, Mirror, http
+from mirror import Manifest, Mirror, guard
 from mirror.addresses import is_public
 from mirror.errors import Refused
 from mirror.urls import check_url
@@ -124,7 +124,7 @@ class TestPrivateAddresses:
     @pytest.mark.parametrize("host", ["127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "169.254.169.254"])
     def test_a_redirect(self, archive: Archive, origin: Origin, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         # No test can have a public address, so this machine's own passes for one in a single spelling.
-        monkeypatch.setattr(http, "is_public", lambda text: text == "127.0.0.1" or is_public(text))
+        monkeypatch.setattr(guard, "is_public", lambda text: text == "127.0.0.1" or is_public(text))
         target = f"http://{host}:{urlsplit(origin.url).port}/a.png"
         origin.add("/a.png", PICTURE)
         named(archive, origin.add("/film.png", PICTURE, fault=faults.redirect(target, times=FOREVER)))

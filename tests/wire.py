@@ -8,7 +8,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from mirror.h1.connection import Answer, Place
+from mirror.h1.answer import Answer
+from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.pool import Patience, Pool
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from aiohappyeyeballs import AddrInfoType, SocketFactoryType, start_connection
 
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
-from mirror.h1.connection import BATCH, Answer, Body, Connection, Place
+from mirror.h1.answer import Answer
+from mirror.h1.body import BATCH, Body
+from mirror.h1.connection import Connection, Place
 
 _NAMES_LAST = 60.0
 _MOST_NAMES = 1024
@@ -67,11 +69,11 @@ class Pool:
         used = self._used(place, now)
         if used is not None:
             try:
-                return await used.ask(request, limit, body)
+                return Answer(used, await used.ask(request, limit, body))
             except Stale:
                 pass
         connection = await self._connect(place)
-        return await connection.ask(request, limit, body)
+        return Answer(connection, await connection.ask(request, limit, body))
 
     async def close(self) -> None:
         """Close all connections, and wait until they are gone."""

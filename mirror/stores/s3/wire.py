@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, Denied
 from mirror.events import BytesSent, Observer
-from mirror.h1.connection import Body
+from mirror.h1.body import Body
 from mirror.http import Answer, Http, read_most
 from mirror.limits import Level, Levels
 from mirror.settings import Settings
