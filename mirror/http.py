@@ -26,6 +26,7 @@ from mirror.guard import public_socket
 from mirror.h1.body import BATCH, Body
 from mirror.h1.head import request
 from mirror.h1.pool import Patience, Pool
+from mirror.limits import open_files_cap
 from mirror.routes import URL, Routes
 from mirror.settings import Settings
 from mirror.trust import Trust
@@ -112,7 +113,7 @@ class Http:
         self._known = self._routes.known
         self._guard = public_socket if self._routes.is_guarded else None
         patience = Patience(transfer.connect_timeout, transfer.stall_timeout)
-        self._pool = Pool(patience, self._trust.context, self._guard)
+        self._pool = Pool(patience, self._trust.context, self._guard, open_files_cap())
         self._direct: Session | None = None
         self._proxied: Session | None = None
 

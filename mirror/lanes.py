@@ -22,10 +22,18 @@ _REQUEST_MEMORY = 2 * MOST_BUFFERED
 BATCH = 1 << 20
 """Bytes of a large body that come as one piece where memory allows it."""
 
+_TLS_MEMORY = 640 << 10
+"""What asyncio holds of a connection through TLS: a buffer to read into, and what is not decrypted or taken yet."""
+
 _BATCH_MEMORY = 4 * BATCH
 """A piece that is filled, one that waits, one that was taken out, and one that is written."""
 
 _RATE_WINDOW = 60.0
+
+
+def memory_for(url: str) -> int:
+    """Bytes that are set aside for a request before a byte of its body is read."""
+    return _REQUEST_MEMORY + (_TLS_MEMORY if url[:6].lower() == "https:" else 0)
 
 
 class Lanes:
@@ -42,7 +50,7 @@ class Lanes:
         self._http = Http(settings, observer, kind=kind, unavailable=Unavailable, refused=Refused)
         self.budget = budget
         self.rate = Rate(transfer.limit_rate)
-        self._levels = Levels(transfer.concurrency, min(self.cap, budget.size // _REQUEST_MEMORY))
+        self._levels = Levels(transfer.concurrency, self.cap)
 
     async def close(self) -> None:
         await self._http.close()
@@ -52,7 +60,7 @@ class Lanes:
         return Request(self, url, self.level(url), open_body(self._http, url, span, known))
 
     def level(self, url: str) -> Level:
-        return self._levels.of(authority(url))
+        return self._levels.of(authority(url), self.budget.size // memory_for(url))
 
 
 class Request:
@@ -74,7 +82,7 @@ class Request:
     async def __aenter__(self) -> Request:
         await self._level.enter()
         try:
-            self._memory = await self._lanes.budget.take(_REQUEST_MEMORY)
+            self._memory = await self._lanes.budget.take(memory_for(self._url))
             self.body = await self._opened.__aenter__()
         except BaseException as error:
             self._end(error)

@@ -256,19 +256,19 @@ class _Slot:
 
 
 class Levels:
-    """A :class:`Level` for each host that was met."""
+    """A :class:`Level` for each host that was met. ``concurrency`` is the same for all of them; 0 adapts."""
 
     def __init__(self, concurrency: int, cap: int) -> None:
         self._fixed = concurrency
         self._cap = cap
         self._levels: dict[str, Level] = {}
 
-    def of(self, host: str) -> Level:
+    def of(self, host: str, most: int | None = None) -> Level:
+        """A host's level, never above the cap, nor ``most`` where that is less."""
         level = self._levels.get(host)
         if level is None:
-            start = self._fixed or _START
-            cap = min(self._fixed, self._cap) if self._fixed else self._cap
-            level = self._levels[host] = Level(start, cap, fixed=bool(self._fixed))
+            cap = self._cap if most is None else min(self._cap, most)
+            level = self._levels[host] = Level(self._fixed or _START, cap, fixed=bool(self._fixed))
         return level
 
 

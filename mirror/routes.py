@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mirror.addresses import names_private_place
-from mirror.errors import MirrorError, Refused
+from mirror.errors import ConfigError, MirrorError, Refused
 from mirror.h1 import Unsendable
 from mirror.h1.connection import Place
 from mirror.h1.head import common_lines
@@ -20,6 +20,7 @@ URL = re.compile(r"([^:/?#]+://[^/?#]*)([^#]*)")
 """An origin, and what is asked of it."""
 
 _MOST = 1024
+_ASKED = ("http", "https", "all")
 
 
 class Route(NamedTuple):
@@ -40,8 +41,10 @@ class Routes:
         self._hosts = tuple(host.lower() for host in settings.security.allow_hosts) if kind == "media" else ()
         self._common = common
         self._refused = refused
-        self._proxy = settings.transfer.proxy
-        self._proxies = _proxies()
+        self._proxy = _checked(settings.transfer.proxy, "transfer.proxy") if settings.transfer.proxy else ""
+        self._proxies = {
+            scheme: _checked(proxy, f"{scheme}_proxy") for scheme, proxy in _proxies().items() if scheme in _ASKED
+        }
 
     def find(self, url: str) -> Route:
         """Check a URL, and find out how its origin is gone to.
@@ -85,9 +88,24 @@ class Routes:
             return None
         from urllib.request import proxy_bypass  # noqa: PLC0415
 
-        if proxy_bypass(netloc):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        return None if proxy_bypass(netloc) else proxy
+
+
+def _checked(proxy: str, name: str) -> str:
+    """A proxy's URL, if it is one that can be gone through.
+
+    Raises:
+        ConfigError: it is not. The URL is not quoted: it may carry a password.
+    """
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ConfigError(f"{name}: expected the URL of an HTTP proxy, such as http://proxy.example:3128")
+    return url
 
 
 def _proxies() -> dict[str, str]:

@@ -14,12 +14,15 @@ from mirror import spans
 from mirror.download import Body
 from mirror.errors import (
     Changed,
+    Gone,
     MirrorError,
     NotMedia,
+    Refused,
     Severity,
     SourceError,
     TooLarge,
     Truncated,
+    Unavailable,
     UrlExpired,
 )
 from mirror.events import FileSized, Observer
@@ -36,6 +39,8 @@ FreshUrl = Callable[[], Awaitable[str | None]]
 """Asks the API again for the URL of one file; None where it names none any more."""
 
 _MOST_HELPERS = 7
+_MOST_BARREN = 2
+"""Requests for a part that bring nothing, one after the other, before the whole is asked for."""
 _SMALLEST_SEGMENT = 256 << 10
 
 
@@ -109,6 +114,9 @@ class _One:
         self._sink = sink
         self._fresh: FreshUrl | None = fresh
         self._told = False
+        self._parts = True  # what is held is gone on with, until the server serves nothing but the whole
+        self._asked_part = False
+        self._barren = 0
         self._ranges: bool | None = None  # whether the server serves them: one helper finds out, the others wait
 
     def progress(self) -> int:
@@ -123,7 +131,7 @@ class _One:
             await self._receive()
             return await self._sink.commit()
         except UrlExpired:
-            if not await self._renew_url():
+            if not await self._renew_url() and not self._asks_for_whole():
                 raise
             return await self.attempt()
         except (Changed, TooLarge):
@@ -151,9 +159,26 @@ class _One:
             if head is not None and not gaps:
                 return
             # Without a length nobody could tell the end of a part from the end of the file.
-            if head is not None and head.length is not None and head.validator.if_range and self.progress():
+            held = self.progress()
+            if head is not None and head.length is not None and head.validator.if_range and held and self._parts:
                 span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
-            whole = await self._request(span, head)
+            self._asked_part = span is not None
+            try:
+                whole = await self._request(span, head)
+            except (Gone, Refused):
+                if not self._asks_for_whole():
+                    raise
+            except Unavailable:
+                self._barren = self._barren + 1 if span is not None and self.progress() == held else 0
+                self._parts = self._parts and self._barren < _MOST_BARREN
+                raise
+
+    def _asks_for_whole(self) -> bool:
+        """A part was refused, and that may be a server that serves no parts: the whole is asked for before the file
+        is given up. False where it was the whole that was refused.
+        """
+        was_part, self._parts, self._asked_part = self._asked_part, False, False
+        return was_part
 
     def _gaps(self) -> list[Span]:
         """What is missing of the version that the sink holds a part of; to the end (-1) where that is unknown."""

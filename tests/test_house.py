@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     ("a body as it comes in", "h1.body"),
     ("a connection", "h1.connection"),
-    ("an answer on it", "h1.answer"),
+    ("an answer on it; what TLS has decrypted for it", "h1.answer h1.decrypted"),
     (
         "connections that are kept, and those of a proxy; how origins are gone to; what errors mean",
         "h1.pool routes session wire_errors",

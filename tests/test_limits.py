@@ -266,7 +266,8 @@ def test_each_host_has_a_level_of_its_own() -> None:
     assert levels.of("a") is levels.of("a")
     assert levels.of("a") is not levels.of("b")
     assert levels.of("a").limit == 8
-    assert Levels(0, 4).of("a").limit == 4
+    assert levels.of("c", 4).limit == 4
+    assert Levels(0, 4).of("a", 6).limit == 4
     fixed = Levels(300, 64).of("a")
     fixed.overloaded()
     assert fixed.limit == 64, "never more than open files and memory allow"

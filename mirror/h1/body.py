@@ -7,6 +7,7 @@ with the connection or came together with a head passes through a scratch buffer
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from mirror.h1.head import Head
 
 BATCH = 64 << 10
 """Bytes of a piece unless its reader asks for larger ones. Two pieces at most are held: one that waits for the reader,
-and one that is received or waits behind it."""
+and one that is received or waits behind it. What TLS had decrypted before it was told to stop comes on top of that."""
 
 CUT = "the body broke off"
 
@@ -54,7 +55,7 @@ class Incoming:
         self._filled = 0  # of the buffer
         self._first = 0.0
         self._ready: bytes | memoryview | None = None
-        self._next: bytes | memoryview | None = None
+        self._more: deque[bytes | memoryview] = deque()
         self._error: WireError | None = None
         # Who waits, for a head or a piece, and how long
         self._waiter: asyncio.Future[None] | None = None
@@ -72,10 +73,12 @@ class Incoming:
         """The next piece, b"" at the end; None if there is none yet."""
         piece = self._ready
         if piece is not None:
-            self._ready, self._next = self._next, None
-            if self._ready is not None and not self._ended and self._error is None:
-                assert self._transport is not None
-                self._transport.resume_reading()
+            self._ready = None
+            if self._more:
+                self._ready = self._more.popleft()
+                if not self._more and not self._ended and self._error is None:
+                    assert self._transport is not None
+                    self._transport.resume_reading()
             return piece
         if self._ended:
             return b""
@@ -196,7 +199,7 @@ class Incoming:
             self._ready = piece
             self._wake()
             return
-        self._next = piece
+        self._more.append(piece)
         if not self._ended and self._transport is not None:
             self._transport.pause_reading()
 

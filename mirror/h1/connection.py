@@ -7,6 +7,7 @@ share; where bodies go is told in ``body``.
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import NamedTuple, Protocol, cast
 
 from mirror.h1 import Broken, CutShort, Stale, Unreadable
@@ -54,12 +55,20 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         self._head: Head | None = None
         self._is_sent = True
         self._is_full = False
+        self._poll = select.poll()
 
     # The exchange ------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
         return self._error is None and self._transport is not None and not self._transport.is_closing()
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has come that nobody asked for, the connection's end included.
+
+        asyncio may not have looked since the last answer; what stands there would be taken for the next one.
+        """
+        return not self._poll.poll(0)
 
     async def ask(self, request: bytes, limit: float, body: Body | None = None) -> Head:
         """Send a request and wait for the head of its answer, until the loop's clock shows ``limit``.
@@ -120,7 +129,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """The reader wants no more. The connection is settled if the answer is here whole, else closed."""
-        self._ready = self._next = self._head = self._chunks = None
+        self._ready = self._head = self._chunks = None
+        self._more.clear()
         if self._ended and self._is_clean and self.is_open:
             self._owner.settle(self)
         else:
@@ -130,6 +140,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         if not self._left:

@@ -14,6 +14,7 @@ from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
 from mirror.h1.answer import Answer
 from mirror.h1.body import BATCH, Body
 from mirror.h1.connection import Connection, Place
+from mirror.h1.decrypted import Decrypted
 
 _NAMES_LAST = 60.0
 _MOST_NAMES = 1024
@@ -32,25 +33,30 @@ class Patience(NamedTuple):
 
 
 class Pool:
-    """``trust`` gives the context for TLS where it is needed; ``open_socket`` judges and opens each address."""
+    """``trust`` gives the context for TLS where it is needed; ``open_socket`` judges and opens each address. At most
+    ``most_idle`` connections are kept, to whatever host: each of them is an open file.
+    """
 
     def __init__(
         self,
         patience: Patience,
         trust: Callable[[], ssl.SSLContext],
         open_socket: SocketFactoryType | None = None,
+        most_idle: int = 256,
     ) -> None:
         self.stall = patience.stall
         self.scratch = bytearray(BATCH)
         self._connect_timeout = patience.connect or None
         self._longest_idle = patience.idle
-        self._limit = patience.connect + patience.stall
+        self._most_idle = most_idle
+        self._limit = patience.connect + patience.stall if patience.stall else 0.0
         self._trust = trust
         self._open_socket = open_socket
         self._names: dict[tuple[str, int], tuple[float, list[AddrInfoType]]] = {}
         self._lookups: dict[tuple[str, int], asyncio.Task[list[AddrInfoType]]] = {}
         self._open: set[Connection] = set()
         self._idle: dict[Place, list[Connection]] = {}
+        self._oldest: dict[Connection, None] = {}  # of the idle ones, the one that has been so for longest first
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
 
@@ -98,12 +104,18 @@ class Pool:
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._idle.setdefault(connection.place, []).append(connection)
+        self._oldest[connection] = None
+        if len(self._oldest) > self._most_idle:
+            oldest = next(iter(self._oldest))
+            del self._oldest[oldest]
+            oldest.abort()
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._longest_idle, self._sweep)
 
     def lose(self, connection: Connection) -> None:
         """Its socket is gone."""
         self._open.discard(connection)
+        self._oldest.pop(connection, None)
         idle = self._idle.get(connection.place)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -115,7 +127,8 @@ class Pool:
         idle = self._idle.get(place)
         while idle:
             connection = idle.pop()
-            if connection.is_open and now - connection.idle_since < self._longest_idle:
+            self._oldest.pop(connection, None)
+            if connection.is_open and now - connection.idle_since < self._longest_idle and connection.is_quiet():
                 return connection
             connection.abort()
         return None
@@ -155,8 +168,9 @@ class Pool:
         context = self._trust() if place.is_tls else None
         addresses = await self._addresses(place.host, place.port)
         sock = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, socket_factory=self._open_socket)
-        _, connection = await loop.create_connection(
-            lambda: Connection(self, place),
+        connection = Connection(self, place)
+        await loop.create_connection(
+            lambda: Decrypted(connection) if context else connection,
             sock=sock,
             ssl=context,
             server_hostname=place.host.rstrip(".") if context else None,
