@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MOST_BUFFERED = 2 * BATCH
 """Bytes of a body that may be held before it is read, unless its reader asks for larger pieces. Behind a proxy aiohttp
-may for a moment hold a read of asyncio's, 256 KiB, in their place."""
+may for a moment hold 256 KiB more, what asyncio read last."""
 
 MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -12,8 +12,11 @@ from typing import NamedTuple
 _FILES_EACH = 6
 
 _START = 8
+"""Requests to a host at once, before anything is known of it."""
+
 _SHORTEST_WINDOW = 0.02
 _LONG_WINDOW = 0.1
+"""Seconds: what ends sooner than in the one is judged by chance; after the other it is judged, whatever has ended."""
 
 _REQUEST_WORTH = 100_000
 """What a finished request counts for, in bytes, when throughput is judged: small files are work too."""

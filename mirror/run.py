@@ -23,8 +23,8 @@ from mirror.settings import FetchOptions
 FIRST_POLL = 2.0
 LONGEST_POLL = 60.0
 
-
 _RECENT = 16_384
+"""Files, by identity, that are remembered."""
 
 Fetched = tuple[str, Failure] | None
 """How the fetch of a file that several prompts share ended: where it failed, the URL and why."""

@@ -303,5 +303,4 @@ class _One:
 async def _end(helpers: set[asyncio.Task[None]]) -> None:
     for helper in helpers:
         helper.cancel()
-    if helpers:
-        await asyncio.wait(helpers)
+    await asyncio.wait(helpers)

@@ -1,6 +1,6 @@
-"""HTTP/1.1 for GETs, as fast as asyncio allows: ``head`` and ``chunks`` are pure, ``body`` takes in what comes,
-``connection`` is a socket with one exchange at a time on it, ``answer`` what its asker has, ``pool`` keeps connections
-(RFC 9110, RFC 9112).
+"""HTTP/1.1 for GETs and PUTs, as fast as asyncio allows: ``head`` and ``chunks`` are pure, ``body`` takes in what
+comes, ``connection`` is a socket with one exchange at a time on it, ``answer`` is what who asked has of it, ``pool``
+keeps connections (RFC 9110, RFC 9112).
 
 Why it is our own: docs/decisions/0015-carrier.md. What can go wrong with an exchange stands here, in our own terms;
 texts of the other side are in none of them.

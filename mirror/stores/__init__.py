@@ -98,7 +98,10 @@ class Sink(Protocol):
         ...
 
     async def write(self, at: int, data: bytes | memoryview) -> None:
-        """Take bytes for offset ``at``. They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`."""
+        """Take bytes for offset ``at``. They belong to the sink from here on, and nobody changes them.
+
+        They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`.
+        """
         ...
 
     async def flush(self) -> None:

@@ -1,6 +1,6 @@
 """The root folder as the local store acts on it: names are opened relative to folders, symlinks are not followed.
 
-Everything here runs in a thread of the store's pool and blocks. OSErrors leave as StoreErrors.
+What is no coroutine blocks: ``run`` and ``start`` have it done in a thread, ``brief`` on the loop's own if it is short.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Disk:
     async def brief(self, call: Callable[[], T]) -> T:
         """As :meth:`run`, for what is short: on the loop's own thread where nobody waits for the disk.
 
-        Two threads that take turns after each system call cost more than such a call itself. Where it is waited for
-        durability, or a call has taken longer than it should, calls go to threads (for a while).
+        Two threads that take turns after each system call cost more than such a call itself. Where calls wait until
+        something is durable they go to threads, and for a while after one that has taken longer than it should.
         """
         if self._durable or time.monotonic() < self._slow_until:
             return await self._workers.start(call)

@@ -1,7 +1,8 @@
 """The local sink: a partial file and its journal, until the whole is published.
 
-A body that is small enough to be here at once is written, hashed, made durable and renamed in one hop to a thread.
-Larger ones go in batches, a hop each, while the network reads on; every batch is claimed in the journal.
+A body that is small enough to be here at once is written, hashed, made durable and renamed in one hop to a thread; a
+very small one without a hop, where nobody waits until it is durable (:meth:`Disk.brief`). Larger ones go in batches, a
+hop each, while the network reads on; every batch is claimed in the journal.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def _lasting(refusal: Refusal, settings: S3Settings, told: str) -> MirrorError:
 
 
 def _header(refusal: Refusal, name: str) -> str | None:
-    """A header by its name in lower case: botocore spells all so, aiohttp as they came."""
+    """A header by its name in lower case: botocore and the carrier spell all so, aiohttp as they came."""
     return next((value for spelled, value in refusal.headers.items() if spelled.lower() == name), None)
 
 

@@ -1,7 +1,7 @@
 """Who we are to the store: credentials that are refreshed, and signatures made with them.
 
 boto3 finds the credentials (environment, profile, web identity, instance role; ``role_arn`` through STS) and keeps them
-fresh; every signature is made here, for aiohttp's requests (:mod:`mirror.stores.s3.sigv4`) and for boto3's own
+fresh; every signature is made here, for the hot calls (:mod:`mirror.stores.s3.sigv4`) and for boto3's own
 (botocore's signer) alike, so that a clock that is wrong and a token that has run out are mended in one place.
 """
 
