@@ -59,6 +59,8 @@ class Obtain:
                 await self._failed(asset, msgspec.structs.replace(failed[1], role=asset.role))
                 return
             elsewhere = (await self._run.stored_elsewhere([asset.identity])).get(asset.identity)
+            if elsewhere is not None and await self._share(asset, elsewhere):
+                return
         mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
         ended: Fetched = None
         try:
@@ -69,6 +71,19 @@ class Obtain:
         finally:
             del inflight[asset.identity]
             mine.set_result(ended)
+
+    async def _share(self, asset: Asset, elsewhere: Elsewhere) -> bool:
+        """Take over what another prompt has on disk now: of thousands that waited for it, all at once.
+
+        True if that is all there is to do. Into a bucket they go one by one: there the file may have to be sent.
+        """
+        if self._places.wants_bucket or not self._stock.lacks_disk(asset.identity):
+            return False
+        receipt = await self._adopt(self._places.disk, elsewhere, self._target(asset))
+        if receipt is None:
+            return False
+        await self._is_on_disk(asset, receipt, reused=True)
+        return True
 
     async def _deliver(self, asset: Asset, elsewhere: Elsewhere | None) -> Failure | None:
         """To the disk, then to the bucket, as far as it is not there yet; each is recorded when it is done."""

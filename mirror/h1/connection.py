@@ -118,6 +118,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             view = memoryview(each)
             for start in range(0, len(view), _PIECE):
                 piece = view[start : start + _PIECE]
+                if transport.is_closing():
+                    return  # what is written now goes nowhere
                 transport.write(piece)
                 while self._is_full and self._awaits_head:
                     await self._wait()

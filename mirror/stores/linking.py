@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 
-from mirror.errors import Full
+from mirror.errors import Full, Obstructed
 from mirror.models import ManifestFile
 from mirror.stores import Target
 from mirror.stores.disk import Disk
@@ -21,7 +21,7 @@ def link(disk: Disk, source: str, file: ManifestFile, target: Target) -> str | N
     What has the target's name is replaced only where that is the file's own, and other bytes are known to be damage.
     """
     with (
-        contextlib.suppress(OSError, Full),
+        contextlib.suppress(OSError, Full, Obstructed),
         disk.folder(source) as there,
         disk.folder(target.folder, create=True) as here,
     ):

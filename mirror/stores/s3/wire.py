@@ -85,16 +85,22 @@ class Wire:
         url = self._control.address.url(what.key) + (f"?{what.query}" if what.query else "")
         signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
         signed["Content-Length"] = str(what.size)
-        async with self._http.put(url, signed, Body(what.body, what.size, self._sent)) as response:
+        left = what.size
+
+        def sent(size: int) -> None:
+            nonlocal left
+            left -= size
+            self._observer(BytesSent(bytes=size))
+
+        async with self._http.put(url, signed, Body(what.body, what.size, sent)) as response:
             if response.status != 200:
                 told = await read_most(response, _LONGEST_ERROR)
                 raise self._refusal(what.operation, what.key, response, told)
+            if left > 0:
+                raise Unreachable(f"{self._where(what.key)}: the store says it has what was not sent yet")
             if "ETag" not in response.headers:
                 raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
             return response.headers
-
-    def _sent(self, size: int) -> None:
-        self._observer(BytesSent(bytes=size))
 
     @contextlib.asynccontextmanager
     async def get(self, key: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Answer]:
