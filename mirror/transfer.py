@@ -217,7 +217,8 @@ class _One:
     def _segment_size(self, head: Head) -> int:
         """The whole file is one segment unless it is large, and its versions can be told apart for certain."""
         size, length = self._settings.segment_size, head.length or 1
-        size = max(size, _SMALLEST_SEGMENT) if size and self._parts and self._ranges is not False and self._sink.segmented else 0
+        in_parts = self._parts and self._ranges is not False and self._sink.segmented
+        size = max(size, _SMALLEST_SEGMENT) if size and in_parts else 0
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 

@@ -313,6 +313,11 @@ def range_body(by: int, *, times: int = 1) -> Fault:
     return _ranged("range_body", reply, times)
 
 
+def range_refused(code: int, *, times: int = FOREVER) -> Fault:
+    """A status instead of a part, as long as a part is asked for."""
+    return _ranged("range_refused", lambda _f, _first, _end: Reply(code), times)
+
+
 def no_content_range(*, times: int = 1) -> Fault:
     """206 that does not say which bytes it brings."""
     return _ranged("no_content_range", lambda f, *span: f.part(*span).with_headers({"Content-Range": None}), times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from mirror.h1 import BadCertificate, CannotConnect
+from mirror.h1.body import BATCH
+from mirror.h1.pool import Pool
 from tests.conftest import Archive
 from tests.helpers import done_prompt
 from tests.origin import Origin
 from tests.s3.tls import Certificate, certificate
-from tests.wire import Peer, carrying, fetched, serving
+from tests.wire import PATIENCE, Peer, carrying, fetched, get, serving
 
 BODY = bytes(range(256)) * 5_000
 
@@ -60,6 +63,82 @@ def test_no_tls_at_all() -> None:
                 await fetched(pool, server.place(tls=True))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("framing", ["the end of the connection", "chunks", "a length"])
+def test_what_tls_has_decrypted_is_not_lost_at_the_end(local: Certificate, framing: str) -> None:
+    """The server ends the connection behind the body, and the reader is slow: most of it is on our side by then."""
+    body = BODY * 4
+    answers = {
+        "the end of the connection": b"HTTP/1.0 200 OK\r\n\r\n" + body,
+        "chunks": b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+        "a length": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+    }
+
+    async def main() -> None:
+        trusting = ssl.create_default_context(cafile=local.ca_file)
+
+        async def once(peer: Peer) -> None:
+            await peer.answer(answers[framing])
+
+        async with serving(once, local.server_context()) as server, carrying(trust=lambda: trusting) as pool:
+            answer = await pool.get(server.place("localhost", tls=True), get())
+            got = bytearray()
+            while piece := await answer.read():
+                got += piece
+                await asyncio.sleep(0.002)
+            assert got == body
+
+    asyncio.run(main())
+
+
+def test_what_follows_an_answer_is_not_the_next_one() -> None:
+    """It is still in the socket when the connection would be used again: the head and body fill a buffer to its end."""
+    head = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: %d\r\n\r\n"
+    size = BATCH - len(head % 10_000)
+    first = head % size + bytes(size)
+    assert len(first) == BATCH
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.answer(first + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+            await peer.closed()
+        await peer.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright")
+
+    async def main() -> None:
+        async with serving(script) as server, carrying() as pool:
+            answer = await pool.get(server.place(), get())
+            answer.close()
+            assert await fetched(pool, server.place()) == b"right"
+            assert server.connections == 2
+
+    asyncio.run(main())
+
+
+def test_idle_connections_are_bounded() -> None:
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            pool = Pool(PATIENCE, ssl.create_default_context, most_idle=3)
+            stack.push_async_callback(pool.close)
+            servers = [await stack.enter_async_context(serving(script)) for _ in range(5)]
+            for server in servers:
+                assert await fetched(pool, server.place()) == BODY
+            await asyncio.sleep(0.05)
+            assert [server.open for server in servers] == [0, 0, 1, 1, 1]
+            assert await fetched(pool, servers[4].place()) == BODY
+            assert servers[4].connections == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:99999", "http://[::1", "socks5://127.0.0.1:9", "://", "http://"])
+def test_a_proxy_that_is_none_is_told_before_anything_starts(archive: Archive, origin: Origin, proxy: str) -> None:
+    done_prompt(origin, "p", "a.png")
+    done = archive.run("fetch", "p", environ={"http_proxy": proxy})
+    assert done.code == 2
+    assert "http_proxy: expected the URL of an HTTP proxy" in done.err
+    assert origin.api_requests == []
 
 
 @pytest.mark.parametrize("proxied", [False, True])

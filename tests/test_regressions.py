@@ -15,7 +15,7 @@ from mirror.stores import Head, Target
 from mirror.stores.local import LocalStore
 from tests import media
 from tests.conftest import Archive
-from tests.faults import FOREVER, Fault, close_after, html_page, ignore_range
+from tests.faults import FOREVER, Fault, close_after, html_page, ignore_range, range_refused, status
 from tests.helpers import asked, done_prompt, large_prompt, mirrored, picture
 from tests.origin import Origin, answer, task
 
@@ -262,3 +262,40 @@ def test_every_passing_fault_of_a_server_is_tried_again(archive: Archive, origin
     origin.prompt("p", answer(task("p", images=[(None, picture_url)])))
     assert mirrored(archive, "p").states == {"p": "complete"}
     assert archive.files()["p/a.png"] == body
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 501, 503])
+def test_a_server_that_refuses_parts_is_asked_for_the_whole(archive: Archive, origin: Origin, code: int) -> None:
+    """Parts were our idea: what it serves as a whole is not lost because of them, in this run nor in the next."""
+    body = media.mp4(3 << 20)
+    large_prompt(origin, "p", body, fault=[close_after(2 << 20), range_refused(code)])
+    assert archive.run("fetch", "p").code == 0
+    assert archive.files()["p/large.mp4"] == body
+    ranged = [request for request in origin.media_requests if "range" in {name.lower() for name in request.headers}]
+    assert 1 <= len(ranged) <= 2
+
+
+def test_a_part_of_a_file_that_is_gone_is_asked_for_and_then_the_whole(archive: Archive, origin: Origin) -> None:
+    large_prompt(origin, "p", media.mp4(3 << 20), fault=[close_after(2 << 20), status(404, times=9)])
+    done = archive.run("fetch", "p")
+    assert done.code == 3
+    assert "Gone" in done.err
+    assert len(origin.media_requests) == 3
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a symlink"])
+def test_many_prompts_share_a_file_and_one_has_no_folder(archive: Archive, origin: Origin, obstacle: str) -> None:
+    """They do not wait for one another in turn, and what one of them cannot do is its own failure."""
+    url, body = picture(origin, "/shared/a.png")
+    ids = [f"p{number}" for number in range(150)]
+    for prompt_id in ids:
+        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, url)])))
+    archive.root.mkdir()
+    if obstacle == "a file":
+        (archive.root / "p70").write_bytes(b"")
+    else:
+        (archive.root / "p70").symlink_to(archive.root.parent)
+    done = archive.run("fetch", *ids)
+    assert done.code == 3, done.err
+    assert sum(1 for prompt_id in ids if archive.files().get(f"{prompt_id}/a.png") == body) == 149
+    assert origin.body_bytes("/shared/a.png") <= 4 * len(body), "it is fetched again where it could not be stored"

@@ -56,6 +56,7 @@ class Incoming:
         self._first = 0.0
         self._ready: bytes | memoryview | None = None
         self._more: deque[bytes | memoryview] = deque()
+        self._is_paused = False
         self._error: WireError | None = None
         # Who waits, for a head or a piece, and how long
         self._waiter: asyncio.Future[None] | None = None
@@ -76,9 +77,8 @@ class Incoming:
             self._ready = None
             if self._more:
                 self._ready = self._more.popleft()
-                if not self._more and not self._ended and self._error is None:
-                    assert self._transport is not None
-                    self._transport.resume_reading()
+                if not self._more:
+                    self._go_on()
             return piece
         if self._ended:
             return b""
@@ -200,8 +200,15 @@ class Incoming:
             self._wake()
             return
         self._more.append(piece)
-        if not self._ended and self._transport is not None:
+        if not self._ended and not self._is_paused and self._transport is not None:
+            self._is_paused = True
             self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Let the socket be read again, if it is not."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     # Waiting -----------------------------------------------------------------------------------
 

@@ -133,6 +133,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         """The reader wants no more. The connection is settled if the answer is here whole, else closed."""
         self._ready = self._head = self._chunks = None
         self._more.clear()
+        self._go_on()
         if self._ended and self._is_clean and self.is_open:
             self._owner.settle(self)
         else:
