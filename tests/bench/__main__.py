@@ -6,7 +6,7 @@ import argparse
 import compileall
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.bench.results import Section
 from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
 from tests.bench.tools import CHECKOUT
 
-SIDE_BY_SIDE: dict[str, Callable[[Options], list[Section]]] = {
+SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
     "large": near.large,
     "small": near.small,
     "disk": disk.run,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tests.bench import duel
 from tests.bench.nginx import INSTALL
 from tests.bench.options import Options
@@ -16,13 +18,12 @@ _QUICK = {"far-small": (60, 20 << 10, 20), "far-large": (3, 2 << 20, 3)}
 _FAR = "30 ms to the first byte, 80 MiB/s a connection. `best` here is what was best for this origin."
 
 
-def run(options: Options) -> list[Section]:
+def run(options: Options) -> Iterator[Section]:
     """3,000 × 20 KiB and 20 × 50 MiB."""
-    made = []
     with stage() as at:
         if not at.origin.can_be_slow:
             print(f"far is left out, nginx lacks its echo module: {INSTALL}")
-            return []
+            return
         for name, (*usual, shape) in _SHAPES.items():
             count, size, each = _QUICK[name] if options.quick else usual
             job = at.job(name, at.media(name, count, size), each=each, prefix="far/")
@@ -34,5 +35,4 @@ def run(options: Options) -> list[Section]:
                     Verdict("bare, of the best default", duel.bare(entries, "default"), 0.25),
                     Verdict("bare, of the best tuned", duel.bare(entries), 0.9),
                 ]
-            made.append(duel.section(name, f"{name}: {job.media}", entries, [_FAR, shape, duel.HASHED], verdicts))
-    return made
+            yield duel.section(name, f"{name}: {job.media}", entries, [_FAR, shape, duel.HASHED], verdicts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tests.bench import duel
 from tests.bench.options import Options
 from tests.bench.results import Section, Verdict
@@ -12,22 +14,24 @@ _LARGE = "The mirror's job is one promptId with all of them; durability = fast."
 _SMALL = "The mirror's job is 50 promptIds with 100 each, from a file (`-i`); durability = fast."
 
 
-def large(options: Options) -> list[Section]:
+def large(options: Options) -> Iterator[Section]:
     """40 × 25 MiB."""
     count, size = (4, 2 << 20) if options.quick else (40, 25 << 20)
     with stage() as at:
         files = at.media("large", count, size)
         plain, tls = at.job("large", files, each=count), at.job("large-tls", files, each=count, tls=True)
-        return [_section(options, at, plain, 0.5, _LARGE), _section(options, at, tls, 0.75, _LARGE)]
+        yield _section(options, at, plain, 0.5, _LARGE)
+        yield _section(options, at, tls, 0.75, _LARGE)
 
 
-def small(options: Options) -> list[Section]:
+def small(options: Options) -> Iterator[Section]:
     """5,000 × 20 KiB."""
     count, each = (100, 2) if options.quick else (5_000, 100)
     with stage() as at:
         files = at.media("small", count, 20 << 10)
         jobs = at.job("small", files, each=each), at.job("small-tls", files, each=each, tls=True)
-        return [_section(options, at, job, 0.75, _SMALL, one_process=1.5) for job in jobs]
+        for job in jobs:
+            yield _section(options, at, job, 0.75, _SMALL, one_process=1.5)
 
 
 def _section(
