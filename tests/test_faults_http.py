@@ -60,7 +60,8 @@ STATUS = [
     Row("403, and the service has no other URL", faults.status(403), WHOLE, "UrlExpired"),
     *(Row(f"{code}", faults.status(code, body=b"no"), WHOLE, "Refused") for code in (400, 401, 402, 418, 501, 505)),
     *(Row(f"{code}, which is no file", faults.status(code), WHOLE, "Refused") for code in (201, 204, 300, 304)),
-    Row("404 with a page when asked for the rest", cut_then(faults.html_page(404)), ["whole", RESUMED], "Gone"),
+    Row("404 with a page when asked for the rest", cut_then(faults.html_page(404)), RESTARTED),
+    Row("404 to both when asked for the rest", cut_then(faults.html_page(404, times=2)), RESTARTED, "Gone"),
 ]
 
 RANGE = [

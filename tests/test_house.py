@@ -226,7 +226,7 @@ def test_a_fetch_carries_in_what_it_needs_only(tmp_path: Path) -> None:
         "from mirror.cli import run\n"
         f"assert run(['fetch', '-i', '-', '-q', '--root', {str(tmp_path)!r}]) == 0"
     )
-    assert {"mirror.pipeline", "mirror.transfer", "sqlite3"} <= found
+    assert {"mirror.pipeline", "mirror.transfer", "mirror.catalog.schema"} <= found
     assert found & {"boto3", "botocore", "tqdm", "pyarrow", "zstandard", "prometheus_client", "aiofiles"} == set()
     others = {"checks", "hooks", "observers.metrics", "repair", "sources.parquet", "sources.tables", "sync", "verify"}
     assert {name for name in found if inside(name, "mirror.stores.s3") or inside(name, "mirror.demo")} == set()
