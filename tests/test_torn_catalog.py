@@ -106,7 +106,14 @@ def test_a_torn_catalog_is_told_and_made_again_from_the_manifests(killed: Torn) 
         killed.origin.clear()
         if not heals_itself(archive):
             told += 1
-            assert (archive.run("rebuild").code, mirrored(archive, "p", "q").code) == (0, 0)
+            # The damage may have been met in the middle of the run: then a prompt has files and no manifest yet.
+            is_whole = all(
+                (archive.root / name / "manifest.json").exists()
+                for name in ("p", "q")
+                if (archive.root / name).exists()
+            )
+            assert archive.run("rebuild").code == (0 if is_whole else 3)
+            assert mirrored(archive, "p", "q").code == 0
         assert killed.origin.body_bytes("/p") == 0
         if not is_sound(catalog(archive)):  # in a page that this run had no need of
             assert archive.run("rebuild").code == 0
