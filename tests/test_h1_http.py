@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from mirror.h1 import BadCertificate, CannotConnect
 from mirror.h1.body import BATCH
+from mirror.h1.connection import Place
 from mirror.h1.pool import Pool
 from tests.conftest import Archive
 from tests.helpers import done_prompt
@@ -76,19 +79,27 @@ def test_what_tls_has_decrypted_is_not_lost_at_the_end(local: Certificate, frami
         "a length": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
     }
 
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            peer = local.server_context().wrap_socket(listener.accept()[0], server_side=True)
+            with peer:
+                peer.recv(4096)
+                peer.sendall(answers[framing])
+
     async def main() -> None:
         trusting = ssl.create_default_context(cafile=local.ca_file)
-
-        async def once(peer: Peer) -> None:
-            await peer.answer(answers[framing])
-
-        async with serving(once, local.server_context()) as server, carrying(trust=lambda: trusting) as pool:
-            answer = await pool.get(server.place("localhost", tls=True), get())
-            got = bytearray()
-            while piece := await answer.read():
-                got += piece
-                await asyncio.sleep(0.002)
-            assert got == body
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+            thread.start()
+            async with carrying(trust=lambda: trusting) as pool:
+                place = Place("localhost", listener.getsockname()[1], True)
+                answer = await pool.get(place, get())
+                got = bytearray()
+                while piece := await answer.read():
+                    got += piece
+                    await asyncio.sleep(0.002)
+            thread.join(10)
+        assert got == body
 
     asyncio.run(main())
 
