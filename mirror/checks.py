@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec import UNSET, Struct
 
+from mirror import names
 from mirror.digests import Digests
 from mirror.errors import MirrorError, Severity
 from mirror.manifests.document import decode_if_sound, says_more
@@ -32,6 +33,7 @@ _BLOCK = 1 << 20
 _HOP = 64 << 20
 """Bytes that are hashed in one hop at most, so that a stop never waits long."""
 
+_NO_PROMPTS = (INTERNAL, names.GALLERY)
 _ENTRIES = 1000
 """Names of a folder that are looked at together."""
 
@@ -189,7 +191,7 @@ class DiskChecks:
                 yield [
                     (entry.name, f"{entry.name}/", "")
                     for entry in page
-                    if entry.name != INTERNAL and entry.is_dir(follow_symlinks=False)
+                    if entry.name not in _NO_PROMPTS and entry.is_dir(follow_symlinks=False)
                 ]
 
 
@@ -322,7 +324,7 @@ class BucketChecks:
         start = len(objects.key(""))
         async for keys in self._bucket.keys():
             found = [(key[start:].partition("/")[0], objects.where(key), key) for key in keys]
-            yield [each for each in found if each[0] != INTERNAL]
+            yield [each for each in found if each[0] not in _NO_PROMPTS]
 
 
 def _difference(digests: Digests, file: ManifestFile) -> str:

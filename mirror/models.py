@@ -191,12 +191,17 @@ class Validator(Struct, frozen=True):
 
 
 class Media(Struct, frozen=True, kw_only=True):
-    """What was found inside a file; lengths in pixels and seconds."""
+    """What was found inside a file: ``kind`` is ``image`` or ``video``, lengths are in pixels and seconds.
+
+    ``frame_rate`` is in frames a second, ``codec`` as its library names it (``h264``, ``png``).
+    """
 
     kind: str
     width: int | None = None
     height: int | None = None
     seconds: float | None = None
+    frame_rate: float | None = None
+    codec: str | None = None
 
 
 class S3Object(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,9 @@ _FOLDERS = 8
 
 _FURTHER = 4
 
+GALLERY = "gallery"
+"""A folder under the root that is no prompt's: the page that ``mirror gallery`` writes."""
+
 _RESERVED = frozenset({"manifest.json"})
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)")
 _PLAIN = re.compile(r"https?://[a-z0-9.:-]+/(?:[A-Za-z0-9_.~-]*/)*([A-Za-z0-9_.-]*)")
@@ -67,7 +70,8 @@ def for_prompt(prompt_id: str) -> tuple[str, str]:
     """
     name = safe(prompt_id)
     suffixed = with_suffix(name or "prompt", prompt_id)
-    return (name, suffixed) if name and name == prompt_id and not is_reserved(name) else (suffixed, suffixed)
+    is_free = name == prompt_id and not is_reserved(name) and key(name) != GALLERY
+    return (name, suffixed) if name and is_free else (suffixed, suffixed)
 
 
 def may_be_folder(folder: str, prompt_id: str) -> bool:

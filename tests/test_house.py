@@ -78,7 +78,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the bucket's sink", "stores.s3.sink"),
     ("the bucket", "stores.s3.store"),
     ("the destinations of a run", "places"),
-    ("to every place the cheapest way; what is where, and whether it is sound", "checks delivery stock"),
+    (
+        "to every place the cheapest way; what is where, and whether it is sound; what is held",
+        "checks delivery holdings stock",
+    ),
     ("where the catalog is between runs; what a run's parts share", "custody run"),
     ("a prompt's files", "obtain"),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mirror import names
 from mirror.digests import Digests
 from mirror.errors import ConfigError, Locked, Severity, StoreError, StoreUnavailable
 from mirror.manifests.document import receipt
@@ -295,7 +296,7 @@ class LocalStore:
         """The names of all folders that could be a prompt's, in no order. Blocks."""
         with translated(f"{self.root}"), os.scandir(self.root) as entries:
             for entry in entries:
-                if entry.name != INTERNAL and entry.is_dir(follow_symlinks=False):
+                if entry.name not in (INTERNAL, names.GALLERY) and entry.is_dir(follow_symlinks=False):
                     yield entry.name
 
     def delete(self, folder: str, paths: Iterable[str]) -> list[str]:

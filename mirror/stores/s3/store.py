@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
+from mirror import names
 from mirror.errors import MirrorError, Obstructed, Severity, StoreUnavailable
 from mirror.events import Observer
 from mirror.http import read_most
@@ -261,7 +262,7 @@ class S3Store:
         async for answer in self._control.pages("ListObjectsV2", Prefix=prefix, Delimiter="/"):
             told = [needed(each, "Prefix", "ListObjectsV2") for each in answer.get("CommonPrefixes", ())]
             found = [name[len(prefix) : -1] for name in told]
-            yield [folder for folder in found if folder != INTERNAL]
+            yield [folder for folder in found if folder not in (INTERNAL, names.GALLERY)]
 
     async def keys(self) -> AsyncGenerator[list[str], None]:
         """All keys under the prefix, in pages of at most a thousand: a request each."""
