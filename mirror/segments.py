@@ -25,6 +25,10 @@ class Segments:
                 return span.stop
         return None
 
+    def first(self) -> Span | None:
+        """Take the first piece, for whoever has come to the end of what was asked for."""
+        return self._open.pop(0) if self._open and self.shared else None
+
     def back(self) -> Span | None:
         """Take the last piece, for a helper."""
         return self._open.pop() if self._open and self.shared else None

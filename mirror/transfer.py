@@ -42,6 +42,7 @@ _MOST_HELPERS = 7
 _MOST_BARREN = 2
 """Requests for a part that bring nothing, one after the other, before the whole is asked for."""
 _SMALLEST_SEGMENT = 256 << 10
+_NOTHING = Segments([], 1)
 
 
 class Transfer:
@@ -161,7 +162,7 @@ class _One:
             # Without a length nobody could tell the end of a part from the end of the file.
             held = self.progress()
             if head is not None and head.length is not None and head.validator.if_range and held and self._parts:
-                span = gaps[0] if gaps[0].stop != head.length else Span(gaps[0].start, -1)
+                span = self._part(gaps[0], head)
             self._asked_part = span is not None
             try:
                 whole = await self._request(span, head)
@@ -172,6 +173,13 @@ class _One:
                 self._barren = self._barren + 1 if span is not None and self.progress() == held else 0
                 self._parts = self._parts and self._barren < _MOST_BARREN
                 raise
+
+    def _part(self, gap: Span, head: Head) -> Span:
+        """What to ask for of a gap: what ends it need not be known; but what others may fetch is not sent twice."""
+        size = self._segment_size(head)
+        if gap.size >= 2 * size:
+            return Span(gap.start, gap.start + size)
+        return gap if gap.stop != head.length else Span(gap.start, -1)
 
     def _asks_for_whole(self) -> bool:
         """A part was refused, and that may be a server that serves no parts: the whole is asked for before the file
@@ -192,7 +200,8 @@ class _One:
         helpers: set[asyncio.Task[None]] = set()
         try:
             async with self._lanes.request(self._url, span, known) as request:
-                head, got = await self._stream(request, helpers)
+                head, got, segments = await self._stream(request, helpers)
+            await self._help(segments.first, segments, head)
             if helpers:
                 await asyncio.gather(*helpers)
         finally:
@@ -222,10 +231,10 @@ class _One:
         strong = head.etag is not None and not head.etag.startswith("W/")
         return size if size and strong and length >= 2 * size else max(length, 1)
 
-    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> tuple[Head, int]:
+    async def _stream(self, request: Request, helpers: set[asyncio.Task[None]]) -> tuple[Head, int, Segments]:
         """Write a body until its end, or until a helper has what comes next.
 
-        Returns the head of what is written, and how many bytes of it this brought.
+        Returns the head of what is written, how many bytes of it this brought, and what nobody has taken yet.
         """
         body = request.body
         piece = await self._first(request)  # an error page costs nothing that is held
@@ -235,7 +244,7 @@ class _One:
         self._tell_size(head, self.progress() if body.partial else 0)
         if head.length == len(piece) and body.start == 0:  # it came whole: most small ones do
             await self._sink.write(0, piece)
-            return head, len(piece)
+            return head, len(piece), _NOTHING
         gaps = self._gaps() if head.length is not None else []
         segments = Segments(gaps, self._segment_size(head) if body.ranges else head.length or 1)
         shared = _Shared(head, segments, helpers)
@@ -257,7 +266,7 @@ class _One:
             piece = await request.read()
         if stop is not None and at < stop:
             raise Truncated(f"the body ended at {at} of {head.length} bytes: {shown(self._url)}")
-        return head, at - body.start
+        return head, at - body.start, segments
 
     async def _first(self, request: Request) -> bytes | memoryview:
         """The body's first bytes, once they do not look like an error page."""
@@ -280,11 +289,11 @@ class _One:
         at_work = sum(not helper.done() for helper in shared.helpers)
         most = _MOST_HELPERS if self._ranges else 1
         if segments.shared and segments.left and at_work < most and self._lanes.level(self._url).idle:
-            shared.helpers.add(asyncio.create_task(self._help(segments, shared.head)))
+            shared.helpers.add(asyncio.create_task(self._help(segments.back, segments, shared.head)))
 
-    async def _help(self, segments: Segments, head: Head) -> None:
-        """Fetch segments from the back. What fails is left to the first stream: a helper ends no attempt."""
-        while (piece := segments.back()) is not None:
+    async def _help(self, take: Callable[[], Span | None], segments: Segments, head: Head) -> None:
+        """Fetch segments while there are any. What fails is left to the next request: a helper ends no attempt."""
+        while (piece := take()) is not None:
             at = piece.start
             try:
                 async with self._lanes.request(self._url, piece, head) as request:

@@ -83,6 +83,20 @@ def test_a_kill_loses_no_more_than_what_was_in_memory(origin: Origin, archive: A
     resumed_whole(origin, archive, body, held)
 
 
+def test_the_missing_bytes_are_sent_once_however_many_fetch_them(origin: Origin, archive: Archive, body: bytes) -> None:
+    large_prompt(origin, "p", body, faults.hold_after(HELD))
+    with running(archive, "fetch", "p") as process:
+        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= 2 * MIB))
+    held = journaled(archive)
+
+    origin.clear()
+    assert mirrored(archive, "p", transfer_segment_size=256 << 10).code == 0
+
+    assert len({request.connection for request in origin.media_requests}) > 1
+    assert origin.body_bytes("/p/") == len(body) - held
+    assert archive.files()["p/large.mp4"] == body
+
+
 def test_bytes_that_the_disk_lost_after_a_kill_are_fetched_again(origin: Origin, archive: Archive, body: bytes) -> None:
     large_prompt(origin, "p", body, faults.hold_after(HELD))
     with running(archive, "fetch", "p") as process:
