@@ -56,7 +56,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api hooks ping catalog download verdict stores.linking stores.recovery stores.s3.control",
+        "api hooks ping catalog download verdict stores.linking stores.publishing stores.recovery stores.s3.control",
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",

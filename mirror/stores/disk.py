@@ -23,7 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INTERNAL = ".mirror"
-_THREADS = 8
+THREADS = 8
+"""Calls that block at once."""
+
 _LITTLE = 64 << 20
 """Bytes: a disk that has less room than this, and not enough for what is to be written, counts as full."""
 _PLENTY = 8 << 30
@@ -45,14 +47,14 @@ class Disk:
         self.parts = root / INTERNAL / "parts"
         self.in_doubt = False
         """Something that was written may not be durable: it was not synced, or that failed."""
-        self._durable = durable
+        self.is_durable = durable
         self._min_free = min_free
         self._room = threading.Lock()
         self._writing = 0
         self._plenty_until = 0.0
         self._slow_until = 0.0
         self._new: set[str] = set()  # folders of the root that may not be durable yet
-        self._workers = Workers(_THREADS, "mirror-disk")
+        self._workers = Workers(THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""
@@ -64,8 +66,17 @@ class Disk:
         Two threads that take turns after each system call cost more than such a call itself. Where calls wait until
         something is durable they go to threads, and for a while after one that has taken longer than it should.
         """
-        if self._durable or time.monotonic() < self._slow_until:
+        if self.is_durable or not self.is_quick:
             return await self._workers.start(call)
+        return self.timed(call)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether calls that wait for nothing may be made on the loop's thread."""
+        return time.monotonic() >= self._slow_until
+
+    def timed(self, call: Callable[[], T]) -> T:
+        """Make a call here; one that takes long has the next ones made in threads for a while."""
         since = time.monotonic()
         try:
             return call()
@@ -158,16 +169,16 @@ class Disk:
 
     def _sync(self, sync: Callable[[int], None], fd: int) -> None:
         try:
-            if self._durable:
+            if self.is_durable:
                 sync(fd)
         except OSError:
             self.in_doubt = True
             raise
-        self.in_doubt |= not self._durable
+        self.in_doubt |= not self.is_durable
 
     def sync_all(self) -> None:
         """Make durable what an earlier run left, whatever it was: a kill took its order away from it."""
-        if self._durable:
+        if self.is_durable:
             os.sync()
 
     def room(self, size: int, *, further: int = 0) -> contextlib.AbstractContextManager[None]:

@@ -33,10 +33,12 @@ from mirror.stores.files import (
     read_regular,
     stat_file,
     translated,
+    write_all,
 )
 from mirror.stores.linking import link
 from mirror.stores.lock import Lock
 from mirror.stores.partial import PartialFile
+from mirror.stores.publishing import Publisher
 from mirror.stores.recovery import hash_on
 
 BLOCK = 1 << 20
@@ -67,6 +69,7 @@ class LocalStore:
             durable=settings.archive.durability == "full",
             min_free=settings.transfer.min_free_space,
         )
+        self._publisher = Publisher(self.disk)
         self._left: set[str] = set()
         self._unsettled: set[str] = set()
         self._locks = [Lock(self.root / INTERNAL / "lock", str(self.root))]
@@ -146,6 +149,7 @@ class LocalStore:
         is_new = key not in self._left
         sink = PartialFile(
             self.disk,
+            self._publisher,
             target,
             key,
             is_new=is_new,
@@ -211,26 +215,9 @@ class LocalStore:
         return receipt(file, path=name, s3=None)
 
     async def write_manifest(self, folder: str, content: bytes, known: Placed | None = None) -> Placed | None:  # noqa: ARG002
-        def write() -> None:
-            with translated(f"{folder}/{MANIFEST}"):
-                self._write_manifest(folder, content)
-
-        await self.disk.brief(write)
+        with translated(f"{folder}/{MANIFEST}"):
+            await self._publisher.publish(_NewManifest(self.disk, folder, content), brief=True)
         return None
-
-    def _write_manifest(self, folder: str, content: bytes) -> None:
-        fresh = self.disk.parts / f"{_key(folder)}.manifest"
-        fd = create(fresh)
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-            self.disk.sync_file(fd)
-        finally:
-            os.close(fd)
-        with self.disk.folder(folder, create=True) as there:
-            os.replace(fresh, MANIFEST, dst_dir_fd=there)
-            self.disk.sync_folder(there)
 
     async def read_manifests(self, folders: Sequence[str]) -> list[Document | None]:
         def read() -> list[Document | None]:
@@ -321,6 +308,34 @@ class LocalStore:
     def free_space(self) -> int:
         """Bytes that may still be written."""
         return self.disk.free_space()
+
+
+class _NewManifest:
+    """A Publication."""
+
+    def __init__(self, disk: Disk, folder: str, content: bytes) -> None:
+        self.folder = folder
+        self._disk = disk
+        self._content = content
+        self._path = disk.parts / f"{_key(folder)}.manifest"
+        self._fd = -1
+
+    def write(self) -> None:
+        self._fd = create(self._path)
+        try:
+            write_all(self._fd, [self._content], 0)
+        except BaseException:
+            let_go(self._fd)
+            raise
+
+    def sync(self) -> None:
+        try:
+            self._disk.sync_file(self._fd)
+        finally:
+            os.close(self._fd)
+
+    def place(self, folder: int) -> None:
+        os.replace(self._path, MANIFEST, dst_dir_fd=folder)
 
 
 def _present_in(root: str, wanted: Wanted) -> set[str]:

@@ -1,8 +1,8 @@
 """The local sink: a partial file and its journal, until the whole is published.
 
-A body that is small enough to be here at once is written, hashed, made durable and renamed in one hop to a thread; a
-very small one without a hop, where nobody waits until it is durable (:meth:`Disk.brief`). Larger ones go in batches, a
-hop each, while the network reads on; every batch is claimed in the journal.
+A body that is small enough to be here at once is written, hashed, made durable and renamed together with others
+(:mod:`mirror.stores.publishing`). Larger ones go in batches, a hop to a thread each, while the network reads on; every
+batch is claimed in the journal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from mirror import spans
 from mirror.digests import Digests, are_known
-from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
+from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreError, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import Disk
@@ -34,6 +34,7 @@ from mirror.stores.files import (
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Journal, Record, Started, journal_of
+from mirror.stores.publishing import Publisher
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.stores.workers import Uninterrupted
 from mirror.times import from_http
@@ -79,6 +80,7 @@ class PartialFile:
     def __init__(
         self,
         disk: Disk,
+        publisher: Publisher,
         target: Target,
         key: str,
         *,
@@ -89,6 +91,7 @@ class PartialFile:
         self.head: Head | None = None
         self.committed: Receipt | None = None
         self._disk = disk
+        self._publisher = publisher
         self._target = target
         self._path = f"{disk.parts}/{key}.part"
         self._key = key
@@ -265,15 +268,18 @@ class PartialFile:
             runs = []
             while self._digests.at < length:
                 await self._hop(partial(self._hash_on, length))
+        whole = _Whole(self, runs, length)
         try:
-            is_brief = length <= _SMALL and not self._has_journal
-            publish = partial(self._translating, partial(self._publish, runs, length))
-            receipt = await (self._disk.brief(publish) if is_brief else self._disk.start(publish))
+            if self._has_journal:
+                self.committed = await self._disk.start(whole.publish)
+            else:
+                self.committed = await self._publisher.publish(whole, brief=length <= _SMALL)
         except ChecksumMismatch:
             await self.abort()
             raise
-        self.committed = receipt
-        return receipt
+        except OSError as error:
+            raise self._translated(error) from error
+        return self.committed
 
     def _hash_on(self, length: int) -> None:
         """Segments came out of order: follow the hash through what is on disk."""
@@ -283,41 +289,6 @@ class PartialFile:
             self._digests.update(block)
         if self._digests.at < stop:
             raise StoreUnavailable(f"{self._path}: is shorter than what was written to it")
-
-    def _publish(self, runs: list[_Run], length: int) -> Receipt:
-        assert self.head is not None
-        self._create()
-        for run in runs:
-            self._write(run)
-        self._check_digests()
-        assert self._fd is not None
-        if self._has_journal:  # an earlier try may have left more behind
-            os.ftruncate(self._fd, length)
-        self._sync()
-        with self._disk.folder(self._target.folder, create=True) as folder:
-            name, there = self._choose(folder, self._fd, length)
-            receipt = self._receipt(name, length)
-            if self._has_journal and self._journal.is_open:
-                self._journal.append(Committed(folder=self._target.folder, receipt=receipt))
-                self._journal.sync()
-                self._on_commit()
-            if there:
-                os.unlink(self._path)
-            else:
-                os.replace(self._path, name, dst_dir_fd=folder)
-            self._disk.sync_folder(folder)
-        self._let_go()
-        return receipt
-
-    def _sync(self) -> None:
-        """Make the content durable, or let go of it: what a failed sync leaves reads well until the cache drops it."""
-        assert self._fd is not None
-        try:
-            self._disk.sync_file(self._fd)
-        except OSError:
-            self._claims = []
-            self._remove()
-            raise
 
     def _check_digests(self) -> None:
         assert self.head is not None
@@ -329,24 +300,6 @@ class PartialFile:
                 "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them",
                 severity=Severity.ITEM,
             )
-
-    def _choose(self, folder: int, fd: int, length: int) -> tuple[str, bool]:
-        """The first of the names that is free, or holds these very bytes already (then True)."""
-        if self._target.sha256:
-            return self._target.names[0], False
-        for name in self._target.names:
-            found = stat_file(name, folder)
-            if found is None:
-                return name, False
-            if is_file(found, length):
-                other = os.open(name, READ, dir_fd=folder)
-                try:
-                    if same_bytes(fd, other):
-                        self._disk.sync_file(other)
-                        return name, True
-                finally:
-                    let_go(other)
-        raise Obstructed(f"{self._target.folder}/{self._target.names[0]}: all its names are taken by other files")
 
     def _receipt(self, name: str, length: int) -> Receipt:
         assert self.head is not None
@@ -407,7 +360,87 @@ class PartialFile:
         try:
             return call()
         except OSError as error:
-            raise store_error(f"{self._target.folder}/{self._target.names[0]}", error) from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: OSError) -> StoreError:
+        return store_error(f"{self._target.folder}/{self._target.names[0]}", error)
+
+
+class _Whole:
+    """A partial file of which every byte is here, on its way to its final name: a Publication."""
+
+    def __init__(self, part: PartialFile, runs: list[_Run], length: int) -> None:
+        self.folder = part._target.folder
+        self._part = part
+        self._runs = runs
+        self._length = length
+
+    def publish(self) -> Receipt:
+        """All steps. Blocks."""
+        self.write()
+        self.sync()
+        disk = self._part._disk
+        with disk.folder(self.folder, create=True) as folder:
+            receipt = self.place(folder)
+            disk.sync_folder(folder)
+        return receipt
+
+    def write(self) -> None:
+        part = self._part
+        part._create()
+        for run in self._runs:
+            part._write(run)
+        self._runs = []
+        part._check_digests()
+        assert part._fd is not None
+        if part._has_journal:  # an earlier try may have left more behind
+            os.ftruncate(part._fd, self._length)
+
+    def sync(self) -> None:
+        """Or let go of it: what a failed sync leaves reads well until the cache drops it."""
+        part = self._part
+        assert part._fd is not None
+        try:
+            part._disk.sync_file(part._fd)
+        except OSError:
+            part._claims = []
+            part._remove()
+            raise
+
+    def place(self, folder: int) -> Receipt:
+        part = self._part
+        assert part._fd is not None
+        name, there = self._choose(folder, part._fd)
+        receipt = part._receipt(name, self._length)
+        if part._has_journal and part._journal.is_open:
+            part._journal.append(Committed(folder=self.folder, receipt=receipt))
+            part._journal.sync()
+            part._on_commit()
+        if there:
+            os.unlink(part._path)
+        else:
+            os.replace(part._path, name, dst_dir_fd=folder)
+        part._let_go()
+        return receipt
+
+    def _choose(self, folder: int, fd: int) -> tuple[str, bool]:
+        """The first of the names that is free, or holds these very bytes already (then True)."""
+        target = self._part._target
+        if target.sha256:
+            return target.names[0], False
+        for name in target.names:
+            found = stat_file(name, folder)
+            if found is None:
+                return name, False
+            if is_file(found, self._length):
+                other = os.open(name, READ, dir_fd=folder)
+                try:
+                    if same_bytes(fd, other):
+                        self._part._disk.sync_file(other)
+                        return name, True
+                finally:
+                    let_go(other)
+        raise Obstructed(f"{self.folder}/{target.names[0]}: all its names are taken by other files")
 
 
 def _crc32(buffers: list[bytes | memoryview]) -> int:
