@@ -66,17 +66,8 @@ class Disk:
         Two threads that take turns after each system call cost more than such a call itself. Where calls wait until
         something is durable they go to threads, and for a while after one that has taken longer than it should.
         """
-        if self.is_durable or not self.is_quick:
+        if self.is_durable or time.monotonic() < self._slow_until:
             return await self._workers.start(call)
-        return self.timed(call)
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether calls that wait for nothing may be made on the loop's thread."""
-        return time.monotonic() >= self._slow_until
-
-    def timed(self, call: Callable[[], T]) -> T:
-        """Make a call here; one that takes long has the next ones made in threads for a while."""
         since = time.monotonic()
         try:
             return call()

@@ -1,8 +1,7 @@
 """What is small on its way to its final name: many at once, each durable before anybody is told.
 
 The order holds for each: its content, a sync of that, its name, a sync of its folder. What is shared is a hop to a
-thread and back, and the sync of a folder that several of them went to. The disk is waited for in threads, and each
-system call there costs a turn with the loop's, so whatever does not wait is done before.
+thread and back, and the sync of a folder that several of them went to.
 """
 
 from __future__ import annotations
@@ -62,8 +61,6 @@ class Publisher:
             alone = partial(self._together, [job])
             await (self._disk.brief(alone) if brief else self._disk.start(alone))
             return cast("T", job.outcome())
-        if brief and self._disk.is_quick:
-            self._disk.timed(job.write)
         done = job.done = Uninterrupted(loop=asyncio.get_running_loop())
         self._waiting.append(job)
         if not self._called:
@@ -101,8 +98,7 @@ class Publisher:
         """Blocks."""
         folders: dict[str, list[_Job]] = {}
         for job in jobs:
-            job.write()
-            if job.go_on(job.publication.sync):
+            if job.go_on(job.publication.write) and job.go_on(job.publication.sync):
                 folders.setdefault(job.publication.folder, []).append(job)
         for folder, those in folders.items():
             self._place(folder, those)
@@ -125,14 +121,7 @@ class _Job:
         self.publication = publication
         self.error: BaseException | None = None
         self.done: Uninterrupted[None] | None = None
-        self._is_written = False
         self._result: Any = None
-
-    def write(self) -> None:
-        """Once."""
-        if not self._is_written:
-            self._is_written = True
-            self.go_on(self.publication.write)
 
     def place(self, folder: int) -> None:
         self._result = self.publication.place(folder)
