@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 def shared_out(memory: int, *, bucket: bool) -> Memory:
     """How much is for blocks read from disk, for bodies that come in, and for parts on their way to the bucket."""
-    return Memory(memory // 8, memory // 2, memory * 3 // 8) if bucket else Memory(0, memory, 0)
+    return Memory(memory // 8, memory * 3 // 8, memory // 2) if bucket else Memory(0, memory, 0)
 
 
 class ByteBudget:

@@ -162,7 +162,7 @@ def in_store(
     act: Callable[[S3Store], Awaitable[T]],
     *,
     s3: dict[str, Any] | None = None,
-    memory: int = 64 * MIB,
+    memory: int = 32 * MIB,
     observer: Callable[[Event], object] = lambda _: None,
 ) -> T:
     """What a process does with the store in this bucket, from its opening to its end."""

@@ -202,7 +202,7 @@ class InBucket(Place):
         settings = settings_for(self.root, self.bucket, {"prefix": self.prefix})
         self._local = LocalStore(settings)
         self._local.open()
-        self._remote = S3Store(settings, self._local.disk, lambda _: None, 64 * MIB)
+        self._remote = S3Store(settings, self._local.disk, lambda _: None, 32 * MIB)
         with credentials(self.bucket):
             await self._remote.open()
         return self._remote

@@ -112,7 +112,7 @@ def test_an_answer_without_an_etag_is_no_success(origin: Origin, ground: Ground,
     ground.proxy.fault(
         lambda seen: seen.operation == operation and "large" in seen.key, faults.edit_response_headers(without), FOREVER
     )
-    done = ground.fetch("p", "--s3-only", MIRROR_TRANSFER_ATTEMPTS="1")
+    done = ground.fetch("p", "--s3-only", MIRROR_TRANSFER_ATTEMPTS="1", MIRROR_TRANSFER_MEMORY="64M")
     assert done.code == 3
     assert ground.manifest()["files"] == []
 

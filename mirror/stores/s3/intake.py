@@ -20,9 +20,10 @@ from mirror.stores.s3.checksums import Buffers, base64_of
 from mirror.stores.s3.multipart import MIB, Multipart, part_size
 from mirror.stores.s3.shadow import Shadow
 
-SINGLE = 16 * MIB
-"""A body of at most this size is one PUT: that takes its SHA-256 once, and a multipart upload twice for all that comes
-after its first part. Where there is memory for fewer than six of them it is half."""
+LEAST_SINGLE = 8 * MIB
+_SINGLES = (32 * MIB, 16 * MIB, LEAST_SINGLE)
+"""A body of at most this size is one PUT, the largest one of which three fit into memory: that takes its SHA-256 once,
+and a multipart upload twice for all that comes after its first part, and six requests more."""
 
 _TINY = 64 << 10
 """Hashed sooner than a thread could be told to."""
@@ -119,7 +120,7 @@ class Intake:
         if self.way is not None:
             return self.way.part_size
         length = self._head.length
-        single = SINGLE if self._budget.size >= 6 * SINGLE else SINGLE // 2
+        single = next((size for size in _SINGLES if 3 * size <= self._budget.size), LEAST_SINGLE)
         return single if length is not None and length <= single else part_size(length)
 
     async def _room(self, at: int) -> Part:

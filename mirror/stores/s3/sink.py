@@ -20,7 +20,7 @@ from mirror.stores import Head, Target
 from mirror.stores.journal import Journal
 from mirror.stores.s3.checksums import base64_of, same_etag
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
-from mirror.stores.s3.intake import SINGLE, Intake, Part, Way
+from mirror.stores.s3.intake import LEAST_SINGLE, Intake, Part, Way
 from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Record, Uploads, part_size
 from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.stores.s3.shadow import Shadow
@@ -113,7 +113,7 @@ class ObjectSink:
 
     async def begin(self, head: Head) -> None:
         await self.abort()
-        if part_size(head.length) > max(SINGLE // 2, self._budget.size):
+        if part_size(head.length) > max(LEAST_SINGLE, self._budget.size):
             raise TooLarge(f"{head.length} bytes in {MOST_PARTS} parts need more memory: raise transfer.memory")
         self._take_in(head)
 
