@@ -9,7 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from mirror.errors import Obstructed, Severity, StoreUnavailable
@@ -98,7 +98,9 @@ class Copy:
                 self._target.unlink()
 
 
-def copied(disk: LocalStore, folder: str, file: ManifestFile, target: Path, *, durable: bool) -> Iterator[str | None]:
+def copied(
+    disk: LocalStore, folder: str, file: ManifestFile, target: Path, *, durable: bool
+) -> Generator[str | None, None, None]:
     """Copy a file: None after each 64 MiB, in the end its SHA-256.
 
     Raises:

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def hostile(archive: Archive) -> list[str]:
     return ids
 
 
-def generated(root: Path, count: int, change: Callable[[ManifestFile], ManifestFile] | None = None) -> list[str]:
+def generated(root: Path, count: int, *, bodies: bool = True) -> list[str]:
     """Make an archive of so many prompts with two files each, by hand: what an export reads and no more. Their ids."""
     root.mkdir(exist_ok=True)
     for number in range(count):
@@ -42,7 +41,8 @@ def generated(root: Path, count: int, change: Callable[[ManifestFile], ManifestF
         for role in Role:
             body = b"%d %s" % (number, role.encode())
             name = f"{role.value}.png"
-            (folder / name).write_bytes(body)
+            if bodies:
+                (folder / name).write_bytes(body)
             file = ManifestFile(
                 path=name,
                 role=role,
@@ -56,7 +56,7 @@ def generated(root: Path, count: int, change: Callable[[ManifestFile], ManifestF
                 verified=("length", "etag-md5"),
                 media=Media(kind="image", width=16, height=9, codec="png"),
             )
-            files.append(change(file) if change is not None else file)
+            files.append(file)
         manifest = Manifest(
             prompt_id=prompt_id,
             state=PromptState.COMPLETE,

@@ -93,8 +93,8 @@ def test_what_the_bucket_lacks_is_told(ground: Ground, tmp_path: Path) -> None:
 
 
 @one
-def test_files_that_never_went_into_the_bucket(ground: Ground) -> None:
-    """The disk's manifest knows no objects; put there by hand it is read, and its files are told to be lacking."""
+def test_a_manifest_whose_objects_are_elsewhere(ground: Ground) -> None:
+    """It was put under this prefix by hand: its files stand under another, and are told to be lacking here."""
     images = [(None, picture(ground.origin, "/p/a.png")[0])]
     ground.origin.prompt("p", answer(task("p", images=images)))
     assert mirrored(ground.archive, "p").code == 0
@@ -104,7 +104,7 @@ def test_files_that_never_went_into_the_bucket(ground: Ground) -> None:
         assert (done.code, "no object of this bucket" in done.err) == (3, True)
         assert done.err.splitlines()[-1] == "0 files of 1 prompt, 0 B"
     rows = ground.archive.run("export", "jsonl", "--s3", "--bucket", ground.url)
-    assert (rows.code, [row["s3_key"] for row in rows.lines]) == (0, [None])
+    assert (rows.code, [row["s3_key"] for row in rows.lines]) == (0, ["p/a.png"])
 
 
 @one

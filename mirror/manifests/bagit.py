@@ -157,6 +157,7 @@ class _Bag:
         with closing(copied(disk, folder, file, target, durable=self._export.durable)) as steps:
             while (digest := await self._run(partial(next, steps))) is None:
                 pass
+        assert digest is not None
         return digest
 
     async def _receive(self, holding: Holding, file: ManifestFile, target: Path) -> str:

@@ -16,7 +16,7 @@ from mirror.manifests.formats import Export, FileFormat, Prompts
 from mirror.manifests.rows import Row, rows_of
 from mirror.sources.parquet import require_pyarrow
 
-_BATCH = 4096
+_BATCH = 1024
 """Rows that are turned into columns at once: as objects they take ten times the memory."""
 _GROUP = 16
 """Batches in a row group: so much is in memory before it is written."""
