@@ -122,14 +122,12 @@ def sync_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed left in a folder: nobody holds its lock any more."""
-    with contextlib.suppress(OSError):
-        for path in list(folder.glob(f"{_HIDDEN}*")):
+    for path in list(folder.glob(f"{_HIDDEN}*")):
+        with contextlib.suppress(OSError):
             fd = os.open(path, READ)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(path, is_folder=path.is_dir())
-            except OSError:
-                continue
             finally:
                 let_go(fd)
 

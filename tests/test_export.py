@@ -154,10 +154,11 @@ class TestWhatIsLacking:
             "mirror: evil\\nid: no manifest.json of it is there",
         ]
 
-    def test_a_digest_that_nobody_knows(self, archive: Archive) -> None:
+    @pytest.mark.parametrize("told_instead", ["null", '"none"', '"0\\n0  /etc/passwd"'])
+    def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str) -> None:
         two(archive)
         path = archive.root / "p" / "manifest.json"
-        path.write_text(re.sub(r'"sha256": "\w+"', '"sha256": null', path.read_text(), count=1))
+        path.write_text(re.sub(r'"sha256": "\w+"', lambda _: f'"sha256": {told_instead}', path.read_text(), count=1))
         done = archive.run("export", "sha256sums")
         assert (done.code, [told[66:] for told in done.out.splitlines()]) == (
             3,
@@ -269,6 +270,14 @@ class TestOutput:
             assert process.wait(30) == 141
             assert process.stderr is not None
             assert process.stderr.read() == ""
+
+    def test_a_signal_where_nobody_reads(self, archive: Archive) -> None:
+        generated(archive.root, 2000)
+        with running(archive, "export", "jsonl") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.terminate()
+            assert process.wait(10) == 143
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
     def test_a_stdout_that_is_full(self, archive: Archive) -> None:

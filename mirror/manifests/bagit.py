@@ -109,8 +109,8 @@ class _Bag:
         yield "Bagging-Date", now()[:10]
         yield "Payload-Oxum", f"{self._bytes}.{self._files}"
         yield "Bag-Size", _about(self._bytes)
-        if self._prompts == 1:
-            yield "External-Identifier", str(self._first)
+        if self._prompts == 1 and self._first is not None and self._first.isprintable():
+            yield "External-Identifier", self._first
 
     # One prompt --------------------------------------------------------------------------------
 
@@ -155,9 +155,9 @@ class _Bag:
         if links and await self._run(partial(linked, disk, folder, file, target)):
             return str(file.sha256)
         with closing(copied(disk, folder, file, target, durable=self._export.durable)) as steps:
-            while (digest := await self._run(partial(next, steps))) is None:
-                pass
-        assert digest is not None
+            digest = None
+            while digest is None:
+                digest = await self._run(steps.__next__)
         return digest
 
     async def _receive(self, holding: Holding, file: ManifestFile, target: Path) -> str:

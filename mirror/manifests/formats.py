@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror import manifests
 from mirror.holdings import Absent, Holding, Holdings
 from mirror.models import ManifestFile
 from mirror.stores.local import LocalStore
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _PREFIX = f"{manifests.__name__}."
 
 Prompts = AsyncIterator[Holding]
@@ -51,7 +54,7 @@ class Export:
             self.prompts += 1
             self.files += len(each.manifest.files)
             self.bytes += sum(file.bytes for file in each.manifest.files)
-            yield each
+            yield _with_digests(each)
 
     def path(self, holding: Holding, file: ManifestFile | None = None) -> str | None:
         """Where a file stands (None: the manifest): relative to the root, or to the bucket's prefix.
@@ -70,6 +73,15 @@ class Export:
         self.bytes -= file.bytes
         self.lacking += 1
         self._tell(Absent(what=f"{holding.folder}/{file.path}", why=why))
+
+
+def _with_digests(holding: Holding) -> Holding:
+    """What is called a SHA-256 and is none counts as unknown: nothing but a digest goes into a list of them."""
+    files = holding.manifest.files
+    if all(file.sha256 is None or _SHA256.fullmatch(file.sha256) for file in files):
+        return holding
+    sound = [file if _SHA256.fullmatch(file.sha256 or "") else replace(file, sha256=None) for file in files]
+    return replace(holding, manifest=replace(holding.manifest, files=tuple(sound)))
 
 
 class FileFormat(Struct, frozen=True, kw_only=True):
