@@ -12,7 +12,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from mirror.errors import Obstructed, Severity, StoreUnavailable
+from mirror.errors import Obstructed, Severity, StoreError, StoreUnavailable
 from mirror.models import ManifestFile
 from mirror.stores.files import is_file, let_go, stat_file, translated, write_all
 from mirror.stores.local import LocalStore
@@ -39,8 +39,13 @@ class Copy:
         self._kernel_copies = hasattr(os, "copy_file_range") and self._hash is None
         self._size = 0
         self._is_whole = False
-        with translated(f"{target}"):
-            self._fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            with translated(f"{target}"):
+                self._fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                raise _unfit("its manifest names it twice") from None
+            raise
 
     def write(self, block: bytes) -> None:
         """Add to it."""

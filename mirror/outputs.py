@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import secrets
-import shutil
+import time
 from pathlib import Path
 
 from mirror.errors import ConfigError
@@ -95,10 +96,10 @@ class Draft:
             self.path.replace(self._target)
         self._let_go()
 
-    def discard(self) -> None:
-        """Remove it, unless it was published."""
+    def discard(self, within: float = math.inf) -> None:
+        """Remove it, unless it was published; what that leaves after so many seconds is for the next one to sweep."""
         if self._fd >= 0:
-            _remove(self.path, is_folder=self._is_folder)
+            _remove(self.path, within)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -127,14 +128,20 @@ def sweep(folder: Path) -> None:
             fd = os.open(path, READ)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path, is_folder=path.is_dir())
+                _remove(path)
             finally:
                 let_go(fd)
 
 
-def _remove(path: Path, *, is_folder: bool) -> None:
-    if is_folder:
-        shutil.rmtree(path, ignore_errors=True)
-        return
+def _remove(path: Path, within: float = math.inf) -> None:
+    end = time.monotonic() + within
     with contextlib.suppress(OSError):
-        path.unlink()
+        if not path.is_dir():
+            path.unlink()
+            return
+        for folder, _, names in os.walk(path, topdown=False):
+            if time.monotonic() > end:
+                return
+            for name in names:
+                Path(folder, name).unlink()
+            Path(folder).rmdir()

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -260,6 +261,17 @@ class TestOutput:
         finally:
             os.close(terminal)
             os.close(ours)
+
+    def test_parquet_without_its_library(self, archive: Archive, tmp_path: Path) -> None:
+        two(archive)
+        without = "import sys; sys.modules['pyarrow'] = None; from mirror.cli import main; main()"
+        command = [sys.executable, "-c", without, "export", "parquet", "--output", str(tmp_path / "out")]
+        done = subprocess.run(
+            command, env=archive.environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, "pip install 'prompt-mirror[tables]'" in done.stderr) == (2, True)
+        assert not (tmp_path / "out").exists()
+        assert hidden(tmp_path) == []
 
     def test_a_reader_that_goes_away(self, archive: Archive) -> None:
         generated(archive.root, 2000)

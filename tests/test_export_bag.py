@@ -112,6 +112,18 @@ def test_what_is_not_there_is_told_and_the_bag_is_valid_without_it(archive: Arch
     assert len(payload(Path("bag"))) == 12
 
 
+@pytest.mark.parametrize("flags", [(), ("--link",)])
+def test_a_file_that_its_manifest_names_twice(archive: Archive, flags: tuple[str, ...]) -> None:
+    """None of ours does."""
+    done_prompt(archive.origin, "p", "a.png")
+    assert mirrored(archive, "p").code == 0
+    manifest = archive.manifest("p")
+    manifest["files"] *= 2
+    (archive.root / "p" / "manifest.json").write_text(json.dumps(manifest))
+    bag = bagged(archive, *flags, code=3)
+    assert (validate(bag).returncode, len(payload(bag))) == (0, 2)
+
+
 def test_an_unknown_digest_is_found_out_while_copying(archive: Archive) -> None:
     done_prompt(archive.origin, "p", "a.png")
     assert mirrored(archive, "p").code == 0

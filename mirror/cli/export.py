@@ -32,6 +32,8 @@ from mirror.stores.workers import Workers
 _FORMATS = formats()
 _BLOCK = 1 << 18
 """Bytes that are written at once."""
+_BRIEF = 1.0
+"""Seconds that a signal leaves for removing what is not finished: a large bag takes longer."""
 
 
 class _Wanted(Struct, frozen=True, kw_only=True):
@@ -216,6 +218,9 @@ class _Writing:
             await self._workers.start(draft.publish)
             if durable:
                 await self._workers.start(partial(sync_folder, target.parent))
+        except asyncio.CancelledError:
+            await self._workers.start(partial(draft.discard, _BRIEF))
+            raise
         finally:
             await self._workers.start(draft.discard)
 

@@ -24,10 +24,10 @@ Prompts = AsyncIterator[Holding]
 
 
 class Export:
-    """An export under way: where files stand, how they are read, and the account of what is lacking.
+    """An export under way: where files stand, how they are read, and the account of what is told of.
 
-    ``tell`` is told of what lacks. ``links`` allows a format to make hard links where it would copy a file; ``durable``
-    is False where nobody waits for the disk.
+    ``tell`` is told of what is left out. ``links`` allows a format to make hard links where it would copy a file;
+    ``durable`` is False where nobody waits for the disk.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Export:
     ) -> None:
         self.links = links
         self.durable = durable
-        self.prompts = self.files = self.bytes = self.lacking = 0
+        self.prompts = self.files = self.bytes = 0
         self._holdings = holdings
         self._tell = tell
 
@@ -48,7 +48,6 @@ class Export:
         """The prompts that are there, counted; what is not is told."""
         async for each in found:
             if isinstance(each, Absent):
-                self.lacking += 1
                 self._tell(each)
                 continue
             self.prompts += 1
@@ -71,7 +70,6 @@ class Export:
         """Say that a file is left out. The export goes on without it, and its exit code says so."""
         self.files -= 1
         self.bytes -= file.bytes
-        self.lacking += 1
         self._tell(Absent(what=f"{holding.folder}/{file.path}", why=why))
 
 
@@ -115,9 +113,6 @@ Format = FileFormat | FolderFormat
 
 def formats() -> dict[str, Format]:
     """All formats by name: what the modules of this folder define as ``FORMAT``."""
-    found = [
-        importlib.import_module(f"{manifests.__name__}.{each.name}")
-        for each in pkgutil.iter_modules(manifests.__path__)
-    ]
-    all_formats: list[Format] = [module.FORMAT for module in found if hasattr(module, "FORMAT")]
-    return {each.name: each for each in sorted(all_formats, key=lambda each: each.name)}
+    modules = [importlib.import_module(each.name) for each in pkgutil.iter_modules(manifests.__path__, _PREFIX)]
+    found: list[Format] = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
