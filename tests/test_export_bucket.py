@@ -84,6 +84,7 @@ def test_what_the_bucket_lacks_is_told(ground: Ground, tmp_path: Path) -> None:
     client.delete_object(Bucket=ground.bucket.name, Key="pre/p/a.png")
     client.put_object(Bucket=ground.bucket.name, Key="pre/p/b.png", Body=b"short")
     client.put_object(Bucket=ground.bucket.name, Key="pre/bad/manifest.json", Body=b"{")
+    client.put_object(Bucket=ground.bucket.name, Key="pre/stranger/x.png", Body=b"no manifest, no prompt")
     done = ground.archive.run("export", "bagit", "--s3", "--bucket", ground.url, "--output", str(tmp_path / "bag"))
     *told, summary = done.err.splitlines()
     assert (done.code, summary.startswith("1 file of 1 prompt, ")) == (3, True)
