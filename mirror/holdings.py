@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from itertools import islice
+from pathlib import Path
 
 from msgspec import Struct
 
 from mirror import names
-from mirror.errors import ConfigError, StoreUnavailable
+from mirror.errors import ConfigError, MirrorError, Severity, StoreUnavailable
 from mirror.manifests.document import decode
 from mirror.models import Manifest, ManifestFile, PromptId
 from mirror.places import Places
@@ -55,7 +56,7 @@ class Holdings:
         return None if self._in_bucket else self._places.disk
 
     async def all(self) -> AsyncGenerator[Holding | Absent, None]:
-        """Every prompt of the archive; of a folder without a manifest nothing is said.
+        """Every prompt of the archive; of a folder without a manifest nothing is said, of one that cannot be read is.
 
         Raises:
             StoreError: the place cannot be read.
@@ -65,6 +66,8 @@ class Holdings:
                 for folder, document in zip(page, await self._read(page), strict=True):
                     if document is not None:
                         yield _held(folder, document)
+                    elif await self._has_manifest(folder):
+                        yield Absent(what=f"{folder}/{MANIFEST}", why="cannot be read")
 
     async def some(self, ids: AsyncIterable[Sequence[PromptId]]) -> AsyncGenerator[Holding | Absent, None]:
         """These prompts, each once.
@@ -79,6 +82,19 @@ class Holdings:
             for start in range(0, len(fresh), _PAGE):
                 for found in await self._look_up(fresh[start : start + _PAGE]):
                     yield found
+
+    def path(self, holding: Holding, file: ManifestFile | None = None) -> str | None:
+        """Where a file stands (without one: the manifest), relative to the root, or to the bucket's prefix.
+
+        A key may end in another name than the file's path. None of a file that the manifest does not say to be there.
+        """
+        if file is None or not self._in_bucket:
+            return f"{holding.folder}/{file.path if file is not None else MANIFEST}"
+        bucket = self._places.bucket
+        assert bucket is not None
+        if file.s3 is None or not bucket.owns(file.s3):
+            return None
+        return file.s3.key.removeprefix(bucket.objects.key(""))
 
     async def blocks(self, holding: Holding, file: ManifestFile) -> AsyncGenerator[bytes, None]:
         """A file's bytes as they stand there, at most 1 MiB at a time. They are not compared with the manifest.
@@ -97,7 +113,8 @@ class Holdings:
         bucket = self._places.bucket
         assert bucket is not None
         if file.s3 is None or not bucket.owns(file.s3):
-            raise StoreUnavailable(f"{file.path}: the manifest names no object of this bucket")
+            told = f"{file.path}: the manifest names no object of this bucket"
+            raise StoreUnavailable(told, severity=Severity.ITEM)
         async with aclosing(object_blocks(bucket.objects.control, file.s3.key, _BLOCK, attempts=5)) as blocks:
             async for block in blocks:
                 yield block
@@ -121,6 +138,20 @@ class Holdings:
         await self._places.ready()
         return await self._places.bucket.read_manifests(folders)
 
+    async def _has_manifest(self, folder: str) -> bool:
+        """Whether there is a manifest, where none could be read: not to tell of that would be to lose a prompt."""
+        if not self._in_bucket:
+            disk = self._places.disk
+            return await disk.disk.run(_is_there, disk.root / folder / MANIFEST)
+        assert self._places.bucket is not None
+        objects = self._places.bucket.objects
+        try:
+            return await objects.find(objects.key(folder, MANIFEST)) is not None
+        except MirrorError as error:
+            if error.severity is Severity.FATAL:
+                raise
+            return True
+
     async def _look_up(self, ids: Sequence[PromptId]) -> list[Holding | Absent]:
         """Most stand in the first folder that comes to mind; who had to make room for another, in one of the next."""
         found: dict[PromptId, Holding | Absent] = {
@@ -135,6 +166,16 @@ class Holdings:
                 if isinstance(held, Absent) or (held is not None and held.manifest.prompt_id == each):
                     found[each] = held
         return [found[each] for each in ids]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:  # something is, and nobody may look at it
+        return True
+    return True
 
 
 def _folders_of(prompt_id: PromptId) -> list[str]:

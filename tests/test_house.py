@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "connections that are kept, and those of a proxy; how origins are gone to; what errors mean",
         "h1.pool routes session wire_errors",
     ),
-    ("patience, the wire, the plan", "http plan retry segments manifests.document"),
+    ("patience, the wire, the plan", "http plan retry segments manifests.document manifests.rows"),
     (
         "rows, journals, counts, what a bucket refuses",
         "catalog.rows stores.disk stores.journal stores.lock observers.redact observers.tally stores.s3.errors",
@@ -51,8 +51,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "sources.blocking sources.compressed sources.tables",
     ),
     (
-        "the queue, the merging of two",
-        "catalog.merge catalog.queue",
+        "the queue, the merging of two; what is made for somebody, whole or not at all",
+        "catalog.merge catalog.queue outputs",
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
@@ -74,7 +74,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the local store; into, within and about the bucket; a source by its name",
         "sources.inputs stores.local stores.s3.multipart stores.s3.copy stores.s3.exchange stores.s3.shadow",
     ),
-    ("what is on its way into the bucket, and what doctor tries", "stores.s3.intake stores.s3.probe"),
+    (
+        "what is on its way into the bucket, and what doctor tries; a file brought elsewhere",
+        "copying stores.s3.intake stores.s3.probe",
+    ),
     ("the bucket's sink", "stores.s3.sink"),
     ("the bucket", "stores.s3.store"),
     ("the destinations of a run", "places"),
@@ -82,8 +85,14 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "to every place the cheapest way; what is where, and whether it is sound; what is held",
         "checks delivery holdings stock",
     ),
-    ("where the catalog is between runs; what a run's parts share", "custody run"),
-    ("a prompt's files", "obtain"),
+    (
+        "where the catalog is between runs; what a run's parts share; what a format is",
+        "custody manifests.formats run",
+    ),
+    (
+        "a prompt's files; a format each",
+        "manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
+    ),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
     ("all prompts; what is flawed; down the history", "pipeline repair walk"),
     ("a night's work", "sync"),
@@ -93,10 +102,13 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the process's own streams", "cli.streams"),
     ("the command line", "cli"),
     ("what commands share", "cli.common"),
-    ("what commands that mirror share", "cli.running"),
+    ("what commands that mirror, or take lists of ids, share", "cli.inputs cli.running"),
     (
         "a file a command",
-        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.rebuild cli.schema cli.status cli.sync cli.verify",
+        (
+            "cli.cleanup cli.demo cli.doctor cli.export cli.fetch cli.forget cli.rebuild cli.schema "
+            "cli.status cli.sync cli.verify"
+        ),
     ),
     ("python -m", "__main__"),
 )

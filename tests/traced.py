@@ -18,7 +18,7 @@ from pathlib import Path
 
 _CALLS = (
     "open,openat,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync,rename,renameat,renameat2,link,linkat,unlink,"
-    "unlinkat,mkdir,mkdirat,ftruncate"
+    "unlinkat,mkdir,mkdirat,ftruncate,copy_file_range"
 )
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))$")
 _RESULT = re.compile(r"\) += (-?\d+)")
@@ -118,6 +118,7 @@ class Durability:
             "pwritev": self._see_write,
             "pwritev2": self._see_write,
             "ftruncate": self._see_write,
+            "copy_file_range": self._see_copy,
             "fsync": self._see_sync,
             "fdatasync": self._see_sync,
             "sync": self._see_sync,
@@ -140,6 +141,9 @@ class Durability:
 
     def _see_write(self, call: Call) -> None:
         self._written[call.file] = self._clock
+
+    def _see_copy(self, call: Call) -> None:
+        self._written[_FD.findall(call.arguments)[1]] = self._clock
 
     def _see_sync(self, call: Call) -> None:
         begun = self._syncing.setdefault(call.file, [])

@@ -21,6 +21,7 @@ _COMMANDS = {
     "sync": "Mirror what is new in the service's history, and what is unfinished: the nightly run.",
     "status": "Say what the catalog knows.",
     "verify": "Compare what is there, on disk or in the bucket, with the manifests; repair it.",
+    "export": "Hand on what is there: digests, a bag, a table with a row for each file.",
     "forget": "Remove prompts from the catalog, and with --delete their files.",
     "rebuild": "Make the catalog again from the manifests.",
     "cleanup": "Remove what interrupted runs left: stale partial files, uploads in the bucket.",

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import click
 
 from mirror.cli.common import run_until_signal
+from mirror.cli.inputs import input_flags, require_inputs
 from mirror.cli.running import Command, prepared, run_flags
 from mirror.client import Mirror
-from mirror.errors import ConfigError
 from mirror.run import Result
-from mirror.sources.inputs import FORMATS, Reading, ids_of, is_local
+from mirror.sources.inputs import Reading, ids_of
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option(
-    "-i",
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="FILE|-",
-    help="Read ids from a file (text, .csv, .tsv, .jsonl, .parquet; .gz, .zst), from s3://BUCKET/KEY or - (stdin).",
-)
-@click.option("--column", metavar="NAME|N", help="Which column of a table holds the ids [promptId, prompt_id, id].")
-@click.option("--input-format", type=click.Choice(FORMATS), help="The format of each -i, whatever its name says.")
+@input_flags
 @run_flags
 @click.pass_context
 def fetch(
@@ -46,9 +36,7 @@ def fetch(
     if not ids and not inputs:
         raise click.UsageError("give promptIds, or -i FILE, or -i - for stdin")
     settings, run = prepared(ctx, flags)
-    for name in inputs:
-        if is_local(name) and not os.access(name, os.R_OK):
-            raise ConfigError(f"-i {name}: cannot be read: is it there, and yours to read?")
+    require_inputs(inputs)
     reading = Reading(settings=settings, column=column, format=input_format)
 
     def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:

@@ -1,0 +1,147 @@
+"""A file or folder that is made for somebody: it stands under its name when all of it is durable, and not before.
+
+Until then it stands beside its place, under a hidden name and locked. What a kill has left of that, the next export
+into the same folder removes. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import secrets
+import time
+from pathlib import Path
+
+from mirror.errors import ConfigError
+from mirror.stores.disk import INTERNAL
+from mirror.stores.files import READ, let_go, translated, write_all
+
+_HIDDEN = ".mirror-output-"
+
+
+def checked(output: str, root: Path, *, folder: bool) -> Path:
+    """Where an output goes, links resolved.
+
+    Raises:
+        ConfigError: it cannot go there: something else is there, or it is the archive's own place.
+    """
+    path, archive = Path(os.path.realpath(output)), Path(os.path.realpath(root))
+    if path.is_relative_to(archive) and (folder or path.parent != archive or path.name == INTERNAL):
+        told = "nothing is put into the archive" + ("" if folder else ", but a file directly in its root")
+        raise ConfigError(f"--output {output}: {told}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {path.parent}")
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        raise ConfigError(f"--output {output}: is no {'folder' if folder else 'plain file'}")
+    return path
+
+
+def require_empty(folder: Path) -> None:
+    """Check that a folder is not there yet, or has nothing in it.
+
+    Raises:
+        ConfigError: it has, or cannot be looked at.
+    """
+    try:
+        taken = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--output {folder}: {error.strerror}") from None
+    if taken:
+        raise ConfigError(f"--output {folder}: is not empty: give a new folder")
+
+
+class Draft:
+    """What is to stand at ``target``: begun, written, published; and discarded in any case, which then does nothing.
+
+    Raises:
+        StoreError: (from any method) it cannot be written.
+    """
+
+    def __init__(self, target: Path, *, durable: bool, folder: bool = False) -> None:
+        # Of one length whatever the name is: one with the name in it could be too long.
+        self.path = target.with_name(_HIDDEN + secrets.token_hex(8))
+        self._target = target
+        self._durable = durable
+        self._is_folder = folder
+        self._size = 0
+        self._fd = -1
+
+    def begin(self) -> None:
+        """Make it, empty and hidden."""
+        with translated(f"{self._target}"):
+            if self._is_folder:
+                self.path.mkdir()
+                self._fd = os.open(self.path, READ | os.O_DIRECTORY)
+            else:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with contextlib.suppress(OSError):  # a file system without locks: there nothing is swept, either
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes) -> None:
+        """Add to a file."""
+        with translated(f"{self._target}"):
+            write_all(self._fd, [data], self._size)
+        self._size += len(data)
+
+    def publish(self) -> None:
+        """Give it its name. What is inside a folder was made durable by whoever put it there.
+
+        The name is durable after :func:`sync_folder` of the folder that it is in.
+        """
+        with translated(f"{self._target}"):
+            if self._durable:
+                os.fsync(self._fd)
+            self.path.replace(self._target)
+        self._let_go()
+
+    def discard(self, within: float = math.inf) -> None:
+        """Remove it, unless it was published; what that leaves after so many seconds is for the next one to sweep."""
+        if self._fd >= 0:
+            _remove(self.path, within)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        let_go(self._fd)
+        self._fd = -1
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises:
+        StoreError: that cannot be done.
+    """
+    with translated(f"{folder}"):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            let_go(fd)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left in a folder: nobody holds its lock any more."""
+    for path in list(folder.glob(f"{_HIDDEN}*")):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, READ)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                let_go(fd)
+
+
+def _remove(path: Path, within: float = math.inf) -> None:
+    end = time.monotonic() + within
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            path.unlink()
+            return
+        for folder, _, names in os.walk(path, topdown=False):
+            if time.monotonic() > end:
+                return
+            for name in names:
+                Path(folder, name).unlink()
+            Path(folder).rmdir()
