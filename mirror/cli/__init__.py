@@ -21,6 +21,7 @@ _COMMANDS = {
     "sync": "Mirror what is new in the service's history, and what is unfinished: the nightly run.",
     "status": "Say what the catalog knows.",
     "verify": "Compare what is there, on disk or in the bucket, with the manifests; repair it.",
+    "gallery": "Write a static page of what was mirrored.",
     "forget": "Remove prompts from the catalog, and with --delete their files.",
     "rebuild": "Make the catalog again from the manifests.",
     "cleanup": "Remove what interrupted runs left: stale partial files, uploads in the bucket.",
