@@ -100,8 +100,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("what commands that mirror share", "cli.running"),
     (
         "a file a command",
-        "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.gallery cli.rebuild cli.schema"
-        " cli.status cli.sync cli.verify",
+        (
+            "cli.cleanup cli.demo cli.doctor cli.fetch cli.forget cli.gallery cli.rebuild cli.schema"
+            " cli.status cli.sync cli.verify"
+        ),
     ),
     ("python -m", "__main__"),
 )

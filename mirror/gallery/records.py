@@ -23,7 +23,7 @@ class Tile(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Card(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A prompt in the grid; ``at`` is when it was made, else mirrored. ``page`` and ``row`` are where its details are."""
+    """A prompt in the grid; ``at`` is when it was made, else mirrored. ``page`` and ``row``: its details."""
 
     id: str
     state: str
