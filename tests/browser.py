@@ -54,13 +54,16 @@ class Watched:
         self.page = page
         self.requests: list[Request] = []
         self.errors: list[str] = []
-        page.on("request", self.requests.append)
+        page.on("request", self._asked)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.add_init_script(
             "window.refused = []; addEventListener('securitypolicyviolation', (event) =>"
             " window.refused.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sample}`))"
         )
+
+    def _asked(self, request: Request) -> None:
+        self.requests.append(request)
 
     def open(self, url: str) -> Page:
         """Open a gallery, and wait for its first card."""

@@ -1,16 +1,17 @@
-"""The gallery in a real Chromium, from disk and from a plain server: it renders, filters, plays, and runs nothing else."""
+"""The gallery in a real Chromium, from disk and from a plain server: it renders, filters, plays, and that is all."""
 
 from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mirror.cli import run
 from tests import browser, media
 from tests.shelf import Shelf, child
 from tests.test_gallery import HOSTILE
@@ -50,7 +51,9 @@ def stocked(root: Path) -> Shelf:
     shelf = Shelf(root)
     shelf.pair("picture", 1, at="2026-03-05T10:00:00Z", task={"prompt": "a lighthouse at dusk"})
     film = shelf.file("video", "clip.webm", clip(), content_type="video/webm", media={"kind": "video", "seconds": 3.0})
-    shelf.put("video", [film, shelf.file("video", "still.png", media.png(64, 48), "thumbnail")], at="2026-03-04T10:00:00Z")
+    shelf.put(
+        "video", [film, shelf.file("video", "still.png", media.png(64, 48), "thumbnail")], at="2026-03-04T10:00:00Z"
+    )
     family = [
         shelf.file("family", f"{number}.png", media.png(40, 30, number), owner=f"child-{number}") for number in range(6)
     ]
@@ -65,8 +68,8 @@ def stocked(root: Path) -> Shelf:
 
 
 def written(root: Path) -> Path:
-    """The page of an archive, written by our own command line."""
-    assert run(["gallery", "--root", str(root)]) == 0
+    """The page of an archive, written by our own command line; in a process of its own, for a browser has our loop."""
+    subprocess.run([sys.executable, "-m", "mirror", "gallery", "--root", str(root)], check=True, timeout=60)
     return root / "gallery" / "index.html"
 
 
@@ -100,6 +103,15 @@ def page(watched: browser.Watched, base: str) -> Page:
     return watched.open(f"{base}gallery/index.html")
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait for an expression to hold. Playwright's own way has the page evaluate a string, and that is refused."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"never came true: {expression}")
+
+
 def ids(page: Page) -> list[str]:
     """The prompts that are shown, as they are ordered."""
     found: list[str] = page.locator(".card").evaluate_all(
@@ -113,7 +125,7 @@ ALL = ["picture", "video", "family", "partial", "failed", "pending"]
 
 def test_everything_is_there_and_its_pictures_are_loaded(page: Page) -> None:
     assert ids(page) == ALL
-    page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    until(page, "[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     assert page.locator(".card img").count() >= 6
     card = page.get_by_role("link", name=re.compile(r"^Upscaled picture, failed, nothing to see, Jan 1, 2026, No face"))
     assert card.count() == 1
@@ -122,6 +134,10 @@ def test_everything_is_there_and_its_pictures_are_loaded(page: Page) -> None:
     assert page.locator("#count").inner_text() == "6 prompts"
 
 
+from_disk = pytest.mark.parametrize("base", ["file"], indirect=True)
+
+
+@from_disk
 @pytest.mark.parametrize(
     ("act", "shown", "address"),
     [
@@ -143,7 +159,7 @@ def test_it_filters_and_the_address_says_so(
     page = watched.open(f"{base}gallery/index.html")
     page.locator(".card").first.wait_for()
     act(page)
-    page.wait_for_function("(part) => location.hash.includes(part)", arg=address)
+    until(page, f"location.hash.includes({address!r})")
     assert ids(page) == shown
     if "sort" not in address:
         assert page.locator("#count").inner_text() == "1 of 6 prompts"
@@ -152,6 +168,7 @@ def test_it_filters_and_the_address_says_so(
     assert ids(page) == shown, "whoever is given the address sees the same"
 
 
+@from_disk
 def test_nothing_found_says_so_and_leads_back(page: Page) -> None:
     page.get_by_label("Search").fill("no such thing")
     page.get_by_text("No prompt fits the search and the filters.").wait_for()
@@ -161,16 +178,16 @@ def test_nothing_found_says_so_and_leads_back(page: Page) -> None:
 
 def test_a_video_plays_under_the_pointer_and_stops(page: Page) -> None:
     page.locator(".tile[data-video]").first.hover()
-    page.wait_for_function("document.querySelector('.tile video')?.currentTime > 0.2")
+    until(page, "document.querySelector('.tile video')?.currentTime > 0.2")
     assert page.evaluate("document.querySelector('.tile video').muted")
     page.get_by_label("Search").hover()
-    page.wait_for_function("!document.querySelector('.tile video')")
+    until(page, "!document.querySelector('.tile video')")
 
 
 def test_a_video_plays_where_the_keyboard_is(page: Page) -> None:
     page.locator(".card").first.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.tile video')?.currentTime > 0.1")
+    until(page, "document.querySelector('.tile video')?.currentTime > 0.1")
 
 
 def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
@@ -182,7 +199,7 @@ def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     dialog.wait_for()
     assert "id=video" in page.url
-    page.wait_for_function("document.querySelector('dialog video.media')?.currentTime > 0.2")
+    until(page, "document.querySelector('dialog video.media')?.currentTime > 0.2")
     page.keyboard.press("ArrowRight")
     dialog.get_by_role("button", name="1 of 7: 0.png").wait_for()
     for _ in range(20):
@@ -191,7 +208,7 @@ def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
     assert page.evaluate("document.activeElement.hash") == "#id=family", "the focus is on what was looked at"
-    page.wait_for_function("!location.hash.includes('id=')")
+    until(page, "!location.hash.includes('id=')")
     page.keyboard.press("?")
     page.get_by_role("dialog", name="Keys").wait_for()
 
@@ -205,8 +222,10 @@ def test_the_detail_view_tells_all_that_the_manifest_does(page: Page, archive_ro
     digest = dialog.locator("details[open] .mono").first.inner_text()
     assert digest in (archive_root / "family" / "manifest.json").read_text()
     assert dialog.get_by_text("child-3 task 1 image 1: origin").is_visible()
-    assert dialog.get_by_role("link", name="https://media.example.com/3.png").get_attribute("rel") == "noreferrer noopener"
-    page.wait_for_function("document.querySelector('dialog img.media')?.naturalWidth === 40")
+    assert (
+        dialog.get_by_role("link", name="https://media.example.com/3.png").get_attribute("rel") == "noreferrer noopener"
+    )
+    until(page, "document.querySelector('dialog img.media')?.naturalWidth === 40")
     link = dialog.get_by_role("link", name="manifest.json").get_attribute("href")
     assert link is not None
     assert (archive_root / "gallery" / link).is_file()
@@ -224,11 +243,13 @@ def test_a_checksum_is_copied(chromium: Browser, archive_root: Path) -> None:
         watched.close(base)
 
 
+@from_disk
 def test_reasons_are_complete_in_the_detail_view(page: Page) -> None:
     page.get_by_role("link", name=re.compile("^Upscaled picture, failed")).click()
     page.get_by_role("dialog").locator(".reasons").get_by_text(LONG.strip()).wait_for()
 
 
+@from_disk
 def test_back_closes_what_was_opened(page: Page) -> None:
     page.locator(".card").first.click()
     page.get_by_role("dialog").wait_for()
@@ -237,6 +258,7 @@ def test_back_closes_what_was_opened(page: Page) -> None:
     assert ids(page) == ALL
 
 
+@from_disk
 def test_dark_and_light(watched: browser.Watched, base: str) -> None:
     page = watched.page
     page.emulate_media(color_scheme="dark")
@@ -251,6 +273,7 @@ def test_dark_and_light(watched: browser.Watched, base: str) -> None:
     assert page.evaluate(colour) == light, "what was chosen stays, whatever the system says"
 
 
+@from_disk
 def test_touch_opens_and_swipes(chromium: Browser, base: str) -> None:
     context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     watched = browser.Watched(context.new_page())
@@ -264,6 +287,7 @@ def test_touch_opens_and_swipes(chromium: Browser, base: str) -> None:
     watched.close(base)
 
 
+@from_disk
 def test_who_wants_no_motion_gets_none(chromium: Browser, base: str) -> None:
     watched = browser.Watched(chromium.new_context(reduced_motion="reduce").new_page())
     page = watched.open(f"{base}gallery/index.html")
@@ -277,7 +301,8 @@ def test_every_control_has_a_name(page: Page) -> None:
     page.locator(".card").nth(2).click()
     page.get_by_role("dialog").get_by_role("button", name="1 of 7: 0.png").wait_for()
     nameless = page.evaluate(
-        "[...document.querySelectorAll('a, button, input, select, summary, video[controls], [role]')].filter((one) => !("
+        "[...document.querySelectorAll('a, button, input, select, summary, video[controls], [role]')]"
+        ".filter((one) => !("
         "one.ariaLabel || one.labels?.length || one.textContent.trim() || one.getAttribute('aria-labelledby')"
         ")).map((one) => one.outerHTML).filter((one) => !/role=.(status|group|region)/.test(one))"
     )
@@ -298,10 +323,12 @@ def test_nothing_that_was_injected_runs(chromium: Browser, tmp_path: Path) -> No
             task={"reason": text, "prompt": text, text: text, "taskList": [child(text, 2, text)]},
             errors=[{"error": text, "message": text, "url": text}],
         )
-    page_svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><script>parent.owned = 1; owned = 1</script></svg>'
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><script>parent.owned = 1</script></svg>'
     files = [
-        shelf.file("media", "a.svg", page_svg, "thumbnail", content_type="image/svg+xml", url="javascript:owned=1"),
-        shelf.file("media", "b.png", b"<html><script>owned = 1</script>", content_type="text/html", url="data:text/html,x"),
+        shelf.file("media", "a.svg", svg, "thumbnail", content_type="image/svg+xml", url="javascript:owned=1"),
+        shelf.file(
+            "media", "b.png", b"<html><script>owned = 1</script>", content_type="text/html", url="data:text/html,x"
+        ),
     ]
     shelf.put("media", files, at="2026-05-05T00:00:00Z")
     with browser.served(tmp_path) as base:
@@ -321,12 +348,10 @@ def test_nothing_that_was_injected_runs(chromium: Browser, tmp_path: Path) -> No
 
 
 def many(root: Path, count: int) -> Path:
-    """An archive of so many prompts that share one small picture."""
+    """The manifests of so many prompts, with two pictures each that are not there: none is looked at."""
     shelf = Shelf(root)
+    entry = shelf.file("shared", "one.png", media.png(32, 24))
     for number in range(count):
-        entry = shelf.file("shared", "one.png", media.png(32, 24))
-        if number == 0:
-            shelf.put("shared", [entry], at="2020-01-01T00:00:00Z")
         state = "failed" if number % 10 == 9 else "complete"
         day = f"2026-{1 + number % 12:02}-{1 + number % 28:02}T{number % 24:02}:00:00Z"
         files = [] if state == "failed" else [entry, entry | {"path": "two.png", "url": "https://media.example.com/2"}]
@@ -339,7 +364,6 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     assert page_path.stat().st_size < 10_000
     base = f"{page_path.parent.parent.as_uri()}/"
     watched = browser.Watched(chromium.new_context(viewport={"width": 1280, "height": 800}).new_page())
-    watched.page.route("**/*.png", lambda route: route.abort())
     page = watched.open(page_path.as_uri())
     page.locator(".card").first.wait_for()
     assert watched.loaded("cards-") == ["cards-00001.js"], "a page of cards at a time"
@@ -349,12 +373,12 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
         page.wait_for_timeout(16)
         most = max(most, page.evaluate("document.querySelectorAll('*').length"))
     assert most < 2500
-    assert 1 < len(watched.loaded("cards-")) < 6
+    assert 1 < len(watched.loaded("cards-")) < 5
     page.get_by_label("Search").fill("prompt-04999")
-    page.wait_for_function("document.querySelector('#count').textContent === '1 of 5,001 prompts'")
-    assert len(watched.loaded("cards-")) == 6, "a search looks through all of them"
+    until(page, "document.querySelector('#count').textContent === '1 of 5,000 prompts'")
+    assert len(watched.loaded("cards-")) == 5, "a search looks through all of them"
     page.locator(".card").click()
     page.get_by_role("dialog").locator(".reasons").wait_for()
     assert len(watched.loaded("detail-")) == 1
-    watched.errors = [error for error in watched.errors if "ERR_FAILED" not in error]
+    watched.errors = [error for error in watched.errors if "ERR_FILE_NOT_FOUND" not in error]
     watched.close(base)

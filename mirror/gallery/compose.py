@@ -27,7 +27,7 @@ _MILLISECONDS = 1e11
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff", "mp4", "m4v", "webm", "mov", "ogv", "mkv")
 """Endings of names that may be opened by a click: a browser takes them for nothing that could run."""
 _TOLD_ELSEWHERE = frozenset(
-    ("taskId", "promptId", "taskType", "thumbFileUrl", "state", "reason", "imageList", "taskList")
+    ("taskId", "promptId", "taskType", "thumbFileUrl", "state", "reason", "imageList", "taskList", "createdAt")
 )
 
 
@@ -162,7 +162,7 @@ def _groups(manifest: Manifest, task: Task | None) -> Iterator[Group]:
     """The prompt, then its children. A file is shown once: with the first child that names it, else with the prompt."""
     family = task.family() if task is not None else [Task(prompt_id=PromptId(manifest.prompt_id))]
     root, *children = family
-    by_id = {member.prompt_id: number for number, member in reversed(list(enumerate(children)))}
+    by_id = {str(member.prompt_id): number for number, member in reversed(list(enumerate(children)))}
     held: list[list[Item]] = [[] for _ in family]
     for item in _items(manifest.files):
         places = [by_id[each.prompt_id] + 1 for each in manifest.files[item.file].named_by if each.prompt_id in by_id]

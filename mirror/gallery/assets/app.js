@@ -169,7 +169,7 @@
     by('type').append(el('option', { value: '' }, 'All tasks'), ...types.map((type) => el('option', { value: type }, format.type(Number(type)))));
     by('types').hidden = types.length < 2;
     const written = by('facts').dataset.written;
-    by('facts').append(`${format.counted(counts.files, 'file')} · ${format.size(counts.bytes)} · `, el('time', { datetime: written, title: format.moment(written) }, `as of ${format.day(written)}`));
+    by('facts').append(`${format.counted(counts.files, 'file')} · ${format.size(counts.bytes)}`, el('time.written', { datetime: written, title: format.moment(written) }, ` · as of ${format.day(written)}`));
 
     let typing = 0;
     by('q').addEventListener('input', () => {

@@ -48,11 +48,12 @@
     const tiles = card.tiles ?? [];
     if (!tiles.length) return el('div.picture', {}, notice(card), chip(card.state));
     const made = el(`div.picture.mosaic-${tiles.length}`, {}, tiles.map(tile));
+    if (tiles.length > 1) for (const each of made.querySelectorAll('[data-video]')) each.append(el('span.mark', {}, icon('play')));
     const videos = tiles.filter((each) => each.video);
     const more = (card.items ?? tiles.length) - tiles.length;
     if (more > 0) made.lastElementChild.append(el('span.beyond', { text: `+${format.number(more)}` }));
     if (card.state !== 'complete') made.append(chip(card.state));
-    if (tiles.length > 1) made.append(el('span.badge.count', {}, icon(videos.length ? 'video' : 'stack'), format.number(card.items)));
+    if (tiles.length > 1) made.append(el('span.badge.count', {}, icon('stack'), format.number(card.items)));
     else if (videos.length) made.append(el('span.badge', {}, icon('play'), videos[0].seconds ? format.duration(videos[0].seconds) : 'Video'));
     return made;
   }
@@ -62,7 +63,7 @@
     return el(
       'div.caption', {},
       el('span.title', { text: format.type(card.type) }),
-      el('span.day', { text: format.day(card.at) }),
+      el('span.day', { text: format.short(card.at), title: format.moment(card.at) }),
       failed ? el('span.reason', { text: card.reason, title: card.reason, dir: 'auto' }) : el('span.id', { text: format.brief(card.id), title: card.id }),
     );
   }

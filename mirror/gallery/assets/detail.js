@@ -112,7 +112,7 @@
     }
 
     heading(group) {
-      const who = group === this.detail.groups[0] ? 'Prompt' : `Child ${format.brief(group.id)}`;
+      const who = group === this.detail.groups[0] ? 'Prompt' : `Child ${group.id.slice(0, 8)}`;
       return el('h3', { title: group.id }, el('span', { text: who }), group.state === 'done' ? null : gallery.cards.chip(group.state));
     }
 

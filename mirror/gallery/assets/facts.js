@@ -111,7 +111,7 @@
         ['Source', file.url ? address(file.url) : ''],
         ['ETag', file.etag ? el('span.mono', { text: file.etag }) : ''],
         ['Modified', format.moment(file.last_modified)],
-        ['Named by', (file.named_by ?? []).map((each) => el('span.line.mono', { text: each }))],
+        ['Named by', (file.named_by ?? []).map((each) => el('span.each.mono', { text: each }))],
       ].filter(([, value]) => !Array.isArray(value) || value.length)),
       place(file.s3),
       open,

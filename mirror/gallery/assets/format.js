@@ -4,6 +4,7 @@
   const gallery = window.mirrorGallery;
   const number = new Intl.NumberFormat('en');
   const day = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' });
+  const short = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short', timeZone: 'UTC' });
   const month = new Intl.DateTimeFormat('en', { month: 'long', year: 'numeric', timeZone: 'UTC' });
   const moment = new Intl.DateTimeFormat('en', {
     day: 'numeric', month: 'short', year: 'numeric', hour: '2-digit', minute: '2-digit', hourCycle: 'h23', timeZone: 'UTC',
@@ -61,6 +62,7 @@
     number: (count) => number.format(count),
     size, duration, brief, counted, contents,
     day: dated(day),
+    short: dated(short),
     month: dated(month),
     moment: (text) => (text ? `${dated(moment)(text)} UTC` : ''),
     type: (type) => TYPES[type] ?? (type === undefined || type === null ? 'Prompt' : `Task type ${type}`),

@@ -4,7 +4,7 @@
   const gallery = window.mirrorGallery;
 
   const CAPTION = 50;
-  const HEAD = 60;
+  const HEAD = 54;
 
   function measures(width) {
     // `target` is how tall a picture would like to be, `least` how wide at least; pixels.
