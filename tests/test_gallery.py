@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 from mirror.gallery.folder import MARKER
+from mirror.gallery.links import relative
 from tests import media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, mirrored
@@ -304,3 +305,18 @@ def test_with_the_bucket_only_it_says_what_to_do(archive: Archive) -> None:
     assert (done.code, "mirror gallery --s3" in done.err) == (2, True)
     done = archive.run("gallery", "--s3")
     assert (done.code, "no bucket is configured" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("page", "to", "link"),
+    [
+        (("/", "a", "gallery"), ("/", "a", "p", "x.png"), "../p/x.png"),
+        (("/", "b"), ("/", "a", "p", "x.png"), "../a/p/x.png"),
+        (("/", "a"), ("/", "a", "p", "x.png"), "p/x.png"),
+        (("gallery",), ("p", "x y?#%&.png"), "../p/x%20y%3F%23%25%26.png"),
+        (("pre", "gallery"), ("other", "x.png"), "../../other/x.png"),
+        (("p", "x.png"), ("p", "x.png"), "../x.png"),
+    ],
+)
+def test_a_link_leads_from_the_page_to_the_file(page: tuple[str, ...], to: tuple[str, ...], link: str) -> None:
+    assert relative(page, to) == link

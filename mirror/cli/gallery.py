@@ -28,7 +28,7 @@ from mirror.errors import CatalogError, ExitCode
 from mirror.gallery.build import Gallery
 from mirror.gallery.compose import moment
 from mirror.gallery.folder import Folder, Place
-from mirror.gallery.links import BucketLinks, DiskLinks
+from mirror.gallery.links import BucketLinks, DiskLinks, Links
 from mirror.gallery.records import Card
 from mirror.holdings import Absent, Holdings
 from mirror.models import PromptId, PromptState
@@ -112,7 +112,7 @@ class _Work:
     def _is_selection(self) -> bool:
         return bool(self._ids or self._inputs)
 
-    def _place(self, places: Places, output: Path | None) -> tuple[Place, DiskLinks | BucketLinks]:
+    def _place(self, places: Places, output: Path | None) -> tuple[Place, Links]:
         if not self._bucket:
             folder = output.absolute() if output is not None else places.disk.root / names.GALLERY
             return Folder(folder), DiskLinks(places.disk.root, folder)

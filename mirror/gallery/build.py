@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from mirror.gallery.compose import shown, thumbnails
 from mirror.gallery.folder import Place, new_generation
-from mirror.gallery.links import BucketLinks, DiskLinks
+from mirror.gallery.links import Links
 from mirror.gallery.page import Page, assets, render
 from mirror.gallery.pages import CARDS, DETAILS, name_of, script, sliced, text_of
 from mirror.gallery.previews import Previews, key_of
@@ -35,9 +35,7 @@ class Gallery:
     ``absent`` is told of what cannot be shown.
     """
 
-    def __init__(
-        self, place: Place, holdings: Holdings, links: DiskLinks | BucketLinks, absent: Callable[[Absent], None]
-    ) -> None:
+    def __init__(self, place: Place, holdings: Holdings, links: Links, absent: Callable[[Absent], None]) -> None:
         self._place = place
         self._holdings = holdings
         self._links = links
