@@ -11,12 +11,9 @@
     return el('span.chip', { 'data-state': state }, el('span.dot'), format.state(state));
   }
 
-  /** What a screen reader says of a card. */
-  function label(card) {
-    const told = [format.type(card.type), format.state(card.state).toLowerCase(), format.contents(card), format.day(card.at)];
-    if (card.reason) told.push(card.reason);
-    told.push(card.id);
-    return gallery.visible(told.filter(Boolean).join(', '));
+  /** What a card's name says beside what is to be read on it: a link is called by its text. */
+  function more(card) {
+    return [format.state(card.state).toLowerCase(), format.contents(card), format.month(card.at)].filter(Boolean).join(', ');
   }
 
   function tile(each) {
@@ -44,17 +41,23 @@
     return el('div.notice', { 'data-state': card.state }, icon(STATE_ICONS[card.state] ?? 'picture'), el('p', { text: why, dir: 'auto' }));
   }
 
+  /** What is said in the card's name already. */
+  function hidden(element) {
+    element.setAttribute('aria-hidden', 'true');
+    return element;
+  }
+
   function pictures(card) {
     const tiles = card.tiles ?? [];
-    if (!tiles.length) return el('div.picture', {}, notice(card), chip(card.state));
+    if (!tiles.length) return el('div.picture', {}, notice(card), hidden(chip(card.state)));
     const made = el(`div.picture.mosaic-${tiles.length}`, {}, tiles.map(tile));
     if (tiles.length > 1) for (const each of made.querySelectorAll('[data-video]')) each.append(el('span.mark', {}, icon('play')));
     const videos = tiles.filter((each) => each.video);
     const more = (card.items ?? tiles.length) - tiles.length;
-    if (more > 0) made.lastElementChild.append(el('span.beyond', { text: `+${format.number(more)}` }));
-    if (card.state !== 'complete') made.append(chip(card.state));
-    if (tiles.length > 1) made.append(el('span.badge.count', {}, icon('stack'), format.number(card.items)));
-    else if (videos.length) made.append(el('span.badge', {}, icon('play'), videos[0].seconds ? format.duration(videos[0].seconds) : 'Video'));
+    if (more > 0) made.lastElementChild.append(el('span.beyond', { 'aria-hidden': 'true', text: `+${format.number(more)}` }));
+    if (card.state !== 'complete') made.append(hidden(chip(card.state)));
+    if (tiles.length > 1) made.append(el('span.badge.count', { 'aria-hidden': 'true' }, icon('stack'), format.number(card.items)));
+    else if (videos.length) made.append(el('span.badge', { 'aria-hidden': 'true' }, icon('play'), videos[0].seconds ? format.duration(videos[0].seconds) : 'Video'));
     return made;
   }
 
@@ -63,6 +66,7 @@
     return el(
       'div.caption', {},
       el('span.title', { text: format.type(card.type) }),
+      el('span.unseen', { text: more(card) }),
       el('span.day', { text: format.short(card.at), title: format.moment(card.at) }),
       failed ? el('span.reason', { text: card.reason, title: card.reason, dir: 'auto' }) : el('span.id', { text: format.brief(card.id), title: card.id }),
     );
@@ -70,7 +74,7 @@
 
   /** A card for the place `index` of `total`. */
   function make(card, index, total) {
-    const link = el('a.card', { href: gallery.filter.write(gallery.filter.NONE, card.id), 'aria-label': label(card), tabindex: '-1', 'data-index': index }, pictures(card), caption(card));
+    const link = el('a.card', { href: gallery.filter.write(gallery.filter.NONE, card.id), tabindex: '-1', 'data-index': index }, caption(card), pictures(card));
     return el('div.cell', { role: 'listitem', 'aria-posinset': index + 1, 'aria-setsize': total }, link);
   }
 

@@ -88,7 +88,7 @@
         this.made.delete(at);
       }
       for (const at of wanted) if (!this.made.has(at)) this.add(at);
-      this.rove();
+      this.rove(this.rows[layout.rowAt(this.rows, -box.top)]?.first);
       if (first + wanted.size >= this.rows.length) this.onend();
     }
 
@@ -111,7 +111,7 @@
         const cell = gallery.cards.make(this.cards[index], index, this.cards.length);
         cell.style.left = `${place.left}px`;
         cell.style.width = `${place.width}px`;
-        cell.firstChild.firstChild.style.height = `${row.picture}px`;
+        cell.querySelector('.picture').style.height = `${row.picture}px`;
         made.append(cell);
       });
       return made;
@@ -119,12 +119,15 @@
 
     // The keyboard ------------------------------------------------------------------------------
 
-    /** One card is in the order of the Tab key: the one that was used last, or the first that is to be seen. */
-    rove() {
-      const links = [...this.root.querySelectorAll('.card')];
-      const there = links.find((link) => Number(link.dataset.index) === this.active);
-      const one = there ?? links.find((link) => link.getBoundingClientRect().top >= 0) ?? links[0];
-      for (const link of links) link.tabIndex = link === one ? 0 : -1;
+    /** One card is in the order of the Tab key: the one that was used last, or `first`, that is to be seen. */
+    rove(first) {
+      const one = this.link(this.active) ?? this.link(first);
+      for (const link of this.root.querySelectorAll('.card[tabindex="0"]')) if (link !== one) link.tabIndex = -1;
+      if (one) one.tabIndex = 0;
+    }
+
+    link(index) {
+      return this.root.querySelector(`.card[data-index="${index}"]`);
     }
 
     pressed(event) {
@@ -162,7 +165,7 @@
       if (!this.made.has(at)) this.add(at);
       if (scroll) this.reveal(this.rows[at]);
       this.rove();
-      this.root.querySelector(`.card[data-index="${this.active}"]`)?.focus({ preventScroll: true });
+      this.link(this.active)?.focus({ preventScroll: true });
       this.draw();
     }
 
