@@ -69,7 +69,7 @@
         el('li', {},
           el('strong', { text: wrong.error }),
           el('p', { text: wrong.message, dir: 'auto' }),
-          wrong.url ? el('p', {}, address(wrong.url)) : null,
+          wrong.url && !wrong.message.includes(wrong.url) ? el('p', {}, address(wrong.url)) : null,
           more.some(Boolean) ? el('p.muted', { text: more.filter(Boolean).join(' · ') }) : null,
         ),
       );

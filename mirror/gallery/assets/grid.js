@@ -6,6 +6,7 @@
 
   const BEYOND = 700;
   const REST = 140;
+  const SLIM = 150;
   const still = window.matchMedia('(prefers-reduced-motion: reduce)');
   const hovers = window.matchMedia('(hover: hover) and (pointer: fine)');
 
@@ -109,6 +110,7 @@
       row.cells.forEach((place, at) => {
         const index = row.first + at;
         const cell = gallery.cards.make(this.cards[index], index, this.cards.length);
+        if (place.width < SLIM) cell.classList.add('slim');
         cell.style.left = `${place.left}px`;
         cell.style.width = `${place.width}px`;
         cell.querySelector('.picture').style.height = `${row.picture}px`;
