@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
 
+# Read here: no test has these settings of the person who runs it.
+_NAMED = os.environ.get("MIRROR_CHROMIUM")
+AXE = os.environ.get("MIRROR_AXE")
+"""A file of axe-core, which looks for what people with disabilities would stumble over."""
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str | None:
     """Where it is: as MIRROR_CHROMIUM says, else as the path does."""
-    named = os.environ.get("MIRROR_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, _NAMES)), None)
+    return _NAMED or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 def why_not() -> str:

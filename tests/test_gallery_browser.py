@@ -127,7 +127,9 @@ def test_everything_is_there_and_its_pictures_are_loaded(page: Page) -> None:
     assert ids(page) == ALL
     until(page, "[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     assert page.locator(".card img").count() >= 6
-    card = page.get_by_role("link", name=re.compile(r"^Upscaled picture failed, nothing to see, January 2026 Jan 1 failed No face"))
+    card = page.get_by_role(
+        "link", name=re.compile(r"^Upscaled picture failed, nothing to see, January 2026 Jan 1 failed No face")
+    )
     assert card.count() == 1
     assert "No face was found" in card.inner_text()
     assert page.get_by_role("list", name="Prompts").get_by_role("listitem").count() == 6
@@ -382,3 +384,27 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     assert len(watched.loaded("detail-")) == 1
     watched.errors = [error for error in watched.errors if "ERR_FILE_NOT_FOUND" not in error]
     watched.close(base)
+
+
+@from_disk
+@pytest.mark.skipif(browser.AXE is None, reason="MIRROR_AXE names no axe.min.js (npm pack axe-core)")
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(chromium: Browser, base: str, width: int, scheme: Any) -> None:
+    """Contrast in both themes, among other things."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = browser.Watched(context.new_page()).open(f"{base}gallery/index.html")
+    page.locator(".card").first.wait_for()
+    assert browser.AXE is not None
+    page.evaluate(Path(browser.AXE).read_text("utf-8"))
+    for act in ("", ".card", "#help"):
+        if act:
+            page.keyboard.press("Escape")
+            page.evaluate(f"document.querySelector('{act}').click()")
+            page.wait_for_timeout(300)
+        assert (
+            page.evaluate("axe.run().then((found) => found.violations.map((one) => [one.id, one.nodes.length]))") == []
+        )
+    context.close()

@@ -100,7 +100,7 @@ class _Work:
             holdings = Holdings(places, in_bucket=self._bucket)
             found = holdings.some(self._chosen()) if self._is_selection else holdings.all()
             writing = Gallery(place, holdings, links, self._absent)
-            built = await writing.write(found, title or places.disk.root.name or "mirror", self._unmirrored)
+            built = await writing.write(found, title or self._name(places), self._unmirrored)
         finally:
             await places.close()
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
@@ -111,6 +111,11 @@ class _Work:
     @property
     def _is_selection(self) -> bool:
         return bool(self._ids or self._inputs)
+
+    def _name(self, places: Places) -> str:
+        s3 = self._settings.s3
+        named = (s3.prefix.strip("/").rpartition("/")[2] or s3.bucket) if self._bucket else places.disk.root.name
+        return named or names.GALLERY
 
     def _place(self, places: Places, output: Path | None) -> tuple[Place, Links]:
         if not self._bucket:

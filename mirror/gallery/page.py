@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from mirror.gallery.records import Counts
 
-_STYLES = ("gallery.css", "detail.css")
+_STYLES = ("theme.css", "gallery.css", "detail.css")
 _FIRST = "theme.js"
 _SCRIPTS = ("dom.js", "format.js", "data.js", "filter.js", "layout.js", "cards.js", "grid.js", "facts.js", "detail.js")
 _LAST = "app.js"

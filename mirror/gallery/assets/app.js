@@ -16,6 +16,9 @@
     ['?', 'This help'],
   ];
 
+  // So many prompts before the last one that was read, the next ones are.
+  const AHEAD = 40;
+
   let counts = null;
   let cards = [];
   let shown = [];
@@ -26,12 +29,18 @@
   let pushed = false;
 
   const grid = new gallery.Grid(by('grid'), { onopen: (index) => open(index), onend: () => more() });
-  const detail = new gallery.Detail(by('detail'), { onshow: (index, item) => point(shown[index], item), onclose: (index) => closed(index) });
+  const detail = new gallery.Detail(by('detail'), {
+    onshow: (card, item) => address(card.id, item),
+    onclose: (card) => closed(card),
+    beside,
+    place,
+  });
 
   // Data ------------------------------------------------------------------------------------------
 
   const isWhole = () => counts !== null && read >= counts.pages;
-  const wantsAll = () => filters.isSet(filter) || filter.sort === 'oldest' || Boolean(filters.opened(location.hash).id && !detail.isOpen);
+  const wantsAll = () =>
+    filters.isSet(filter) || filter.sort === 'oldest' || Boolean(filters.opened(location.hash).id && !detail.isOpen);
 
   /** Read the next page of cards, and on to the end where the filter or the order needs all of them. */
   function more() {
@@ -70,7 +79,9 @@
     const isEmpty = shown.length === 0 && (isWhole() || Boolean(failure));
     by('empty').hidden = !isEmpty;
     by('reset').hidden = !isSet;
-    by('why').textContent = counts.prompts ? 'No prompt fits the search and the filters.' : 'No prompt has been mirrored yet.';
+    by('why').textContent = counts.prompts
+      ? 'No prompt fits the search and the filters.'
+      : 'No prompt has been mirrored yet.';
   }
 
   // The address -----------------------------------------------------------------------------------
@@ -79,31 +90,38 @@
     history.replaceState(history.state, '', filters.write(filter, id, item));
   }
 
-  function point(card, item) {
-    if (card) address(card.id, item);
-  }
-
-  function open(index, item = 0) {
-    history.pushState(null, '', filters.write(filter, shown[index].id, item));
+  function open(index) {
+    history.pushState(null, '', filters.write(filter, shown[index].id));
     pushed = true;
-    detail.open(shown, index, item);
+    detail.open(shown[index]);
   }
 
-  function closed(index) {
+  function beside(card, step) {
+    const index = shown.indexOf(card) + step;
+    if (index + AHEAD > shown.length) more();
+    return shown[index];
+  }
+
+  function place(card) {
+    const total = filters.isSet(filter) ? shown.length : counts.prompts;
+    return `${format.number(shown.indexOf(card) + 1)} of ${format.number(total)}`;
+  }
+
+  function closed(card) {
     if (filters.opened(location.hash).id) {
       if (pushed) history.back();
       else address();
     }
     pushed = false;
-    grid.focus(index);
+    grid.focus(Math.max(0, shown.indexOf(card)));
   }
 
   /** Open what the address names, once it is read. */
   function seek() {
     const { id, item } = filters.opened(location.hash);
     if (!id || detail.isOpen) return;
-    const index = shown.findIndex((card) => card.id === id || (card.children ?? []).includes(id));
-    if (index >= 0) detail.open(shown, index, item);
+    const card = shown.find((each) => each.id === id || (each.children ?? []).includes(id));
+    if (card) detail.open(card, item);
     else if (isWhole()) address();
   }
 
@@ -138,22 +156,32 @@
   /** What the controls show is what the filter says. */
   function fillIn() {
     if (by('q').value !== filter.q) by('q').value = filter.q;
-    for (const name of ['from', 'to', 'type', 'sort']) if (by(name).value !== filter[name]) by(name).value = filter[name];
+    for (const name of ['from', 'to', 'type', 'sort'])
+      if (by(name).value !== filter[name]) by(name).value = filter[name];
     for (const button of by('states').children) {
       const { state } = button.dataset;
       button.setAttribute('aria-pressed', String(state ? filter.states.includes(state) : filter.states.length === 0));
     }
-    for (const button of by('kinds').children) button.setAttribute('aria-pressed', String(button.dataset.kind === filter.kind));
+    for (const button of by('kinds').children)
+      button.setAttribute('aria-pressed', String(button.dataset.kind === filter.kind));
     const active = filter.states.length + ['kind', 'type', 'from', 'to'].filter((name) => filter[name]).length;
     by('more').dataset.active = active || '';
   }
 
   function stateButton(state, count) {
     const toggle = () => {
-      const states = filter.states.includes(state) ? filter.states.filter((each) => each !== state) : [...filter.states, state];
+      const states = filter.states.includes(state)
+        ? filter.states.filter((each) => each !== state)
+        : [...filter.states, state];
       change({ states: state ? states : [] });
     };
-    return el('button.chip', { type: 'button', 'data-state': state, onclick: toggle, title: format.meaning(state) || null }, state ? el('span.dot') : null, state ? format.state(state) : 'All', el('span.number', { text: format.number(count) }));
+    return el(
+      'button.chip',
+      { type: 'button', 'data-state': state, onclick: toggle, title: format.meaning(state) || null },
+      state ? el('span.dot') : null,
+      state ? format.state(state) : 'All',
+      el('span.number', { text: format.number(count) }),
+    );
   }
 
   function kindButton(kind, text) {
@@ -163,13 +191,22 @@
   function toolbar() {
     const order = ['complete', 'partial', 'pending', 'failed', 'unresolved', 'unknown'];
     const present = order.filter((state) => counts.states[state]);
-    by('states').append(stateButton('', counts.prompts), ...present.map((state) => stateButton(state, counts.states[state])));
+    by('states').append(
+      stateButton('', counts.prompts),
+      ...present.map((state) => stateButton(state, counts.states[state])),
+    );
     by('kinds').append(kindButton('', 'Everything'), kindButton('picture', 'Pictures'), kindButton('video', 'Videos'));
     const types = Object.keys(counts.types).sort((one, other) => one - other);
-    by('type').append(el('option', { value: '' }, 'All tasks'), ...types.map((type) => el('option', { value: type }, format.type(Number(type)))));
+    by('type').append(
+      el('option', { value: '' }, 'All tasks'),
+      ...types.map((type) => el('option', { value: type }, format.type(Number(type)))),
+    );
     by('types').hidden = types.length < 2;
     const written = by('facts').dataset.written;
-    by('facts').append(`${format.counted(counts.files, 'file')} · ${format.size(counts.bytes)}`, el('time.written', { datetime: written, title: format.moment(written) }, ` · as of ${format.day(written)}`));
+    by('facts').append(
+      `${format.counted(counts.files, 'file')} · ${format.size(counts.bytes)}`,
+      el('time.written', { datetime: written, title: format.moment(written) }, ` · as of ${format.day(written)}`),
+    );
 
     let typing = 0;
     by('q').addEventListener('input', () => {
@@ -182,7 +219,8 @@
         grid.focus(0);
       }
     });
-    for (const name of ['from', 'to', 'type', 'sort']) by(name).addEventListener('change', () => change({ [name]: by(name).value }));
+    for (const name of ['from', 'to', 'type', 'sort'])
+      by(name).addEventListener('change', () => change({ [name]: by(name).value }));
     const reset = () => {
       change({ ...filters.NONE, sort: filter.sort });
       by('q').focus();
@@ -215,11 +253,29 @@
 
   function help() {
     const dialog = by('keys');
-    const rows = KEYS.map(([key, what]) => el('div', {}, el('dt', {}, key.split('  ').map((each) => el('kbd', {}, each))), el('dd', { text: what })));
+    const rows = KEYS.map(([key, what]) =>
+      el(
+        'div',
+        {},
+        el(
+          'dt',
+          {},
+          key.split('  ').map((each) => el('kbd', {}, each)),
+        ),
+        el('dd', { text: what }),
+      ),
+    );
     dialog.append(
-      el('div.bar', {}, el('h2', { id: 'keys-title', text: 'Keys' }), iconButton('button.tool', 'close', 'Close', () => dialog.close())),
+      el(
+        'div.bar',
+        {},
+        el('h2', { id: 'keys-title', text: 'Keys' }),
+        iconButton('button.tool', 'close', 'Close', () => dialog.close()),
+      ),
       el('dl', {}, rows),
-      el('p.muted', { text: 'Dates are in UTC. The address holds the filter and what is open: share it, or keep it. Videos play where the pointer or the focus is.' }),
+      el('p.muted', {
+        text: 'Dates are in UTC. The address holds the filter and what is open. Videos play under the pointer or the focus.',
+      }),
     );
     dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
     by('help').append(icon('help'));

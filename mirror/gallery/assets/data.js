@@ -65,5 +65,9 @@
     return { id: card.id, state: card.state, at: card.at, groups: [group] };
   }
 
-  gallery.data = { start: () => load('start', 0).then(([counts]) => counts), cards: (number) => load('cards', number), detail };
+  gallery.data = {
+    start: () => load('start', 0).then(([counts]) => counts),
+    cards: (number) => load('cards', number),
+    detail,
+  };
 })();

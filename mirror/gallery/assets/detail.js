@@ -1,5 +1,5 @@
 'use strict';
-// One prompt, large: its pictures and videos one at a time, all of them in a strip, and beside them what is known of it.
+// One prompt, large: its pictures and videos one at a time, all of them in a strip, and beside them what is known.
 (() => {
   const gallery = window.mirrorGallery;
   const { el, icon, iconButton, format } = gallery;
@@ -12,21 +12,29 @@
     const groups = detail.groups ?? [];
     const found = [];
     groups.forEach((group, number) => {
-      for (const item of group.items ?? []) found.push({ group, file: detail.files[item.file], thumb: detail.files[item.thumb] ?? null });
+      for (const item of group.items ?? [])
+        found.push({ group, file: detail.files[item.file], thumb: detail.files[item.thumb] ?? null });
       if (!group.items?.length && (groups.length === 1 || number > 0)) found.push({ group, file: null, thumb: null });
     });
-    return found.length ? found : [{ group: groups[0] ?? { id: detail.id, state: detail.state }, file: null, thumb: null }];
+    return found.length
+      ? found
+      : [{ group: groups[0] ?? { id: detail.id, state: detail.state }, file: null, thumb: null }];
   }
 
-  const smallOf = (item) => item.thumb?.small || item.file?.small || (item.thumb && item.thumb.kind !== 'video' ? item.thumb.src : '') || '';
+  const smallOf = (item) =>
+    item.thumb?.small || item.file?.small || (item.thumb && item.thumb.kind !== 'video' ? item.thumb.src : '') || '';
 
   class Detail {
-    /** `onshow(index, item)` is called for what is shown, `onclose(index)` when it was closed. */
-    constructor(dialog, { onshow, onclose }) {
+    /**
+     * `onshow(card, item)` is called for what is shown, `onclose(card)` when it was closed; `beside(card, by)` is the
+     * prompt next to one, or none; `place(card)` says which of how many it is.
+     */
+    constructor(dialog, { onshow, onclose, beside, place }) {
       this.dialog = dialog;
       this.onshow = onshow;
-      this.cards = [];
-      this.index = 0;
+      this.beside = beside;
+      this.place = place;
+      this.card = null;
       this.at = 0;
       this.items = [];
       this.turn = 0;
@@ -34,7 +42,7 @@
       dialog.addEventListener('close', () => {
         this.turn += 1;
         this.silence();
-        onclose(this.index);
+        onclose(this.card);
       });
       dialog.addEventListener('keydown', (event) => this.pressed(event));
       dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
@@ -52,8 +60,16 @@
       this.strip = el('div.strip', { role: 'group', 'aria-label': 'Pictures and videos of this prompt' });
       this.panel = el('div.panel', { tabindex: '0', role: 'region', 'aria-label': 'Facts' });
       this.dialog.append(
-        el('div.stage', {},
-          el('div.bar', {}, iconButton('button.tool', 'close', 'Close', () => this.dialog.close()), this.title, this.where),
+        el(
+          'div.stage',
+          {},
+          el(
+            'div.bar',
+            {},
+            iconButton('button.tool', 'close', 'Close', () => this.dialog.close()),
+            this.title,
+            this.where,
+          ),
           this.view,
           iconButton('button.turn.back', 'left', 'Previous', () => this.step(-1)),
           iconButton('button.turn.on', 'right', 'Next', () => this.step(1)),
@@ -63,11 +79,9 @@
       );
     }
 
-    /** Show the card at `index` of `cards`; `item` is which of its pictures, negative ones count from the last. */
-    async open(cards, index, item = 0) {
-      this.cards = cards;
-      this.index = index;
-      const card = cards[index];
+    /** Show a prompt; `item` is which of its pictures, -1 the last. */
+    async open(card, item = 0) {
+      this.card = card;
       const turn = (this.turn += 1);
       this.title.replaceChildren(gallery.visible(format.type(card.type)), gallery.cards.chip(card.state));
       if (!this.dialog.open) {
@@ -113,15 +127,29 @@
 
     heading(group) {
       const who = group === this.detail.groups[0] ? 'Prompt' : `Child ${group.id.slice(0, 8)}`;
-      return el('h3', { title: group.id }, el('span', { text: who }), group.state === 'done' ? null : gallery.cards.chip(group.state));
+      return el(
+        'h3',
+        { title: group.id },
+        el('span', { text: who }),
+        group.state === 'done' ? null : gallery.cards.chip(group.state),
+      );
     }
 
     thumb(item, number) {
       const small = smallOf(item);
       const name = item.file?.path ?? format.state(item.group.state);
-      const kind = item.file ? item.file.kind || 'picture' : gallery.cards.STATE_ICONS[item.group.state] ?? 'picture';
+      const kind = item.file ? item.file.kind || 'picture' : (gallery.cards.STATE_ICONS[item.group.state] ?? 'picture');
       const inside = small ? gallery.cards.picture(small) : gallery.cards.blank(kind === 'image' ? 'picture' : kind);
-      const made = el('button.thumb', { type: 'button', 'aria-label': `${number + 1} of ${this.items.length}: ${gallery.visible(name)}`, 'data-state': item.file ? null : item.group.state, onclick: () => this.show(number) }, inside);
+      const made = el(
+        'button.thumb',
+        {
+          type: 'button',
+          'aria-label': `${number + 1} of ${this.items.length}: ${gallery.visible(name)}`,
+          'data-state': item.file ? null : item.group.state,
+          onclick: () => this.show(number),
+        },
+        inside,
+      );
       if (item.file?.kind === 'video') made.append(el('span.mark', {}, icon('play')));
       return made;
     }
@@ -132,8 +160,7 @@
       this.at = number;
       this.silence();
       this.view.replaceChildren(item.file ? this.media(item) : this.absent(item.group));
-      const total = format.number(this.cards.length);
-      this.where.textContent = this.items.length > 1 ? `${number + 1} / ${this.items.length}` : `${format.number(this.index + 1)} of ${total}`;
+      this.where.textContent = this.items.length > 1 ? `${number + 1} / ${this.items.length}` : this.place(this.card);
       this.strip.querySelectorAll('.thumb').forEach((thumb, at) => {
         thumb.setAttribute('aria-current', String(at === number));
         if (at === number) thumb.scrollIntoView({ block: 'nearest', inline: 'nearest' });
@@ -142,7 +169,7 @@
       this.shown = this.detail;
       this.panel.replaceChildren(...gallery.facts.panel(this.detail, new Set([item.file])).filter(Boolean));
       this.panel.scrollTop = scrolled;
-      this.onshow(this.index, number);
+      this.onshow(this.card, number);
     }
 
     media(item) {
@@ -150,8 +177,20 @@
       const name = gallery.visible(file.path);
       if (!file.src) return this.note('picture', 'This file is in no place that the page can reach.');
       if (file.kind === 'video') {
-        const video = el('video.media', { controls: true, playsinline: true, loop: true, preload: 'metadata', poster: smallOf(item) || null, 'aria-label': name, src: file.src });
-        video.addEventListener('error', () => video.replaceWith(this.note('video', 'This browser cannot play the video.')), { once: true });
+        const video = el('video.media', {
+          controls: true,
+          playsinline: true,
+          loop: true,
+          preload: 'metadata',
+          poster: smallOf(item) || null,
+          'aria-label': name,
+          src: file.src,
+        });
+        video.addEventListener(
+          'error',
+          () => video.replaceWith(this.note('video', 'This browser cannot play the video.')),
+          { once: true },
+        );
         if (!still.matches) video.play().catch(() => {});
         return video;
       }
@@ -163,18 +202,27 @@
       const soft = el('img.media.soft', { alt: name, ...size, src: small });
       full.decode().then(
         () => soft.replaceWith(full),
-        () => soft.isConnected && soft.after(el('p.cannot', { text: 'This is its preview: the browser cannot show the file.' })),
+        () =>
+          soft.isConnected &&
+          soft.after(el('p.cannot', { text: 'This is its preview: the browser cannot show the file.' })),
       );
       return soft;
     }
 
     guarded(image) {
-      image.addEventListener('error', () => image.replaceWith(this.note('picture', 'This browser cannot show the picture.')), { once: true });
+      image.addEventListener(
+        'error',
+        () => image.replaceWith(this.note('picture', 'This browser cannot show the picture.')),
+        { once: true },
+      );
       return image;
     }
 
     absent(group) {
-      return this.note(gallery.cards.STATE_ICONS[group.state] ?? 'picture', group.reason || format.meaning(group.state) || format.state(group.state));
+      return this.note(
+        gallery.cards.STATE_ICONS[group.state] ?? 'picture',
+        group.reason || format.meaning(group.state) || format.state(group.state),
+      );
     }
 
     note(name, text) {
@@ -194,8 +242,9 @@
     /** To the next picture, or the one before; behind a prompt's last comes the next prompt. */
     step(by) {
       const next = this.at + by;
-      if (next >= 0 && next < this.items.length) this.show(next);
-      else if (this.cards[this.index + by]) this.open(this.cards, this.index + by, by < 0 ? -1 : 0);
+      const beside = this.items[next] ? null : this.beside(this.card, by);
+      if (this.items[next]) this.show(next);
+      else if (beside) this.open(beside, by < 0 ? -1 : 0);
       else gallery.tell(by < 0 ? 'This is the first one' : 'This is the last one');
     }
 
@@ -209,16 +258,24 @@
 
     swipes() {
       let from = null;
-      this.view.addEventListener('touchstart', (event) => {
-        from = event.touches.length === 1 ? { x: event.touches[0].clientX, y: event.touches[0].clientY } : null;
-      }, { passive: true });
-      this.view.addEventListener('touchend', (event) => {
-        if (!from) return;
-        const x = event.changedTouches[0].clientX - from.x;
-        const y = event.changedTouches[0].clientY - from.y;
-        from = null;
-        if (Math.abs(x) > SWIPE && Math.abs(x) > 1.5 * Math.abs(y)) this.step(x < 0 ? 1 : -1);
-      }, { passive: true });
+      this.view.addEventListener(
+        'touchstart',
+        (event) => {
+          from = event.touches.length === 1 ? { x: event.touches[0].clientX, y: event.touches[0].clientY } : null;
+        },
+        { passive: true },
+      );
+      this.view.addEventListener(
+        'touchend',
+        (event) => {
+          if (!from) return;
+          const x = event.changedTouches[0].clientX - from.x;
+          const y = event.changedTouches[0].clientY - from.y;
+          from = null;
+          if (Math.abs(x) > SWIPE && Math.abs(x) > 1.5 * Math.abs(y)) this.step(x < 0 ? 1 : -1);
+        },
+        { passive: true },
+      );
     }
   }
 

@@ -48,7 +48,11 @@
   /** Names and values; those without a value are left out. */
   function list(pairs) {
     const rows = pairs.filter(([, value]) => value !== null && value !== undefined && value !== '' && value !== false);
-    return el('dl.facts', {}, rows.map(([name, value]) => el('div', {}, el('dt', { text: name }), el('dd', { dir: 'auto' }, value))));
+    return el(
+      'dl.facts',
+      {},
+      rows.map(([name, value]) => el('div', {}, el('dt', { text: name }), el('dd', { dir: 'auto' }, value))),
+    );
   }
 
   function section(title, ...content) {
@@ -61,12 +65,25 @@
     for (const group of detail.groups ?? []) {
       if (!group.reason) continue;
       const who = group === detail.groups[0] ? '' : ` · child ${format.brief(group.id)}`;
-      told.push(el('li', {}, el('strong', { text: `${format.state(group.state)}${who}` }), el('p', { text: group.reason, dir: 'auto' })));
+      told.push(
+        el(
+          'li',
+          {},
+          el('strong', { text: `${format.state(group.state)}${who}` }),
+          el('p', { text: group.reason, dir: 'auto' }),
+        ),
+      );
     }
     for (const wrong of detail.errors ?? []) {
-      const more = [wrong.role, wrong.attempts ? format.counted(wrong.attempts, 'attempt') : '', wrong.was ? `it was ${wrong.was}` : ''];
+      const more = [
+        wrong.role,
+        wrong.attempts ? format.counted(wrong.attempts, 'attempt') : '',
+        wrong.was ? `it was ${wrong.was}` : '',
+      ];
       told.push(
-        el('li', {},
+        el(
+          'li',
+          {},
           el('strong', { text: wrong.error }),
           el('p', { text: wrong.message, dir: 'auto' }),
           wrong.url && !wrong.message.includes(wrong.url) ? el('p', {}, address(wrong.url)) : null,
@@ -91,28 +108,47 @@
       ['Object', mono(`s3://${s3.bucket}/${s3.key}`, 'S3 address')],
       ['ETag', el('span.mono', { text: s3.etag })],
       ['Version', s3.version_id ? el('span.mono', { text: s3.version_id }) : ''],
-      ['Checksum', s3.checksum_sha256 || s3.checksum_crc64nvme ? el('span.mono', { text: s3.checksum_sha256 || s3.checksum_crc64nvme }) : ''],
+      [
+        'Checksum',
+        s3.checksum_sha256 || s3.checksum_crc64nvme
+          ? el('span.mono', { text: s3.checksum_sha256 || s3.checksum_crc64nvme })
+          : '',
+      ],
       ['Came by', s3.via],
     ]);
   }
 
   function fileOf(file, isOpen) {
-    const short = [file.role === 'origin' ? 'original' : file.role, format.size(file.bytes), file.width ? `${file.width} × ${file.height}` : ''];
-    const open = file.opens ? el('a.button.small', { href: file.src, target: '_blank', rel: 'noopener' }, 'Open', icon('out')) : null;
+    const short = [
+      file.role === 'origin' ? 'original' : file.role,
+      format.size(file.bytes),
+      file.width ? `${file.width} × ${file.height}` : '',
+    ];
+    const open = file.opens
+      ? el('a.button.small', { href: file.src, target: '_blank', rel: 'noopener' }, 'Open', icon('out'))
+      : null;
     return el(
-      'details.file', { open: isOpen },
-      el('summary', {}, el('span.name', { text: file.path, dir: 'auto' }), el('span.muted', { text: short.filter(Boolean).join(' · ') })),
-      list([
-        ['SHA-256', file.sha256 ? mono(file.sha256, 'SHA-256') : 'none: the store copied it and gave none'],
-        ['Size', `${format.number(file.bytes)} bytes`],
-        ['Type', file.content_type],
-        ['Media', dimensions(file)],
-        ['Verified', (file.verified ?? []).join(', ')],
-        ['Source', file.url ? address(file.url) : ''],
-        ['ETag', file.etag ? el('span.mono', { text: file.etag }) : ''],
-        ['Modified', format.moment(file.last_modified)],
-        ['Named by', (file.named_by ?? []).map((each) => el('span.each.mono', { text: each }))],
-      ].filter(([, value]) => !Array.isArray(value) || value.length)),
+      'details.file',
+      { open: isOpen },
+      el(
+        'summary',
+        {},
+        el('span.name', { text: file.path, dir: 'auto' }),
+        el('span.muted', { text: short.filter(Boolean).join(' · ') }),
+      ),
+      list(
+        [
+          ['SHA-256', file.sha256 ? mono(file.sha256, 'SHA-256') : 'none: the store copied it and gave none'],
+          ['Size', `${format.number(file.bytes)} bytes`],
+          ['Type', file.content_type],
+          ['Media', dimensions(file)],
+          ['Verified', (file.verified ?? []).join(', ')],
+          ['Source', file.url ? address(file.url) : ''],
+          ['ETag', file.etag ? el('span.mono', { text: file.etag }) : ''],
+          ['Modified', format.moment(file.last_modified)],
+          ['Named by', (file.named_by ?? []).map((each) => el('span.each.mono', { text: each }))],
+        ].filter(([, value]) => !Array.isArray(value) || value.length),
+      ),
       place(file.s3),
       open,
     );
@@ -124,18 +160,36 @@
     const files = detail.files ?? [];
     return [
       reasons(detail),
-      section('Prompt', list([
-        ['Id', mono(detail.id, 'Prompt id')],
-        ['Task', root.task_id === undefined ? '' : String(root.task_id)],
-        ['Type', root.type === undefined ? '' : format.type(root.type)],
-        ['Made', detail.at && detail.at !== detail.mirrored_at ? format.moment(detail.at) : ''],
-        ['Mirrored', format.moment(detail.mirrored_at)],
-        ['Children', (detail.groups ?? []).length > 1 ? format.number(detail.groups.length - 1) : ''],
-        ['Answered', detail.api],
-        ...(detail.facts ?? []),
-      ])),
-      files.length ? section(format.counted(files.length, 'file'), el('div.files', {}, files.map((file) => fileOf(file, shown.has(file))))) : null,
-      detail.manifest ? el('p.end', {}, el('a.button', { href: detail.manifest, target: '_blank', rel: 'noopener' }, 'manifest.json', icon('out'))) : null,
+      section(
+        'Prompt',
+        list([
+          ['Id', mono(detail.id, 'Prompt id')],
+          ['Task', root.task_id === undefined ? '' : String(root.task_id)],
+          ['Type', root.type === undefined ? '' : format.type(root.type)],
+          ['Made', detail.at && detail.at !== detail.mirrored_at ? format.moment(detail.at) : ''],
+          ['Mirrored', format.moment(detail.mirrored_at)],
+          ['Children', (detail.groups ?? []).length > 1 ? format.number(detail.groups.length - 1) : ''],
+          ['Answered', detail.api],
+          ...(detail.facts ?? []),
+        ]),
+      ),
+      files.length
+        ? section(
+            format.counted(files.length, 'file'),
+            el(
+              'div.files',
+              {},
+              files.map((file) => fileOf(file, shown.has(file))),
+            ),
+          )
+        : null,
+      detail.manifest
+        ? el(
+            'p.end',
+            {},
+            el('a.button', { href: detail.manifest, target: '_blank', rel: 'noopener' }, 'manifest.json', icon('out')),
+          )
+        : null,
     ];
   }
 

@@ -37,10 +37,18 @@
     return { id: given.get('id') ?? '', item: Math.max(0, (parseInt(given.get('item') ?? '1', 10) || 1) - 1) };
   }
 
-  const isSet = (filter) => Boolean(filter.q || filter.states.length || filter.kind || filter.type || filter.from || filter.to);
+  const isSet = (filter) =>
+    Boolean(filter.q || filter.states.length || filter.kind || filter.type || filter.from || filter.to);
 
   function searched(card) {
-    card.searched ??= [card.id, ...(card.children ?? []), ...(card.names ?? []), card.text ?? '', card.reason ?? '', gallery.format.type(card.type)]
+    card.searched ??= [
+      card.id,
+      ...(card.children ?? []),
+      ...(card.names ?? []),
+      card.text ?? '',
+      card.reason ?? '',
+      gallery.format.type(card.type),
+    ]
       .join('\n')
       .toLowerCase();
     return card.searched;

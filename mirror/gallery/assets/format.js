@@ -7,13 +7,26 @@
   const short = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short', timeZone: 'UTC' });
   const month = new Intl.DateTimeFormat('en', { month: 'long', year: 'numeric', timeZone: 'UTC' });
   const moment = new Intl.DateTimeFormat('en', {
-    day: 'numeric', month: 'short', year: 'numeric', hour: '2-digit', minute: '2-digit', hourCycle: 'h23', timeZone: 'UTC',
+    day: 'numeric',
+    month: 'short',
+    year: 'numeric',
+    hour: '2-digit',
+    minute: '2-digit',
+    hourCycle: 'h23',
+    timeZone: 'UTC',
   });
 
   const TYPES = { 3: 'Face swap', 4: 'Enhancement', 5: 'Filter', 6: 'Upscaled picture' };
   const STATES = {
-    complete: 'Complete', partial: 'Partial', pending: 'Pending', failed: 'Failed', unknown: 'Unknown',
-    unresolved: 'Unresolved', done: 'Done', queued: 'Queued', running: 'Running',
+    complete: 'Complete',
+    partial: 'Partial',
+    pending: 'Pending',
+    failed: 'Failed',
+    unknown: 'Unknown',
+    unresolved: 'Unresolved',
+    done: 'Done',
+    queued: 'Queued',
+    running: 'Running',
   };
   const MEANINGS = {
     complete: 'Everything is here',
@@ -60,7 +73,11 @@
 
   gallery.format = {
     number: (count) => number.format(count),
-    size, duration, brief, counted, contents,
+    size,
+    duration,
+    brief,
+    counted,
+    contents,
     day: dated(day),
     short: dated(short),
     month: dated(month),

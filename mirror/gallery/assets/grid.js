@@ -1,5 +1,5 @@
 'use strict';
-// The grid. Only the rows near the window are in the document, however many there are; the one that has the focus stays.
+// The grid. Only the rows near the window are in the document, however many there are; the one with the focus stays.
 (() => {
   const gallery = window.mirrorGallery;
   const { el, layout } = gallery;
@@ -38,22 +38,36 @@
 
     /** Show these cards. More of them behind those that are there leaves everything else as it is. */
     show(cards, isMore = false) {
+      const before = this.cards;
       this.cards = cards;
       if (!isMore) this.active = 0;
-      this.arrange(isMore);
+      this.arrange(isMore, before);
     }
 
-    arrange(keep) {
+    arrange(keep, before = this.cards) {
       const anchor = keep ? this.anchor() : null;
+      const old = this.rows;
       this.width = this.root.clientWidth;
       const { rows, height } = layout.rowsOf(this.cards, this.width);
       this.rows = rows;
-      this.stop();
-      for (const row of this.made.values()) row.remove();
-      this.made.clear();
+      for (const [at, row] of this.made) {
+        if (keep && rows[at] && this.isSame(old[at], rows[at], before)) continue;
+        if (row.contains(this.playing?.tile)) this.stop();
+        row.remove();
+        this.made.delete(at);
+      }
       this.root.style.height = `${Math.max(0, height)}px`;
       if (anchor) this.restore(anchor);
       this.draw();
+    }
+
+    /** Whether a row is where it was, and holds what it held: then it is not made anew, and no picture flickers. */
+    isSame(old, row, before) {
+      const isThere = old && ['top', 'height', 'first', 'title'].every((name) => old[name] === row[name]);
+      if (!isThere || old.cells.length !== row.cells.length) return false;
+      return row.cells.every(
+        (cell, at) => cell.width === old.cells[at].width && this.cards[row.first + at] === before[row.first + at],
+      );
     }
 
     /** Which card is at the window's top, and where: a new arrangement leaves it there. */
@@ -100,7 +114,8 @@
       made.style.height = `${row.height}px`;
       // In the order of their places, for whoever reads on from one to the next.
       let next = null;
-      for (const [other, element] of this.made) if (other > at && (next === null || other < next.at)) next = { at: other, element };
+      for (const [other, element] of this.made)
+        if (other > at && (next === null || other < next.at)) next = { at: other, element };
       this.root.insertBefore(made, next?.element ?? null);
       this.made.set(at, made);
     }
@@ -109,7 +124,7 @@
       const made = el('div.row');
       row.cells.forEach((place, at) => {
         const index = row.first + at;
-        const cell = gallery.cards.make(this.cards[index], index, this.cards.length);
+        const cell = gallery.cards.make(this.cards[index], index);
         if (place.width < SLIM) cell.classList.add('slim');
         cell.style.left = `${place.left}px`;
         cell.style.width = `${place.width}px`;
@@ -151,7 +166,8 @@
       const step = key === 'ArrowDown' ? 1 : -1;
       let at = layout.rowOf(this.rows, index);
       const here = this.rows[at].cells[index - this.rows[at].first];
-      do at += step; while (this.rows[at]?.title);
+      do at += step;
+      while (this.rows[at]?.title);
       const row = this.rows[at];
       if (!row) return index;
       const middle = here.left + here.width / 2;
@@ -210,7 +226,14 @@
       this.stop();
       if (!tile || still.matches) return;
       const timer = setTimeout(() => {
-        const video = el('video', { muted: true, loop: true, playsinline: true, preload: 'none', 'aria-hidden': 'true', tabindex: '-1' });
+        const video = el('video', {
+          muted: true,
+          loop: true,
+          playsinline: true,
+          preload: 'none',
+          'aria-hidden': 'true',
+          tabindex: '-1',
+        });
         video.muted = true;
         video.src = tile.dataset.video;
         video.addEventListener('playing', () => video.classList.add('on'), { once: true });

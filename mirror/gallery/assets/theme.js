@@ -1,5 +1,5 @@
 'use strict';
-// Read before anything is painted: the theme that was chosen here before. Storage may be refused (file:, private windows).
+// Read before anything is painted: the theme that was chosen here before. Storage may be refused (private windows).
 window.mirrorGallery = {
   themeChosen() {
     try {
