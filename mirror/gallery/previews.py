@@ -24,10 +24,12 @@ from mirror.models import ManifestFile
 FOLDER = "previews-1"
 """The number is the version of how they are made: another one, and all are made anew."""
 
-LARGEST = 32 << 20
+LARGEST = 16 << 20
 """Bytes of a thumbnail that is looked at."""
 
 _HELPERS = 4
+_UNDER_WAY = 16
+"""So many thumbnails are read, or their previews written, at once: a bucket takes its time for each."""
 _PATIENCE = 20.0
 """Seconds for one picture, on a machine that has other work, too."""
 _NAME = re.compile(r"([0-9a-f]{64})-([1-9]\d{0,3})x([1-9]\d{0,3})\.webp", re.ASCII)
@@ -58,6 +60,7 @@ class Previews:
         self._put = put
         self._off = find_spec("PIL") is None
         self._free: list[_Helper] = []
+        self._under_way = asyncio.Semaphore(_UNDER_WAY)
         self._room = asyncio.Semaphore(min(_HELPERS, os.cpu_count() or 1))
         self.used: set[str] = set()
         self.made = 0
@@ -83,7 +86,7 @@ class Previews:
     async def _of(self, key: str, file: ManifestFile, blocks: Blocks) -> Preview | None:
         preview = self._known.get(key)
         if preview is None and not self._off and file.bytes <= LARGEST:
-            async with self._room:
+            async with self._under_way:
                 preview = await self._make(key, file, blocks)
         if preview is not None:
             self.used.add(preview.name)
@@ -91,18 +94,7 @@ class Previews:
 
     async def _make(self, key: str, file: ManifestFile, blocks: Blocks) -> Preview | None:
         body = await _whole(file, blocks)
-        if body is None or self._off:
-            return None
-        helper = self._free.pop() if self._free else _Helper()
-        try:
-            told = await helper.ask(body)
-        except _CannotStartError:
-            self._off = True
-            told = None
-        except BaseException:
-            await helper.close()
-            raise
-        self._free.append(helper)
+        told = await self._ask(body) if body is not None else None
         if told is None:
             return None
         content, width, height = told
@@ -111,6 +103,22 @@ class Previews:
         self._known[key] = preview
         self.made += 1
         return preview
+
+    async def _ask(self, body: bytes) -> tuple[bytes, int, int] | None:
+        async with self._room:
+            if self._off:
+                return None
+            helper = self._free.pop() if self._free else _Helper()
+            try:
+                told = await helper.ask(body)
+            except _CannotStartError:
+                self._off = True
+                return None
+            except BaseException:
+                await helper.close()
+                raise
+            self._free.append(helper)
+            return told
 
 
 def key_of(file: ManifestFile) -> str:
