@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
+import signal
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -214,22 +215,45 @@ def test_two_at_once_do_not_mix(shelf: Shelf, archive: Archive) -> None:
 
 
 def test_an_interrupted_run_leaves_the_page_that_was_there(shelf: Shelf, archive: Archive) -> None:
-    shelf.pair("p")
-    assert archive.run("gallery").code == 0
+    """Killed as soon as its first file is there; the next run removes what it left."""
+    for number in range(150):
+        shelf.pair(f"p{number}", number)
+    assert archive.run("gallery", "p1").code == 0
     page = archive.root / "gallery" / "index.html"
-    before = page.read_bytes()
-    left = page.parent / "g20260101T000000-0a0a0a0a"
-    left.mkdir()
-    (left / "cards-00001.js").write_text("half")
-    os.mkfifo(archive.root / "p" / "fifo")
-    shelf.put("q", [], at="no date at all")
+    before, kept = page.read_bytes(), generation(page)
     process = archive.start("gallery")
-    process.kill()
-    process.communicate()
+
+    def has_begun() -> None:
+        while process.poll() is None and not any(set(page.parent.glob("g2*/*.js")) - set(kept.glob("*.js"))):
+            time.sleep(0.002)
+
+    assert archive.kill_when(process, has_begun) == -signal.SIGKILL
     assert page.read_bytes() == before
-    assert generation(page).is_dir()
+    assert kept.is_dir()
+    assert len(list(page.parent.glob("g2*"))) == 2
     assert archive.run("gallery").code == 0
-    assert not left.exists()
+    assert [path.name for path in page.parent.glob("g2*")] == [generation(page).name]
+
+
+def test_a_stop_is_clean(shelf: Shelf, archive: Archive) -> None:
+    for number in range(150):
+        shelf.pair(f"p{number}", number)
+    process = archive.start("gallery")
+    previews = archive.root / "gallery" / "previews-1"
+
+    def has_begun() -> None:
+        while process.poll() is None and not list(previews.glob("*.webp")):
+            time.sleep(0.002)
+
+    assert archive.kill_when(process, has_begun, signal.SIGTERM) == 143
+    assert not (archive.root / "gallery" / "index.html").exists()
+
+
+def test_a_list_of_ids_that_is_not_there(shelf: Shelf, archive: Archive, tmp_path: Path) -> None:
+    shelf.pair("p")
+    done = archive.run("gallery", "-i", str(tmp_path / "none.txt"))
+    assert (done.code, "none.txt" in done.err) == (2, True)
+    assert not (archive.root / "gallery" / "index.html").exists()
 
 
 def test_hostile_text_is_text(shelf: Shelf, archive: Archive) -> None:

@@ -8,12 +8,16 @@ from urllib.parse import unquote
 
 import pytest
 
+from mirror.errors import Locked
+from mirror.gallery.bucket import BucketFolder
 from mirror.gallery.folder import MARKER
+from mirror.places import Places
 from tests import media
 from tests.conftest import Archive
 from tests.helpers import mirrored
 from tests.origin import Origin, answer, task
 from tests.s3.bucket import Bucket
+from tests.s3_runs_small import as_user, in_places, settings_for
 from tests.test_gallery import generation, records
 
 pytestmark = pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
@@ -97,3 +101,19 @@ def test_into_a_folder_it_has_the_links_of_the_bucket(filled: Archive, bucket: B
     details = records(tmp_path / "out" / "index.html", "detail")
     links = {unquote(file["src"]) for detail in details for file in detail["files"]}
     assert links == {f"../{prompt_id}/{name}" for prompt_id in ("p", "q") for name in ("small.png", "a b.png")}
+
+
+def test_of_two_at_once_the_later_one_gives_up(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(bucket.server, monkeypatch)
+
+    async def race(places: Places) -> None:
+        assert places.bucket is not None
+        one, other = BucketFolder(places.bucket), BucketFolder(places.bucket)
+        await one.open()
+        await other.open()
+        await one.publish(b"one")
+        with pytest.raises(Locked, match="another run"):
+            await other.publish(b"other")
+
+    in_places(settings_for(bucket, tmp_path / "root"), race)
+    assert bucket.read("gallery/index.html") == {"gallery/index.html": b"one"}

@@ -104,10 +104,6 @@ class Gallery:
         counts = self._counts
         counts.prompts += 1
         _count(counts.states, card.state)
-        if card.pictures:
-            _count(counts.kinds, "picture")
-        if card.videos:
-            _count(counts.kinds, "video")
         if card.type is not None:
             _count(counts.types, str(card.type))
         self._cards.append((card.at, card.id, text_of(card)))

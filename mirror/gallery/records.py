@@ -119,5 +119,4 @@ class Counts(Struct, kw_only=True):
     bytes: int = 0
     pages: int = 0
     states: dict[str, int] = msgspec.field(default_factory=dict)
-    kinds: dict[str, int] = msgspec.field(default_factory=dict)
     types: dict[str, int] = msgspec.field(default_factory=dict)

@@ -54,12 +54,7 @@
   /** A prompt without pictures says why in their place. */
   function notice(card) {
     const why = card.reason || format.meaning(card.state);
-    return el(
-      'div.notice',
-      { 'data-state': card.state },
-      icon(STATE_ICONS[card.state] ?? 'picture'),
-      el('p', { text: why, dir: 'auto' }),
-    );
+    return el('div.notice', { 'data-state': card.state }, el('p', { text: why, dir: 'auto' }));
   }
 
   /** What is said in the card's name already. */
