@@ -388,6 +388,29 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     watched.close(base)
 
 
+def test_a_prompt_of_a_thousand_children_opens(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    entry = shelf.file("p", "0.png", media.png(8, 8))
+    files = [
+        entry
+        | {"path": f"{n}.png", "url": f"https://media.example.com/{n}.png"}
+        | {"named_by": [{"prompt_id": f"child-{n}", "task_id": n, "image_id": n, "field": "origin"}]}
+        for n in range(1000)
+    ]
+    children = [child(f"child-{n}", 2 if n % 4 == 3 else 30, f"reason {n}" if n % 4 == 3 else "") for n in range(1400)]
+    shelf.put("p", files, task={"taskList": children})
+    watched = browser.Watched(chromium.new_context().new_page())
+    page = watched.open(f"{written(shelf.root).as_uri()}#id=p&item=500")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="500 of 1100: 499.png").wait_for()
+    page.keyboard.press("ArrowRight")
+    dialog.get_by_text("501 / 1100").wait_for()
+    assert page.evaluate("document.querySelectorAll('*').length") < 15_000
+    assert dialog.get_by_text("more: manifest.json has them all").count() == 2
+    watched.errors = [error for error in watched.errors if "ERR_FILE_NOT_FOUND" not in error]
+    watched.close(f"{shelf.root.as_uri()}/")
+
+
 @from_disk
 @pytest.mark.skipif(browser.AXE is None, reason="MIRROR_AXE names no axe.min.js (npm pack axe-core)")
 @pytest.mark.parametrize("width", [1280, 390])

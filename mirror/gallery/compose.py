@@ -19,7 +19,8 @@ TILES = 4
 """So many pictures are on a card."""
 
 _NAMES = 50
-"""So many file names of a prompt are searched."""
+_CHILDREN = 500
+"""So many file names, and ids of children, of a prompt are searched."""
 _LONGEST = 400
 """Characters of a reason on a card, and of a prompt's own texts in the search."""
 _MILLISECONDS = 1e11
@@ -98,7 +99,7 @@ def _card(detail: Detail, previews: Mapping[str, Preview], manifest: Manifest) -
         videos=kinds.count("video"),
         failures=failed + len(detail.errors),
         reason=next(iter(reasons), "")[:_LONGEST],
-        children=tuple(group.id for group in detail.groups[1:] if group.id),
+        children=tuple(group.id for group in detail.groups[1:] if group.id)[:_CHILDREN],
         names=tuple(file.path for file in manifest.files[:_NAMES]),
         text=" ".join(value for name, value in detail.facts if not _is_number(value))[:_LONGEST],
     )

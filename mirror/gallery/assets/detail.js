@@ -5,6 +5,7 @@
   const { el, icon, iconButton, format } = gallery;
 
   const SWIPE = 48;
+  const NEAR = 80;
   const still = window.matchMedia('(prefers-reduced-motion: reduce)');
 
   /** What is looked at, in order: each file of each child, and a child without any as what became of it. */
@@ -14,7 +15,8 @@
     groups.forEach((group, number) => {
       for (const item of group.items ?? [])
         found.push({ group, file: detail.files[item.file], thumb: detail.files[item.thumb] ?? null });
-      if (!group.items?.length && (groups.length === 1 || number > 0)) found.push({ group, file: null, thumb: null });
+      const isLacking = !group.items?.length && group.state !== 'done';
+      if (isLacking && (groups.length === 1 || number > 0)) found.push({ group, file: null, thumb: null });
     });
     return found.length
       ? found
@@ -93,7 +95,7 @@
         if (turn !== this.turn) return;
         this.detail = detail;
         this.items = itemsOf(detail);
-        this.fill();
+        this.from = this.to = 0;
         this.show(item < 0 ? this.items.length - 1 : Math.min(item, this.items.length - 1));
       } catch (error) {
         if (turn !== this.turn) return;
@@ -108,20 +110,24 @@
       this.items = [];
     }
 
-    fill() {
+    /** The strip around one of the pictures: all of them, but of hundreds those near it. */
+    fill(number) {
       const { detail } = this;
+      const isLong = this.items.length > 4 * NEAR;
+      this.from = isLong ? Math.max(0, number - NEAR) : 0;
+      this.to = isLong ? Math.min(this.items.length, number + NEAR) : this.items.length;
       const isFamily = (detail.groups ?? []).length > 1;
       this.strip.replaceChildren();
       this.strip.hidden = this.items.length < 2;
       let last = null;
       let list = null;
-      this.items.forEach((item, number) => {
+      this.items.slice(this.from, this.to).forEach((item, at) => {
         if (item.group !== last) {
           last = item.group;
           list = el('div.thumbs');
           this.strip.append(el('section', {}, isFamily ? this.heading(item.group) : null, list));
         }
-        list.append(this.thumb(item, number));
+        list.append(this.thumb(item, this.from + at));
       });
     }
 
@@ -161,13 +167,15 @@
       this.silence();
       this.view.replaceChildren(item.file ? this.media(item) : this.absent(item.group));
       this.where.textContent = this.items.length > 1 ? `${number + 1} / ${this.items.length}` : this.place(this.card);
+      if (number < this.from || number >= this.to) this.fill(number);
       this.strip.querySelectorAll('.thumb').forEach((thumb, at) => {
-        thumb.setAttribute('aria-current', String(at === number));
-        if (at === number) thumb.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+        const isThis = this.from + at === number;
+        thumb.setAttribute('aria-current', String(isThis));
+        if (isThis) thumb.scrollIntoView({ block: 'nearest', inline: 'nearest' });
       });
       const scrolled = this.shown === this.detail ? this.panel.scrollTop : 0;
       this.shown = this.detail;
-      this.panel.replaceChildren(...gallery.facts.panel(this.detail, new Set([item.file])).filter(Boolean));
+      this.panel.replaceChildren(...gallery.facts.panel(this.detail, [item.file, item.thumb]).filter(Boolean));
       this.panel.scrollTop = scrolled;
       this.onshow(this.card, number);
     }

@@ -4,6 +4,8 @@
   const gallery = window.mirrorGallery;
   const { el, icon, format } = gallery;
 
+  const MOST = 200;
+
   /** A link out of here, for http and https only; all else is text. */
   function address(url) {
     let scheme = '';
@@ -59,6 +61,12 @@
     return el('section', {}, el('h3', { text: title }), ...content);
   }
 
+  /** Of what there are thousands, the first are enough to look at. */
+  function rest(all) {
+    const more = all.length - MOST;
+    return more > 0 ? el('p.muted', { text: `and ${format.number(more)} more: manifest.json has them all` }) : null;
+  }
+
   /** Every reason, complete: the service's own words first, then what could not be fetched. */
   function reasons(detail) {
     const told = [];
@@ -91,7 +99,12 @@
         ),
       );
     }
-    return told.length ? section('What went wrong', el('ul.reasons', { 'data-state': detail.state }, told)) : null;
+    if (!told.length) return null;
+    return section(
+      'What went wrong',
+      el('ul.reasons', { 'data-state': detail.state }, told.slice(0, MOST)),
+      rest(told),
+    );
   }
 
   function dimensions(file) {
@@ -154,10 +167,11 @@
     );
   }
 
-  /** All there is to tell; the files in `shown` are open. */
+  /** All there is to tell; the files that are looked at come first, and the first of these is open. */
   function panel(detail, shown) {
     const root = detail.groups?.[0] ?? {};
-    const files = detail.files ?? [];
+    const first = [...new Set(shown.filter(Boolean))];
+    const files = [...first, ...(detail.files ?? []).filter((file) => !first.includes(file))];
     return [
       reasons(detail),
       section(
@@ -179,8 +193,9 @@
             el(
               'div.files',
               {},
-              files.map((file) => fileOf(file, shown.has(file))),
+              files.slice(0, MOST).map((file) => fileOf(file, file === shown[0])),
             ),
+            rest(files),
           )
         : null,
       detail.manifest
