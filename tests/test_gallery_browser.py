@@ -209,7 +209,7 @@ def test_it_is_used_by_the_keyboard_alone(page: Page) -> None:
         assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.hash") == "#id=family", "the focus is on what was looked at"
+    until(page, "document.activeElement.hash === '#id=family'")  # the focus is on what was looked at
     until(page, "!location.hash.includes('id=')")
     page.keyboard.press("?")
     page.get_by_role("dialog", name="Keys").wait_for()
