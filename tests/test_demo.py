@@ -16,7 +16,9 @@ def test_the_demo_shows_what_it_promises(archive: Archive, tmp_path: Path) -> No
     assert "was interrupted by the kill and was resumed at byte" in done.out
     assert "broke half way and was resumed at byte" in done.out
     assert "exit code 0, 0 requests" in done.out
+    assert f"open it: {root}/gallery/index.html" in done.out
     assert f"The files are in {root}" in done.out
+    assert (root / "gallery" / "index.html").is_file()
     assert sorted(path.suffix for path in root.glob("*/*.*") if path.suffix in (".mp4", ".webp", ".jpg")) == [
         ".jpg",
         *(".mp4",) * 3,
@@ -37,3 +39,4 @@ def test_with_a_bucket_it_is_verified_from_there(archive: Archive, tmp_path: Pat
     assert "11 files, 1.8 MiB, nothing wrong" in done.out
     assert "16 objects read back with boto3, the same as on disk" in done.out
     assert "16 files, 1.8 MiB, nothing wrong" in done.err
+    assert (tmp_path / "shown" / "gallery" / "index.html").is_file()

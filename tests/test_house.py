@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "rules and tools of one kind each",
         "addresses agenda digests limits media names observers.text observers.textfile sampling signatures trust",
     ),
-    ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
+    ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
     (
         "what happens, where from, what it means",
         "answers config events guard h1.head schemas spans stores.workers urls",
@@ -97,6 +97,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("all prompts; what is flawed; down the history", "pipeline repair walk"),
     ("a night's work", "sync"),
     ("the public API", "client"),
+    ("the gallery's data, links, and who makes previews", "gallery.links gallery.pages gallery.records gallery.worker"),
+    ("the gallery's page and previews", "gallery.page gallery.previews"),
+    ("what is shown of a prompt; where a gallery stands", "gallery.compose gallery.folder"),
+    ("where else; all of it", "gallery.bucket gallery.build"),
     ("a service and a bucket to show it with", "demo.origin demo.bucket demo.swift"),
     ("the demo's script", "demo.show"),
     ("the process's own streams", "cli.streams"),
@@ -106,7 +110,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "a file a command",
         (
-            "cli.cleanup cli.demo cli.doctor cli.export cli.fetch cli.forget cli.rebuild cli.schema "
+            "cli.cleanup cli.demo cli.doctor cli.export cli.fetch cli.forget cli.gallery cli.rebuild cli.schema "
             "cli.status cli.sync cli.verify"
         ),
     ),
@@ -125,6 +129,8 @@ LIBRARIES = {
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
+    "jinja2": {"mirror.gallery.page"},
+    "PIL": {"mirror.gallery.worker"},
     "prometheus_client": {"mirror.observers.metrics"},
     "pyarrow": {"mirror.sources.parquet"},
     "sqlite3": {"mirror.catalog"},

@@ -22,6 +22,7 @@ _COMMANDS = {
     "status": "Say what the catalog knows.",
     "verify": "Compare what is there, on disk or in the bucket, with the manifests; repair it.",
     "export": "Hand on what is there: digests, a bag, a table with a row for each file.",
+    "gallery": "Write a static page of what was mirrored.",
     "forget": "Remove prompts from the catalog, and with --delete their files.",
     "rebuild": "Make the catalog again from the manifests.",
     "cleanup": "Remove what interrupted runs left: stale partial files, uploads in the bucket.",

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirror import names
 from mirror.demo.origin import DemoOrigin, Served
 from mirror.errors import ExitCode
 from mirror.manifests.document import decode
@@ -46,6 +47,7 @@ class Demo:
             await self._repeat()
             self._verify()
             await self._verify_bucket()
+            await self._gallery()
         self._say(f"\nThe files are in {self._root}")
         for wrong in self._wrong:
             self._say(f"WRONG: {wrong}")
@@ -132,6 +134,16 @@ class Demo:
         }
         self._expect(objects == on_disk, "the bucket has other objects than the disk has files")
         self._say(f"   {counted(len(objects), 'object')} read back with boto3, the same as on disk")
+
+    async def _gallery(self) -> None:
+        """Written from the manifests; to look at it takes a browser, and nothing else."""
+        number = 5 if self._bucket is None else 6
+        self._say(f"\n{number}. mirror gallery, a page of all this\n")
+        process = await self._start(command="gallery", ids=(), quiet=False)
+        code = await asyncio.wait_for(process.wait(), 60)
+        page = self._root / names.GALLERY / "index.html"
+        self._expect(code == ExitCode.OK and page.is_file(), f"exit code {code}, and no page perhaps")
+        self._say(f"   open it: {page}")
 
     def _expect(self, holds: bool, otherwise: str) -> None:
         if not holds:

@@ -1,0 +1,181 @@
+"""``mirror gallery``: a static page of what was mirrored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirror import names
+from mirror.catalog import PromptRecord, in_pages
+from mirror.cli.common import (
+    has_catalog,
+    prompt_ids,
+    reading,
+    require_bucket,
+    require_root,
+    run_command,
+    s3_flags,
+    settings_for,
+)
+from mirror.cli.streams import write_stdout
+from mirror.errors import CatalogError, ExitCode
+from mirror.gallery.build import Gallery
+from mirror.gallery.compose import moment
+from mirror.gallery.folder import Folder, Place
+from mirror.gallery.links import BucketLinks, DiskLinks, Links
+from mirror.gallery.records import Card
+from mirror.holdings import Absent, Holdings
+from mirror.models import PromptId, PromptState
+from mirror.observers.log import LogObserver
+from mirror.observers.text import counted, one_line, shorten
+from mirror.places import Places, open_places
+from mirror.settings import Settings
+from mirror.sources.inputs import Reading, ids_of
+
+_PAGE = 500
+_LONGEST = 400
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="FILE|-", help="Read ids from a file, or - (stdin).")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The folder to write (else `gallery` under the root, or in the bucket). Holds nothing else.",
+)
+@click.option("--title", metavar="TEXT", help="What stands above it (else the archive's name).")
+@click.option("--root", metavar="DIR", help="Where the archive stands.")
+@click.option("--s3", "bucket", is_flag=True, help="Read the bucket, and put the page into it.")
+@s3_flags
+@click.pass_context
+def gallery(
+    ctx: click.Context,
+    /,
+    ids: tuple[str, ...],
+    inputs: tuple[str, ...],
+    output: Path | None,
+    title: str | None,
+    bucket: bool,
+    **flags: Any,
+) -> int:
+    """Write a page of what was mirrored: of all of it, or of these prompts. Prints where the page is.
+
+    It needs no server and asks nobody: open it from disk, or put it on any web server or into a bucket together with
+    what it links to. Written anew it takes the place of the one before; previews that are there are used again. Exit
+    code 3 where a manifest cannot be read.
+    """
+    settings = settings_for(ctx, {key: flags[key] for key in ("root", "s3", "s3_endpoint")})
+    if bucket:
+        require_bucket(settings)
+    elif settings.s3.only:
+        raise click.UsageError("this archive stands in its bucket only: mirror gallery --s3")
+    work = _Work(settings, prompt_ids(ids), inputs, bucket=bucket)
+    return run_command(lambda: work.run(output, title))
+
+
+class _Work:
+    def __init__(self, settings: Settings, ids: list[PromptId], inputs: tuple[str, ...], *, bucket: bool) -> None:
+        self._settings = settings
+        self._ids = ids
+        self._inputs = inputs
+        self._bucket = bucket
+        self._asked: list[PromptId] = []
+        self._wrong = 0
+
+    async def run(self, output: Path | None, title: str | None) -> ExitCode:
+        places = open_places(self._settings)
+        try:
+            if not self._bucket:
+                require_root(places)
+            await places.ready() if self._bucket else None
+            place, links = self._place(places, output)
+            holdings = Holdings(places, in_bucket=self._bucket)
+            found = holdings.some(self._chosen()) if self._is_selection else holdings.all()
+            writing = Gallery(place, holdings, links, self._absent)
+            built = await writing.write(found, title or self._name(places), self._unmirrored)
+        finally:
+            await places.close()
+        told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
+        click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
+        await asyncio.to_thread(write_stdout, f"{place.shown}\n".encode("utf-8", "surrogateescape"))
+        return ExitCode.INCOMPLETE if self._wrong else ExitCode.OK
+
+    @property
+    def _is_selection(self) -> bool:
+        return bool(self._ids or self._inputs)
+
+    def _name(self, places: Places) -> str:
+        s3 = self._settings.s3
+        named = (s3.prefix.strip("/").rpartition("/")[2] or s3.bucket) if self._bucket else places.disk.root.name
+        return named or names.GALLERY
+
+    def _place(self, places: Places, output: Path | None) -> tuple[Place, Links]:
+        if not self._bucket:
+            folder = output.absolute() if output is not None else places.disk.root / names.GALLERY
+            return Folder(folder), DiskLinks(places.disk.root, folder)
+        from mirror.gallery.bucket import BucketFolder  # noqa: PLC0415 - boto3, for a bucket only
+
+        assert places.bucket is not None
+        there = BucketFolder(places.bucket)
+        links = BucketLinks(self._settings.s3.bucket, places.bucket.objects.key(""), there.home)
+        return (there if output is None else Folder(output.absolute())), links
+
+    async def _chosen(self) -> AsyncIterable[Sequence[PromptId]]:
+        """The ids that were asked for; they are noted, for what the catalog knows of them."""
+        given = ids_of(
+            self._ids,
+            self._inputs,
+            Reading(settings=self._settings),
+            on_bad_line=lambda told: self._tell(one_line(told)),
+            observer=LogObserver(),
+        )
+        async for batch in given:
+            self._asked += map(PromptId, batch)
+            yield [PromptId(each) for each in batch]
+
+    async def _unmirrored(self) -> list[Card]:
+        """Prompts that have no manifest, because the service denies them or could not be asked: so the catalog says.
+
+        A gallery needs no catalog; without one, or with one that is damaged, it does not know of these.
+        """
+        if self._settings.s3.catalog or not has_catalog(self._settings):
+            return []
+        found: list[Card] = []
+        try:
+            async with reading(self._settings) as (_, catalog):
+                pages = in_pages(self._asked, _PAGE) if self._is_selection else catalog.prompt_ids(failed=True)
+                async with contextlib.aclosing(pages):
+                    async for page in pages:
+                        found += map(_card, filter(_is_told, (await catalog.records(page)).values()))
+        except CatalogError as error:
+            logging.getLogger("mirror").warning(str(error))
+        return found
+
+    def _absent(self, found: Absent) -> None:
+        self._tell(f"{one_line(found.what)}: {one_line(found.why)}")
+
+    def _tell(self, what: str) -> None:
+        self._wrong += 1
+        click.echo(what, err=True)
+
+
+def _is_told(record: PromptRecord) -> bool:
+    return record.state in (PromptState.UNKNOWN, PromptState.UNRESOLVED) and record.message is not None
+
+
+def _card(record: PromptRecord) -> Card:
+    return Card(
+        id=record.prompt_id,
+        state=record.state.value,
+        at=moment(record.last_tried),
+        failures=1,
+        reason=shorten(f"{record.message} ({record.error})", _LONGEST),
+    )
