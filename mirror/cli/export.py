@@ -14,18 +14,15 @@ import click
 from msgspec import Struct
 
 from mirror.cli import streams
-from mirror.cli.common import prompt_ids, require_bucket, require_root, run_command, s3_flags, settings_for
-from mirror.cli.inputs import input_flags, require_inputs
+from mirror.cli.common import require_bucket, require_root, run_command, s3_flags, settings_for
+from mirror.cli.inputs import Selection, input_flags, selection
 from mirror.errors import ExitCode
 from mirror.holdings import Absent, Holding, Holdings
 from mirror.manifests.formats import Export, FileFormat, FolderFormat, Format, Prompts, formats
-from mirror.models import PromptId
-from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, size
 from mirror.outputs import Draft, checked, require_empty, sweep, sync_folder
 from mirror.places import Places, open_places
 from mirror.settings import Settings
-from mirror.sources.inputs import Reading, ids_of
 from mirror.stores.files import translated
 from mirror.stores.workers import Workers
 
@@ -40,9 +37,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     """What is to be exported, and where it goes."""
 
     format: Format
-    ids: tuple[str, ...]
-    inputs: tuple[str, ...]
-    reading: Reading
+    selection: Selection
     output: Path | None
     per_prompt: bool
     in_bucket: bool
@@ -78,7 +73,7 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
     elif settings.s3.only:
         raise click.UsageError("this archive stands in its bucket only: mirror export --s3")
     _check_flags(chosen, in_bucket=in_bucket, **{key: flags[key] for key in ("output", "per_prompt", "link")})
-    require_inputs(flags["inputs"])
+    chosen_prompts = selection(settings, ids, flags)
     places = open_places(settings)
     if not in_bucket:
         require_root(places)
@@ -89,9 +84,7 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
         require_empty(target)
     wanted = _Wanted(
         format=chosen,
-        ids=ids,
-        inputs=flags["inputs"],
-        reading=Reading(settings=settings, column=flags["column"], format=flags["input_format"]),
+        selection=chosen_prompts,
         output=target,
         per_prompt=flags["per_prompt"],
         in_bucket=in_bucket,
@@ -121,7 +114,8 @@ async def _export(settings: Settings, places: Places, wanted: _Wanted) -> ExitCo
     export = Export(holdings, told.absent, links=wanted.links, durable=durable)
     workers = Workers(1, "mirror-export")
     try:
-        found = holdings.some(_ids(wanted, told)) if wanted.ids or wanted.inputs else holdings.all()
+        chosen = wanted.selection
+        found = holdings.all() if chosen.is_all else holdings.some(chosen.batches(told.bad_line))
         async with aclosing(found), aclosing(export.given(found)) as prompts:
             await _Writing(wanted, export, workers).write(prompts)
     finally:
@@ -129,14 +123,6 @@ async def _export(settings: Settings, places: Places, wanted: _Wanted) -> ExitCo
         await places.close()
     click.echo(f"{_many(export.files, 'file')} of {_many(export.prompts, 'prompt')}, {size(export.bytes)}", err=True)
     return ExitCode.INCOMPLETE if told.lines else ExitCode.OK
-
-
-async def _ids(wanted: _Wanted, told: _Told) -> AsyncGenerator[list[PromptId], None]:
-    ids = prompt_ids(wanted.ids)
-    source = ids_of(ids, wanted.inputs, wanted.reading, on_bad_line=told.bad_line, observer=LogObserver())
-    async with aclosing(source):
-        async for batch in source:
-            yield [PromptId(each) for each in batch]
 
 
 class _Told:

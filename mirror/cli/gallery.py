@@ -15,7 +15,6 @@ from mirror import names
 from mirror.catalog import PromptRecord, in_pages
 from mirror.cli.common import (
     has_catalog,
-    prompt_ids,
     reading,
     require_bucket,
     require_root,
@@ -23,6 +22,7 @@ from mirror.cli.common import (
     s3_flags,
     settings_for,
 )
+from mirror.cli.inputs import Selection, input_flags, selection
 from mirror.cli.streams import write_stdout
 from mirror.errors import CatalogError, ExitCode
 from mirror.gallery.build import Gallery
@@ -32,11 +32,9 @@ from mirror.gallery.links import BucketLinks, DiskLinks, Links
 from mirror.gallery.records import Card
 from mirror.holdings import Absent, Holdings
 from mirror.models import PromptId, PromptState
-from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, shorten
 from mirror.places import Places, open_places
 from mirror.settings import Settings
-from mirror.sources.inputs import Reading, ids_of
 
 _PAGE = 500
 _LONGEST = 400
@@ -44,7 +42,7 @@ _LONGEST = 400
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("-i", "--input", "inputs", multiple=True, metavar="FILE|-", help="Read ids from a file, or - (stdin).")
+@input_flags
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -60,7 +58,6 @@ def gallery(
     ctx: click.Context,
     /,
     ids: tuple[str, ...],
-    inputs: tuple[str, ...],
     output: Path | None,
     title: str | None,
     bucket: bool,
@@ -77,15 +74,14 @@ def gallery(
         require_bucket(settings)
     elif settings.s3.only:
         raise click.UsageError("this archive stands in its bucket only: mirror gallery --s3")
-    work = _Work(settings, prompt_ids(ids), inputs, bucket=bucket)
+    work = _Work(settings, selection(settings, ids, flags), bucket=bucket)
     return run_command(lambda: work.run(output, title))
 
 
 class _Work:
-    def __init__(self, settings: Settings, ids: list[PromptId], inputs: tuple[str, ...], *, bucket: bool) -> None:
+    def __init__(self, settings: Settings, chosen: Selection, *, bucket: bool) -> None:
         self._settings = settings
-        self._ids = ids
-        self._inputs = inputs
+        self._selection = chosen
         self._bucket = bucket
         self._asked: list[PromptId] = []
         self._wrong = 0
@@ -98,7 +94,7 @@ class _Work:
             await places.ready() if self._bucket else None
             place, links = self._place(places, output)
             holdings = Holdings(places, in_bucket=self._bucket)
-            found = holdings.some(self._chosen()) if self._is_selection else holdings.all()
+            found = holdings.all() if self._selection.is_all else holdings.some(self._chosen())
             writing = Gallery(place, holdings, links, self._absent)
             built = await writing.write(found, title or self._name(places), self._unmirrored)
         finally:
@@ -107,10 +103,6 @@ class _Work:
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
         await asyncio.to_thread(write_stdout, f"{place.shown}\n".encode("utf-8", "surrogateescape"))
         return ExitCode.INCOMPLETE if self._wrong else ExitCode.OK
-
-    @property
-    def _is_selection(self) -> bool:
-        return bool(self._ids or self._inputs)
 
     def _name(self, places: Places) -> str:
         s3 = self._settings.s3
@@ -130,16 +122,9 @@ class _Work:
 
     async def _chosen(self) -> AsyncIterable[Sequence[PromptId]]:
         """The ids that were asked for; they are noted, for what the catalog knows of them."""
-        given = ids_of(
-            self._ids,
-            self._inputs,
-            Reading(settings=self._settings),
-            on_bad_line=lambda told: self._tell(one_line(told)),
-            observer=LogObserver(),
-        )
-        async for batch in given:
-            self._asked += map(PromptId, batch)
-            yield [PromptId(each) for each in batch]
+        async for batch in self._selection.batches(lambda told: self._tell(one_line(told))):
+            self._asked += batch
+            yield batch
 
     async def _unmirrored(self) -> list[Card]:
         """Prompts that have no manifest, because the service denies them or could not be asked: so the catalog says.
@@ -151,7 +136,8 @@ class _Work:
         found: list[Card] = []
         try:
             async with reading(self._settings) as (_, catalog):
-                pages = in_pages(self._asked, _PAGE) if self._is_selection else catalog.prompt_ids(failed=True)
+                is_all = self._selection.is_all
+                pages = catalog.prompt_ids(failed=True) if is_all else in_pages(self._asked, _PAGE)
                 async with contextlib.aclosing(pages):
                     async for page in pages:
                         found += map(_card, filter(_is_told, (await catalog.records(page)).values()))
