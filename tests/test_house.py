@@ -19,12 +19,14 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
     (
         "rules and tools of one kind each",
-        "addresses agenda digests limits media names observers.text observers.textfile sampling signatures trust",
+        "addresses agenda limits media media.walk names observers.text observers.textfile sampling signatures trust",
     ),
     ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
+    ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),
+    ("a file's structure, whichever it is", "media.look"),
     (
-        "what happens, where from, what it means",
-        "answers config events guard h1.head schemas spans stores.workers urls",
+        "what happens, where from, what it means; digests",
+        "answers config digests events guard h1.head schemas spans stores.workers urls",
     ),
     (
         "parts of the folders, of a kind each",
@@ -56,7 +58,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api hooks ping catalog download verdict stores.linking stores.recovery stores.s3.control",
+        "api hooks ping catalog download verdict stores.judgement stores.linking stores.recovery stores.s3.control",
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
@@ -70,6 +72,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "one file: fetched, and put where it stays; the ids in an object",
         "sources.objects adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
     ),
+    ("a few bytes of an object", "stores.s3.peek"),
     (
         "the local store; into, within and about the bucket; a source by its name",
         "sources.inputs stores.local stores.s3.multipart stores.s3.copy stores.s3.exchange stores.s3.shadow",

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from mirror import spans
 from mirror.digests import Digests, are_known
-from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreUnavailable
+from mirror.errors import Changed, Obstructed, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import Disk
@@ -34,6 +34,7 @@ from mirror.stores.files import (
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Journal, Record, Started, journal_of
+from mirror.stores.judgement import UNFIT, judge, look_for
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.stores.workers import Uninterrupted
 from mirror.times import from_http
@@ -88,6 +89,7 @@ class PartialFile:
     ) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
+        self.remark = ""
         self._disk = disk
         self._target = target
         self._path = f"{disk.parts}/{key}.part"
@@ -125,7 +127,7 @@ class PartialFile:
         if self.committed is not None or not await self._hop(self._open_existing):
             return
         assert self._fd is not None
-        check = Check(self._fd, Digests(started.head.checks))
+        check = Check(self._fd, Digests(started.head.checks, look_for(self._target)))
         for batch in in_batches([record for record in records if isinstance(record, Claim)], _HOP):
             await self._hop(partial(check.check, batch))
         self.head, self._digests, self._claims = started.head, check.digests, check.good
@@ -171,7 +173,7 @@ class PartialFile:
         self._runs.clear()
         self._flying = None
         self._claims, self._held = [], []
-        self._digests = Digests(head.checks)
+        self._digests = Digests(head.checks, look_for(self._target))
         await self._check_room(head)
 
     async def _check_room(self, head: Head) -> None:
@@ -269,7 +271,7 @@ class PartialFile:
             is_brief = length <= _SMALL and not self._has_journal
             publish = partial(self._translating, partial(self._publish, runs, length))
             receipt = await (self._disk.brief(publish) if is_brief else self._disk.start(publish))
-        except ChecksumMismatch:
+        except UNFIT:
             await self.abort()
             raise
         self.committed = receipt
@@ -289,7 +291,7 @@ class PartialFile:
         self._create()
         for run in runs:
             self._write(run)
-        self._check_digests()
+        self.remark = judge(self._digests, self.head, self._target)
         assert self._fd is not None
         if self._has_journal:  # an earlier try may have left more behind
             os.ftruncate(self._fd, length)
@@ -318,17 +320,6 @@ class PartialFile:
             self._claims = []
             self._remove()
             raise
-
-    def _check_digests(self) -> None:
-        assert self.head is not None
-        for check, expected in self.head.checks.items():
-            if self._digests.hex(check) != expected:
-                raise ChecksumMismatch(f"the bytes that came do not have the {check} that the origin states")
-        if self._target.sha256 and self._digests.sha256 != self._target.sha256:
-            raise ChecksumMismatch(
-                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them",
-                severity=Severity.ITEM,
-            )
 
     def _choose(self, folder: int, fd: int, length: int) -> tuple[str, bool]:
         """The first of the names that is free, or holds these very bytes already (then True)."""
