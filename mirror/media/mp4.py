@@ -55,7 +55,7 @@ class Mp4(Walk):
         if self.held and (len(self.held) < 4 or self.held.strip(b"\0")):  # a size of 0 is padding
             return "it ends within a box's header"
         if 0 < self.skip < TO_THE_END // 2:
-            return f"its box {self._box.decode('ascii', 'backslashreplace')} tells of {self.skip} more bytes"
+            return f"its box {str(self._box)[2:-1]} tells of {self.skip} more bytes"
         if not self._seen & {b"moov", b"meta"}:
             return "it has no moov box"
         if b"moov" in self._seen and not self._seen & {b"mdat", b"moof"}:
