@@ -24,6 +24,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the front pages of folders", ". demo h1 manifests observers sources stores stores.s3"),
     ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
+    ("what libraries say of media, in a process of its own", "media.reading"),
+    ("that process, and who asks it", "media.crew media.worker"),
     (
         "what happens, where from, what it means; digests",
         "answers config digests events guard h1.head schemas spans stores.workers urls",
@@ -83,7 +85,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the destinations of a run", "places"),
     (
         "to every place the cheapest way; what is where, and whether it is sound; what is held",
-        "checks delivery holdings stock",
+        "checks delivery facts holdings stock",
     ),
     ("where the catalog is between runs; what a run's parts share", "custody run"),
     ("a prompt's files", "obtain"),
@@ -112,7 +114,9 @@ PUBLIC = [
 
 LIBRARIES = {
     "aiohappyeyeballs": {"mirror.h1.pool", "mirror.session"},
+    "PIL": {"mirror.media.reading"},
     "aiohttp": {"mirror.session", "mirror.demo.origin"},
+    "av": {"mirror.media.reading"},
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},

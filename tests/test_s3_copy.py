@@ -64,12 +64,18 @@ def copies(ground: Ground) -> list[Seen]:
 
 
 def passed(ground: Ground) -> int:
-    """Bytes of bodies that went through the client, to or from the store or from an origin."""
+    """Bytes of bodies that went through the client, to or from the store or from an origin.
+
+    The few that are read to see what is in a film are not counted.
+    """
     manifests = sum(s.bytes_up + s.bytes_down for s in ground.proxy.requests if s.key.endswith("manifest.json"))
+    looks = [s.bytes_down for s in ground.proxy.requests if "range" in s.headers]
+    assert sum(looks) <= (256 << 10) * len(ground.media())
     return (
         ground.proxy.bytes_up
         + ground.proxy.bytes_down
         - manifests
+        - sum(looks)
         + sum(request.bytes_sent for request in ground.origin.media_requests)
     )
 

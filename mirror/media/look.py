@@ -88,6 +88,11 @@ def _form_of(beginning: bytes) -> type[Walk] | None:
     return None
 
 
+def starts_like_media(beginning: bytes) -> bool:
+    """Whether a file with these first bytes is of a format that is known here."""
+    return _form_of(beginning) is not None
+
+
 async def from_afar(read: Callable[[int, int], Awaitable[bytes]], size: int) -> Verdict:
     """The same of a file of ``size`` bytes that is read elsewhere, from one offset up to another.
 

@@ -1,0 +1,288 @@
+"""Helper processes that read media for us: no library that decodes what strangers wrote runs in this process.
+
+They are started when they are first needed, asked many files in one breath, killed where one takes too long, and their
+answers are not trusted. What they cannot tell is not told: nothing of this ever fails a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mirror.errors import MirrorError
+from mirror.models import Media
+
+_LARGEST_FRAME = 64 << 10
+_MOST_BREAKDOWNS = 10
+"""Files over which a helper may crash or hang; after that nobody is asked any more."""
+
+_GRACE = 0.5
+"""Seconds that a process which was killed may take to be gone."""
+
+_LARGEST = 1 << 31
+_NAMES = re.compile(r"[a-z0-9_.-]{1,40}")
+_KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""What a helper sees of our environment: no secret is in there."""
+
+Read = Callable[[int, int], Awaitable[bytes]]
+"""Reads bytes of a file that stands elsewhere, from one offset up to another."""
+
+
+def installed() -> bool:
+    """Whether the extra ``media``, or a part of it, is there. Imports nothing."""
+    return any(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A file to be described, or with ``decode`` to be decoded whole, in so many ``seconds`` at most.
+
+    ``path`` is a folder that is trusted, one in it and a name in that; or else it is of ``size`` bytes that ``read``
+    reads, ``reads`` times and ``most`` bytes in all.
+    """
+
+    seconds: float
+    decode: bool = False
+    path: tuple[str, str, str] | None = None
+    size: int = 0
+    read: Read | None = None
+    reads: int = 0
+    most: int = 0
+
+    def encode(self) -> bytes:
+        told: dict[str, Any] = {"decode": self.decode, "seconds": self.seconds}
+        told |= {"path": self.path} if self.path is not None else {"size": self.size}
+        if self.decode:
+            told["buffer"] = 1 << 20
+        return msgspec.json.encode(told)
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What a helper says. ``media`` are the facts; ``known`` whether it was decoded, ``wrong`` why it cannot be.
+
+    ``error`` says why there is no answer; ``read`` asks for bytes.
+    """
+
+    read: tuple[int, int] | None = None
+    media: Media | None = None
+    known: bool = False
+    wrong: str = ""
+    error: str = ""
+
+
+Asked = tuple[Question, asyncio.Future[Answer]]
+
+
+class Broken(Exception):
+    """A helper has crashed, hangs, or talks nonsense."""
+
+
+class Crew:
+    """Up to ``size`` helpers, each with ``memory`` bytes; asked ``together`` files at once. ``tell`` hears of trouble.
+
+    An instance belongs to one event loop.
+    """
+
+    def __init__(self, size: int, memory: int, tell: Callable[[str], None], *, together: int = 1) -> None:
+        self._size = size
+        self._memory = memory
+        self._tell = tell
+        self._together = together
+        self._waiting: deque[Asked] = deque()
+        self._something = asyncio.Event()
+        self._members: set[asyncio.Task[None]] = set()
+        self._breakdowns = 0
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer; one with an ``error`` where there is none."""
+        if self._breakdowns >= _MOST_BREAKDOWNS:
+            return Answer(error="too many files could not be read")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        self._something.set()
+        if len(self._members) < min(self._size, len(self._waiting)):
+            member = asyncio.create_task(self._work())
+            self._members.add(member)
+            member.add_done_callback(self._members.discard)
+        return await future
+
+    async def close(self) -> None:
+        """End the helpers; who still waits is told nothing."""
+        self._breakdowns = _MOST_BREAKDOWNS
+        for member in self._members:
+            member.cancel()
+        if self._members:
+            await asyncio.wait(self._members)
+        self._give_up("stopped")
+
+    def _give_up(self, why: str) -> None:
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(Answer(error=why))
+
+    async def _work(self) -> None:
+        helper: Helper | None = None
+        try:
+            while True:
+                batch = self._take()
+                if not batch:
+                    self._something.clear()
+                    await self._something.wait()
+                    continue
+                try:
+                    helper = helper or await Helper.start(self._memory)
+                    await _put(helper, batch)
+                except Exception as error:  # noqa: BLE001  a bug in here fails no file either
+                    if helper is not None:
+                        await helper.end()
+                        helper = None
+                    self._broke_down(batch, str(error))
+        finally:
+            if helper is not None:
+                await helper.end()
+
+    def _take(self) -> deque[Asked]:
+        """What is asked next; of files that we read for the helper, one at a time."""
+        taken: deque[Asked] = deque()
+        while self._waiting and len(taken) < (self._together if self._waiting[0][0].path else 1):
+            each = self._waiting.popleft()
+            if not each[1].done():  # who asked has been cancelled
+                taken.append(each)
+        return taken
+
+    def _broke_down(self, batch: deque[Asked], why: str) -> None:
+        """The first of the batch is what the helper was at; the others are asked again."""
+        self._breakdowns += 1
+        question, future = batch.popleft()
+        if not future.done():
+            future.set_result(Answer(error=why))
+        self._waiting.extendleft(reversed(batch))
+        name = question.path[1:] if question.path is not None else ("a file in the bucket",)
+        self._tell(f"{'/'.join(name)}: nothing is told of what is in it: {why}")
+        if self._breakdowns >= _MOST_BREAKDOWNS:
+            self._give_up("too many files could not be read")
+            self._tell("nothing more is told of what is in files")
+
+
+async def _put(helper: Helper, batch: deque[Asked]) -> None:
+    """Ask all of a batch, and take what is answered out of it, in order."""
+    helper.send(*(question.encode() for question, _ in batch))
+    while batch:
+        question, future = batch[0]
+        answer = await helper.answer(question)
+        batch.popleft()
+        if not future.done():
+            future.set_result(answer)
+
+
+class Helper:
+    """One process, and the frames between us: four bytes of length, then as many bytes."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+
+    @classmethod
+    async def start(cls, memory: int) -> Helper:
+        command = [sys.executable, "-P", "-m", "mirror.media.worker", str(os.getpid()), str(memory)]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=_environ(os.environ),
+                start_new_session=True,  # a terminal's signals are not for it
+            )
+        except (OSError, ValueError) as error:
+            raise Broken(f"a helper cannot be started: {getattr(error, 'strerror', None) or error}") from None
+        return cls(process)
+
+    def send(self, *messages: bytes) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # that it has gone is seen by what it answers
+            self._stdin.write(b"".join(len(message).to_bytes(4) + message for message in messages))
+
+    async def answer(self, question: Question) -> Answer:
+        """What it says of a file; the bytes that it asks for meanwhile are read.
+
+        Raises:
+            Broken: nothing, nonsense, or too late.
+        """
+        try:
+            async with asyncio.timeout(question.seconds):
+                reads, left = question.reads, question.most
+                while True:
+                    answer = await self._receive()
+                    if answer.read is None:
+                        return answer
+                    start, stop = answer.read
+                    if not 0 <= start < stop <= question.size:
+                        raise Broken("the helper reads what is not there")
+                    reads, left = reads - 1, left - (stop - start)
+                    self.send(await _read(question, start, stop) if reads >= 0 and left >= 0 else b"")
+        except TimeoutError:
+            raise Broken(f"it takes more than {question.seconds:g} s") from None
+
+    async def _receive(self) -> Answer:
+        try:
+            size = int.from_bytes(await self._stdout.readexactly(4))
+            if size > _LARGEST_FRAME:
+                raise Broken("the helper talks nonsense")
+            answer = msgspec.json.decode(await self._stdout.readexactly(size), type=Answer)
+        except (asyncio.IncompleteReadError, OSError):
+            raise Broken("the helper has crashed") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Broken("the helper talks nonsense") from None
+        if (answer.media is not None and not _is_sound(answer.media)) or not _is_text(answer.wrong + answer.error):
+            raise Broken("the helper talks nonsense")
+        return answer
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._stdin.close()
+        gone = asyncio.ensure_future(self._process.wait())
+        await asyncio.wait({gone}, timeout=_GRACE)
+        gone.cancel()
+
+
+async def _read(question: Question, start: int, stop: int) -> bytes:
+    assert question.read is not None
+    try:
+        data = await question.read(start, stop)
+    except MirrorError:
+        return b""
+    return data if len(data) == stop - start else b""
+
+
+def _environ(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in _KEPT if name in environ}
+
+
+def _is_sound(media: Media) -> bool:
+    counts = [each for each in (media.width, media.height) if each is not None]
+    numbers = [each for each in (media.seconds, media.frame_rate) if each is not None]
+    return (
+        media.kind in ("image", "video")
+        and all(0 < each < _LARGEST for each in counts)
+        and all(0 <= each < _LARGEST for each in numbers)
+        and (media.codec is None or _NAMES.fullmatch(media.codec) is not None)
+    )
+
+
+def _is_text(text: str) -> bool:
+    return len(text) <= 500 and text.isprintable()
