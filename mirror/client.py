@@ -171,12 +171,14 @@ class Mirror:
         bucket: bool = False,
         deep: bool = False,
         sample: Sample | None = None,
+        decode: bool = False,
         wait_lock: float | None = None,
     ) -> AsyncGenerator[Checked, None]:
         """Verify these prompts (all that the catalog knows, without any), and fetch again what is missing or damaged.
 
         Only those files are fetched, and only bytes with the SHA-256 of the manifest are accepted. With ``bucket`` it
         is the bucket that is verified, and put right from the disk where that has the file; ``deep`` reads its objects.
+        ``decode`` decodes what is sound, too; what cannot be decoded is told, and left as it is.
         ``wait_lock`` is for how many seconds to wait where another run holds the root.
 
         Raises:
@@ -189,7 +191,7 @@ class Mirror:
 
         options = FetchOptions(wait_lock=wait_lock)
         async with self._open_catalog(options) as catalog:
-            verify = Verify(self._places, catalog, deep=deep, sample=sample)
+            verify = Verify(self._places, catalog, deep=deep, sample=sample, decode=decode)
 
             async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
                 run = self._new_run(options, catalog, wanted)

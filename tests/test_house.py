@@ -88,7 +88,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "checks delivery facts holdings stock",
     ),
     ("where the catalog is between runs; what a run's parts share", "custody run"),
-    ("a prompt's files", "obtain"),
+    ("a prompt's files; whether a sound one can be decoded", "decoding obtain"),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
     ("all prompts; what is flawed; down the history", "pipeline repair walk"),
     ("a night's work", "sync"),

@@ -53,7 +53,9 @@ def film(frames: int = 20, **options: str) -> bytes:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.gop_size = 5
         for number in range(frames):
-            frame = av.VideoFrame.from_image(pictures(1, 48)[0].rotate(number).resize((64, 48)))
+            frame = av.VideoFrame.from_image(  # type: ignore[no-untyped-call]
+                pictures(1, 48)[0].rotate(number).resize((64, 48))
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         container.close()

@@ -22,6 +22,8 @@ from msgspec import Struct
 from mirror.errors import MirrorError
 from mirror.models import Media
 
+WORKER = "mirror.media.worker"
+
 _LARGEST_FRAME = 64 << 10
 _MOST_BREAKDOWNS = 10
 """Files over which a helper may crash or hang; after that nobody is asked any more."""
@@ -29,6 +31,7 @@ _MOST_BREAKDOWNS = 10
 _GRACE = 0.5
 """Seconds that a process which was killed may take to be gone."""
 
+_START = 30.0
 _LARGEST = 1 << 31
 _NAMES = re.compile(r"[a-z0-9_.-]{1,40}")
 _KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
@@ -69,7 +72,7 @@ class Question(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """What a helper says. ``media`` are the facts; ``known`` whether it was decoded, ``wrong`` why it cannot be.
 
-    ``error`` says why there is no answer; ``read`` asks for bytes.
+    ``error`` says why there is no answer, ``unread`` that it could not be read; ``read`` asks for bytes.
     """
 
     read: tuple[int, int] | None = None
@@ -77,6 +80,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     known: bool = False
     wrong: str = ""
     error: str = ""
+    unread: bool = False
 
 
 Asked = tuple[Question, asyncio.Future[Answer]]
@@ -86,26 +90,49 @@ class Broken(Exception):
     """A helper has crashed, hangs, or talks nonsense."""
 
 
-class Crew:
-    """Up to ``size`` helpers, each with ``memory`` bytes; asked ``together`` files at once. ``tell`` hears of trouble.
+class NotStarted(Broken):
+    """No helper can be started: nobody needs to try again."""
 
-    An instance belongs to one event loop.
+
+def _untold(_: str) -> None:
+    """Nobody listens."""
+
+
+class Crew:
+    """Up to ``size`` helpers, each with ``memory`` bytes; asked ``together`` files at once.
+
+    ``tell`` hears of each file over which a helper broke down; after ``most_breakdowns`` nobody is asked any more.
+    ``cannot_start`` says why no helper can be started; ``worker`` is the module that it runs. An instance belongs to one
+    event loop.
     """
 
-    def __init__(self, size: int, memory: int, tell: Callable[[str], None], *, together: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        memory: int,
+        tell: Callable[[str], None] = _untold,
+        *,
+        together: int = 1,
+        most_breakdowns: int = _MOST_BREAKDOWNS,
+        worker: str = WORKER,
+    ) -> None:
+        self.cannot_start = ""
         self._size = size
         self._memory = memory
+        self._worker = worker
         self._tell = tell
         self._together = together
         self._waiting: deque[Asked] = deque()
         self._something = asyncio.Event()
         self._members: set[asyncio.Task[None]] = set()
+        self._most_breakdowns = most_breakdowns
         self._breakdowns = 0
+        self._is_over = ""
 
     async def ask(self, question: Question) -> Answer:
         """The answer; one with an ``error`` where there is none."""
-        if self._breakdowns >= _MOST_BREAKDOWNS:
-            return Answer(error="too many files could not be read")
+        if self._is_over:
+            return Answer(error=self._is_over)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         self._something.set()
@@ -117,14 +144,15 @@ class Crew:
 
     async def close(self) -> None:
         """End the helpers; who still waits is told nothing."""
-        self._breakdowns = _MOST_BREAKDOWNS
+        self._give_up("it was stopped")
         for member in self._members:
             member.cancel()
         if self._members:
             await asyncio.wait(self._members)
-        self._give_up("stopped")
 
     def _give_up(self, why: str) -> None:
+        """Ask nobody any more."""
+        self._is_over = why
         while self._waiting:
             _, future = self._waiting.popleft()
             if not future.done():
@@ -140,8 +168,11 @@ class Crew:
                     await self._something.wait()
                     continue
                 try:
-                    helper = helper or await Helper.start(self._memory)
+                    helper = helper or await Helper.start(self._worker, self._memory)
                     await _put(helper, batch)
+                except NotStarted as error:
+                    self._waiting.extendleft(reversed(batch))
+                    self._stop_asking(str(error))
                 except Exception as error:  # noqa: BLE001  a bug in here fails no file either
                     if helper is not None:
                         await helper.end()
@@ -150,6 +181,12 @@ class Crew:
         finally:
             if helper is not None:
                 await helper.end()
+
+    def _stop_asking(self, why: str) -> None:
+        if not self.cannot_start:
+            self._tell(f"nothing is told of what is in files: {why}")
+        self.cannot_start = why
+        self._give_up(why)
 
     def _take(self) -> deque[Asked]:
         """What is asked next; of files that we read for the helper, one at a time."""
@@ -169,9 +206,9 @@ class Crew:
         self._waiting.extendleft(reversed(batch))
         name = question.path[1:] if question.path is not None else ("a file in the bucket",)
         self._tell(f"{'/'.join(name)}: nothing is told of what is in it: {why}")
-        if self._breakdowns >= _MOST_BREAKDOWNS:
-            self._give_up("too many files could not be read")
-            self._tell("nothing more is told of what is in files")
+        if self._breakdowns >= self._most_breakdowns:
+            self._give_up("helpers broke down over too many files")
+            self._tell("nothing more is told of what is in files: helpers broke down over too many")
 
 
 async def _put(helper: Helper, batch: deque[Asked]) -> None:
@@ -196,8 +233,8 @@ class Helper:
         self._stdout = process.stdout
 
     @classmethod
-    async def start(cls, memory: int) -> Helper:
-        command = [sys.executable, "-P", "-m", "mirror.media.worker", str(os.getpid()), str(memory)]
+    async def start(cls, worker: str, memory: int) -> Helper:
+        command = [sys.executable, "-P", "-m", worker, str(os.getpid()), str(memory)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -208,8 +245,18 @@ class Helper:
                 start_new_session=True,  # a terminal's signals are not for it
             )
         except (OSError, ValueError) as error:
-            raise Broken(f"a helper cannot be started: {getattr(error, 'strerror', None) or error}") from None
-        return cls(process)
+            raise NotStarted(f"a helper cannot be started: {getattr(error, 'strerror', None) or error}") from None
+        helper = cls(process)
+        try:
+            async with asyncio.timeout(_START):
+                await helper._receive()  # it says that it is there
+        except (Broken, TimeoutError):
+            await helper.end()
+            raise NotStarted("a helper cannot be started: it ends, or says nothing") from None
+        except BaseException:
+            await helper.end()
+            raise
+        return helper
 
     def send(self, *messages: bytes) -> None:
         with contextlib.suppress(OSError, RuntimeError):  # that it has gone is seen by what it answers

@@ -35,18 +35,19 @@ class Look:
             self._beginning += data[: _BEGINNING - known]
             if len(self._beginning) < _BEGINNING:
                 return
-            self._begin()
-            if self._walk is None:
-                self._is_over = True
-                return
+            self._walk = self._begun()
+            self._is_over = self._walk is None
             data = data[_BEGINNING - known :]
-        self._walk.feed(data)
+        if self._walk is not None:
+            self._walk.feed(data)
 
-    def _begin(self) -> None:
+    def _begun(self) -> Walk | None:
         form = _form_of(self._beginning)
-        if form is not None:
-            self._walk = form()
-            self._walk.feed(self._beginning)
+        if form is None:
+            return None
+        walk = form()
+        walk.feed(self._beginning)
+        return walk
 
     @property
     def needless(self) -> int:
@@ -60,11 +61,10 @@ class Look:
 
     def verdict(self) -> Verdict:
         """What there is to say if the file ends here."""
-        if self._walk is None and self._beginning and not self._is_over:  # it is shorter than that
-            short = self.copy()
-            short._begin()
-            return short._walk.verdict() if short._walk is not None else Verdict()
-        return self._walk.verdict() if self._walk is not None else Verdict()
+        walk = self._walk
+        if walk is None and not self._is_over:  # it is shorter than that
+            walk = self._begun()
+        return walk.verdict() if walk is not None else Verdict()
 
     def copy(self) -> Look:
         twin = Look()

@@ -38,7 +38,7 @@ def describe(file: BinaryIO) -> Told | None:
     for read in _in_order(file, _picture, _film):
         file.seek(0)
         try:
-            found = read(file)
+            found: Told | None = read(file)
         except Exception:  # noqa: BLE001, S112  # nosec B112 # whatever a library raises: another one may know it
             continue
         if found is not None:

@@ -22,6 +22,7 @@ from mirror.media.reading import Undecodable, decode, describe
 
 _OPEN_FILES = 64
 _BUFFER = 64 << 10
+_PIECE = 256 << 10
 _WITH_PARENT = 1
 """PR_SET_PDEATHSIG."""
 
@@ -69,6 +70,13 @@ class Remote(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
+    def readall(self) -> bytes:
+        """In pieces that are worth a request each."""
+        found, piece = bytearray(), bytearray(_PIECE)
+        while count := self.readinto(piece):
+            found += piece[:count]
+        return bytes(found)
+
     def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), self._size - self._at)
         if count <= 0:
@@ -90,6 +98,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     channel = Channel(os.fdopen(os.dup(0), "rb"), outgoing)
     with contextlib.suppress(BrokenPipeError):
+        channel.send({})
         while (message := channel.receive()) is not None:
             channel.send(_answer(json.loads(message), channel))
 
@@ -119,10 +128,10 @@ def _answer(request: Request, channel: Channel) -> Request:
             return {"media": describe(file)}
     except Undecodable as error:
         if remote is not None and remote.failed:
-            return {"error": "it cannot be read there"}
+            return {"error": "it cannot be read there", "unread": True}
         return {"known": True, "wrong": str(error)}
     except OSError as error:
-        return {"error": f"cannot be read: {error.strerror or error}"}
+        return {"error": f"cannot be read: {error.strerror or error}", "unread": True}
     except MemoryError:
         return {"error": "it takes more memory than a helper may have"}
 
