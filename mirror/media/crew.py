@@ -102,8 +102,8 @@ class Crew:
     """Up to ``size`` helpers, each with ``memory`` bytes; asked ``together`` files at once.
 
     ``tell`` hears of each file over which a helper broke down; after ``most_breakdowns`` nobody is asked any more.
-    ``cannot_start`` says why no helper can be started; ``worker`` is the module that it runs. An instance belongs to one
-    event loop.
+    ``cannot_start`` says why no helper can be started; ``worker`` is the module that it runs. An instance belongs to
+    one event loop.
     """
 
     def __init__(
