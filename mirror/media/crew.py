@@ -61,8 +61,8 @@ class Question(Struct, frozen=True, kw_only=True):
     reads: int = 0
     most: int = 0
 
-    def encode(self) -> bytes:
-        told: dict[str, Any] = {"decode": self.decode, "seconds": self.seconds}
+    def encode(self, *, more: bool) -> bytes:
+        told: dict[str, Any] = {"decode": self.decode, "seconds": self.seconds, "more": more}
         told |= {"path": self.path} if self.path is not None else {"size": self.size}
         if self.decode:
             told["buffer"] = 1 << 20
@@ -126,6 +126,8 @@ class Crew:
         self._something = asyncio.Event()
         self._members: set[asyncio.Task[None]] = set()
         self._most_breakdowns = most_breakdowns
+        self._alone = 0
+        """So many of those that wait are asked one by one: a helper broke down over one of them."""
         self._breakdowns = 0
         self._is_over = ""
 
@@ -191,19 +193,23 @@ class Crew:
     def _take(self) -> deque[Asked]:
         """What is asked next; of files that we read for the helper, one at a time."""
         taken: deque[Asked] = deque()
-        while self._waiting and len(taken) < (self._together if self._waiting[0][0].path else 1):
+        together = 1 if self._alone else self._together
+        self._alone = max(0, self._alone - 1)
+        while self._waiting and len(taken) < (together if self._waiting[0][0].path else 1):
             each = self._waiting.popleft()
             if not each[1].done():  # who asked has been cancelled
                 taken.append(each)
         return taken
 
     def _broke_down(self, batch: deque[Asked], why: str) -> None:
-        """The first of the batch is what the helper was at; the others are asked again."""
+        if len(batch) > 1:  # over which of them?
+            self._alone += len(batch)
+            self._waiting.extendleft(reversed(batch))
+            return
         self._breakdowns += 1
-        question, future = batch.popleft()
+        question, future = batch[0]
         if not future.done():
             future.set_result(Answer(error=why))
-        self._waiting.extendleft(reversed(batch))
         name = question.path[1:] if question.path is not None else ("a file in the bucket",)
         self._tell(f"{'/'.join(name)}: nothing is told of what is in it: {why}")
         if self._breakdowns >= self._most_breakdowns:
@@ -213,7 +219,7 @@ class Crew:
 
 async def _put(helper: Helper, batch: deque[Asked]) -> None:
     """Ask all of a batch, and take what is answered out of it, in order."""
-    helper.send(*(question.encode() for question, _ in batch))
+    helper.send(*(question.encode(more=question is not batch[-1][0]) for question, _ in batch))
     while batch:
         question, future = batch[0]
         answer = await helper.answer(question)

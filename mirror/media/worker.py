@@ -43,10 +43,12 @@ class Channel:
         data = self._incoming.read(size) if len(header) == 4 else b""
         return data if len(header) == 4 and len(data) == size else None
 
-    def send(self, message: Request) -> None:
+    def send(self, message: Request, *, more: bool = False) -> None:
+        """With ``more`` another answer follows at once: to wake the parent costs more than to find one."""
         data = json.dumps(message).encode()
         self._outgoing.write(len(data).to_bytes(4) + data)
-        self._outgoing.flush()
+        if not more:
+            self._outgoing.flush()
 
 
 class Remote(io.RawIOBase):
@@ -100,7 +102,8 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         channel.send({})
         while (message := channel.receive()) is not None:
-            channel.send(_answer(json.loads(message), channel))
+            request = json.loads(message)
+            channel.send(_answer(request, channel), more=request["more"])
 
 
 def _confine(parent: int, memory: int) -> None:
@@ -139,7 +142,11 @@ def _answer(request: Request, channel: Channel) -> Request:
 def _opened(request: Request, remote: Remote | None) -> Any:
     if remote is not None:
         return io.BufferedReader(remote, request.get("buffer", _BUFFER))
-    return os.fdopen(_open_below(*request["path"]), "rb")
+    fd = _open_below(*request["path"])
+    if os.fstat(fd).st_size >= _BUFFER:
+        return os.fdopen(fd, "rb")
+    with os.fdopen(fd, "rb", 0) as file:  # most pictures: read at once
+        return io.BytesIO(file.read(_BUFFER))
 
 
 def _open_below(root: str, folder: str, name: str) -> int:

@@ -7,11 +7,13 @@ import os
 import shutil
 import struct
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s17x", 13, b"IHDR")
+_SHAPE = b"IHDR" + struct.pack(">IIBBBBB", 1024, 1024, 8, 2, 0, 0, 0)
+_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I17sI", 13, _SHAPE, zlib.crc32(_SHAPE))
 _END = struct.pack(">4xI4sI", 0, b"IEND", 0xAE426082)
 _PIECE = 16 << 20
 _KEY = 64
