@@ -122,6 +122,21 @@ def test_what_an_earlier_manifest_did_not_tell_a_refresh_does(archive: Archive, 
     assert told(archive.manifest("p")) == EXPECTED
 
 
+def test_without_the_extra_nobody_is_asked(archive: Archive, origin: Origin) -> None:
+    prompt(origin)
+    code = (
+        "import importlib.util as i, sys; i.find_spec = lambda name: None; from mirror.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "fetch", "p", "--no-progress"]
+    done = subprocess.run(command, env=archive.environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert set(told(archive.manifest("p")).values()) == {None}
+    assert {"PIL", "av", "asyncio.subprocess"} & set(done.stderr.split()) <= {"asyncio.subprocess"}
+    assert mirrored(archive, "p").code == 0
+    assert set(told(archive.manifest("p")).values()) == {None}
+
+
 # Helpers that break
 
 

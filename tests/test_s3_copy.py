@@ -191,6 +191,22 @@ def test_what_stands_beside_a_mapped_prefix_is_not_of_it(ground: Ground, source:
     assert len(copies(ground)) == 1
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "public"])
+@ministack
+def test_what_is_cut_off_is_not_copied(ground: Ground, source: Bucket, listed: bool) -> None:
+    """A few bytes of it tell."""
+    publish(source)
+    bodies = {"cut.mp4": FILM[:-100], "film.mp4": FILM}
+    urls = [in_store(ground, source, name, body) for name, body in bodies.items()]
+    if listed:
+        urls = [ground.origin.add(f"/{name}", body) for name, body in bodies.items()]
+    prompt(ground, *urls)
+    sources = {cdn(ground.origin): source.name} if listed else {}
+    ran = mirrored(ground.archive, "p", s3_only=True, s3_sources=sources)
+    assert (ran.code, ran.errors, ground.media()) == (3, ["NotMedia"], {"p/film.mp4": FILM})
+    assert len(copies(ground)) == 1
+
+
 @ministack
 def test_copying_can_be_switched_off(ground: Ground, source: Bucket) -> None:
     publish(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirror.media.walk import Walk
 
 _FULL = 255
-_TOGETHER = 64
+_TOGETHER = 256
 """Full sub-blocks that are looked at in one step: a picture is made of little else."""
 
 
