@@ -43,7 +43,10 @@ Read = Callable[[int, int], Awaitable[bytes]]
 
 def installed() -> bool:
     """Whether the extra ``media``, or a part of it, is there. Imports nothing."""
-    return any(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
+    try:
+        return any(importlib.util.find_spec(name) is not None for name in ("av", "PIL"))
+    except OSError:  # no descriptor is left to look with
+        return False
 
 
 class Question(Struct, frozen=True, kw_only=True):
