@@ -53,7 +53,7 @@ class Question(Struct, frozen=True, kw_only=True):
     """A file to be described, or with ``decode`` to be decoded whole, in so many ``seconds`` at most.
 
     ``path`` is a folder that is trusted, one in it and a name in that; or else it is of ``size`` bytes that ``read``
-    reads, ``reads`` times and ``most`` bytes in all.
+    reads, ``reads`` times and ``most`` bytes in all; the first of them are the ``head``, where that was read already.
     """
 
     seconds: float
@@ -63,6 +63,7 @@ class Question(Struct, frozen=True, kw_only=True):
     read: Read | None = None
     reads: int = 0
     most: int = 0
+    head: bytes = b""
 
     def encode(self, *, more: bool) -> bytes:
         told: dict[str, Any] = {"decode": self.decode, "seconds": self.seconds, "more": more}
@@ -154,6 +155,7 @@ class Crew:
             member.cancel()
         if self._members:
             await asyncio.wait(self._members)
+        self._give_up("it was stopped")
 
     def _give_up(self, why: str) -> None:
         """Ask nobody any more."""
@@ -165,6 +167,7 @@ class Crew:
 
     async def _work(self) -> None:
         helper: Helper | None = None
+        batch: deque[Asked] = deque()
         try:
             while True:
                 batch = self._take()
@@ -173,6 +176,9 @@ class Crew:
                     await self._something.wait()
                     continue
                 try:
+                    if helper is not None and helper.has_ended:
+                        await helper.end()
+                        helper = None
                     helper = helper or await Helper.start(self._worker, self._memory)
                     await _put(helper, batch)
                 except NotStarted as error:
@@ -184,6 +190,7 @@ class Crew:
                         helper = None
                     self._broke_down(batch, str(error))
         finally:
+            self._waiting.extend(batch)
             if helper is not None:
                 await helper.end()
 
@@ -287,6 +294,9 @@ class Helper:
                     start, stop = answer.read
                     if not 0 <= start < stop <= question.size:
                         raise Broken("the helper reads what is not there")
+                    if stop <= len(question.head):
+                        self.send(question.head[start:stop])
+                        continue
                     reads, left = reads - 1, left - (stop - start)
                     self.send(await _read(question, start, stop) if reads >= 0 and left >= 0 else b"")
         except TimeoutError:
@@ -305,6 +315,10 @@ class Helper:
         if (answer.media is not None and not _is_sound(answer.media)) or not _is_text(answer.wrong + answer.error):
             raise Broken("the helper talks nonsense")
         return answer
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
 
     async def end(self) -> None:
         """Kill it, and wait until it is gone."""

@@ -25,6 +25,8 @@ _BUFFER = 64 << 10
 _PIECE = 256 << 10
 _WITH_PARENT = 1
 """PR_SET_PDEATHSIG."""
+_NO_NEW_RIGHTS = 38
+"""PR_SET_NO_NEW_PRIVS."""
 
 Request = dict[str, Any]
 
@@ -109,7 +111,9 @@ def main() -> None:
 def _confine(parent: int, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to deal with
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        control = ctypes.CDLL(None).prctl
+        control(_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        control(_NO_NEW_RIGHTS, 1, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(0)
     limits: Final = {"RLIMIT_AS": memory, "RLIMIT_NOFILE": _OPEN_FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
