@@ -121,6 +121,27 @@ def test_in_several_parts_nothing_is_left_of_what_is_cut_off(ground: Ground) -> 
     assert ground.bucket.uploads() == []
 
 
+@pytest.mark.parametrize("cut", [0, 1], ids=["whole", "cut off"])
+def test_an_upload_that_was_killed_is_looked_at_when_it_is_read_back(ground: Ground, cut: int) -> None:
+    body = media.mp4(26 * MIB)
+    body = body[: len(body) - cut]
+    large_prompt(ground.origin, "p", body, faults.hold_after(20 * MIB))
+
+    def sent() -> bool:
+        return any(seen.operation == "UploadPart" and seen.status == 200 for seen in ground.proxy.requests)
+
+    with running(ground.archive, "fetch", "p", "--s3-only") as process:
+        ground.archive.kill_when(process, lambda: ground.proxy.wait_for(sent, 30))
+    ground.origin.clear()
+    ran = mirrored(ground.archive, "p", s3_only=True)
+    assert any(request.headers.get("range") for request in ground.origin.media_requests)
+    if not cut:
+        assert (ran.code, ground.media()) == (0, {"p/large.mp4": body})
+    else:
+        assert (ran.code, ran.errors, ground.media()) == (3, ["NotMedia"], {})
+    assert ground.bucket.uploads() == []
+
+
 def test_into_a_bucket_what_has_no_length_is_asked_for_again(ground: Ground) -> None:
     large_prompt(ground.origin, "p", FILM, [faults.no_length(MIB), faults.chunked()])
     ran = mirrored(ground.archive, "p", s3_only=True)

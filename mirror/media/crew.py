@@ -34,7 +34,8 @@ _GRACE = 0.5
 _START = 30.0
 _LARGEST = 1 << 31
 _NAMES = re.compile(r"[a-z0-9_.-]{1,40}")
-_KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "VIRTUAL_ENV")
+_KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", *_PYTHON)
 """What a helper sees of our environment: no secret is in there."""
 
 Read = Callable[[int, int], Awaitable[bytes]]
