@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from mirror.checks import Checked, Expected
 from mirror.errors import ConfigError, StoreUnavailable
-from mirror.media.crew import Crew, Question, installed
+from mirror.media.crew import Crew, installed
+from mirror.media.helper import Question
 from mirror.places import Places
 
 _MEMORY = 3 << 30

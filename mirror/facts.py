@@ -7,7 +7,8 @@ from functools import cached_property, partial
 
 from mirror.errors import MirrorError
 from mirror.events import Noted, Observer
-from mirror.media.crew import Crew, Question, installed
+from mirror.media.crew import Crew, installed
+from mirror.media.helper import Question
 from mirror.models import ManifestFile, Media
 from mirror.places import Places
 

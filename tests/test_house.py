@@ -25,7 +25,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
     ("what libraries say of media, in a process of its own", "media.reading"),
-    ("that process, and who asks it", "media.crew media.worker"),
+    ("that process, and how it is asked", "media.helper media.worker"),
+    ("who asks it", "media.crew"),
     (
         "what happens, where from, what it means; digests",
         "answers config digests events guard h1.head schemas spans stores.workers urls",

@@ -18,7 +18,8 @@ from PIL import Image
 
 from mirror import FetchOptions
 from mirror.events import Noted
-from mirror.media.crew import Answer, Crew, Question
+from mirror.media.crew import Crew
+from mirror.media.helper import Answer, Question
 from mirror.models import Media
 from tests import faults, media
 from tests.conftest import Archive
