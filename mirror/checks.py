@@ -41,10 +41,11 @@ _ENTRIES = 1000
 class Checked(Struct, frozen=True, kw_only=True):
     """What was found of one file.
 
-    ``flaw`` is None where all is well, else ``missing``, ``damaged``, ``unreadable`` or ``unexpected``; the last one
-    says that something stands there that nobody names, and is no loss. ``where`` is the path on disk, or the object's
-    URL; ``file`` what should be there, None for a manifest. ``repaired`` is None where nothing was tried. With
-    ``again`` only the manifest does not name it: its bytes are there.
+    ``flaw`` is None where all is well, else ``missing``, ``damaged``, ``unreadable``, ``undecodable`` or
+    ``unexpected``; the last one says that something stands there that nobody names, and is no loss. ``where`` is the
+    path on disk, or the object's URL; ``file`` what should be there, None for a manifest. ``repaired`` is None where
+    nothing was tried. With ``again`` only the manifest does not name it: its bytes are there. ``decoded`` is True for
+    what was decoded whole, False for what is of no format that can be, None where that was not tried.
     """
 
     prompt_id: str
@@ -55,6 +56,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     file: ManifestFile | None = None
     repaired: bool | None = None
     again: bool = False
+    decoded: bool | None = None
 
     @property
     def is_wrong(self) -> bool:

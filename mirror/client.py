@@ -28,6 +28,7 @@ from mirror.custody import catalog_of
 from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
+from mirror.facts import Facts
 from mirror.limits import Level, shared_out
 from mirror.models import Manifest, PromptId
 from mirror.pipeline import Emit, Pipeline
@@ -89,6 +90,7 @@ class Mirror:
         memory = shared_out(self.settings.transfer.memory, bucket=bool(self.settings.s3.bucket))
         self._places = open_places(self.settings, self._observer)
         self._delivery = Delivery(self.settings, self._places, memory, self._observer)
+        self._facts = Facts(self._places, self._observer)
         return self
 
     async def __aexit__(
@@ -99,7 +101,7 @@ class Mirror:
             run.cancel()
         if self._runs:
             await asyncio.wait(self._runs)
-        for close in (self._api.close, self._delivery.close):
+        for close in (self._api.close, self._delivery.close, self._facts.close):
             await close()
         try:
             await self._held.__aexit__(kind, error, trace)
@@ -169,12 +171,14 @@ class Mirror:
         bucket: bool = False,
         deep: bool = False,
         sample: Sample | None = None,
+        decode: bool = False,
         wait_lock: float | None = None,
     ) -> AsyncGenerator[Checked, None]:
         """Verify these prompts (all that the catalog knows, without any), and fetch again what is missing or damaged.
 
         Only those files are fetched, and only bytes with the SHA-256 of the manifest are accepted. With ``bucket`` it
         is the bucket that is verified, and put right from the disk where that has the file; ``deep`` reads its objects.
+        ``decode`` decodes what is sound, too; what cannot be decoded is told, and left as it is.
         ``wait_lock`` is for how many seconds to wait where another run holds the root.
 
         Raises:
@@ -187,7 +191,7 @@ class Mirror:
 
         options = FetchOptions(wait_lock=wait_lock)
         async with self._open_catalog(options) as catalog:
-            verify = Verify(self._places, catalog, deep=deep, sample=sample)
+            verify = Verify(self._places, catalog, deep=deep, sample=sample, decode=decode)
 
             async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
                 run = self._new_run(options, catalog, wanted)
@@ -267,6 +271,7 @@ class Mirror:
             places=self._places,
             catalog=catalog,
             delivery=self._delivery,
+            facts=self._facts,
             observer=self._observer,
             secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
             slots=Level.fixed(2 * self._delivery.cap),

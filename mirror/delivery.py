@@ -71,6 +71,7 @@ class Delivery:
             etag=known.etag,
             last_modified=known.last_modified,
             verified=known.verified,
+            media=known.media,
         )
 
     async def to_bucket(

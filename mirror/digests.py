@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mirror.errors import ConfigError
+from mirror.media.look import Look
 
 
 class Crc:
@@ -49,11 +50,12 @@ class Digests:
     """The digests of the bytes from 0 to ``at``.
 
     ``checks`` names what is needed beside SHA-256, as ``md5``, ``sha1``, ``crc32``, ``crc64nvme``, or with a prefix
-    that says where the expected value was told (``etag-md5``).
+    that says where the expected value was told (``etag-md5``). A ``look`` sees the same bytes.
     """
 
-    def __init__(self, checks: Iterable[str] = ()) -> None:
+    def __init__(self, checks: Iterable[str] = (), look: Look | None = None) -> None:
         self.at = 0
+        self.look = look
         self._hashes = {"sha256": hashlib.sha256()} | {
             name: _new(name) for name in {_algorithm(check) for check in checks} - {"sha256"}
         }
@@ -61,6 +63,8 @@ class Digests:
     def update(self, data: bytes | memoryview) -> None:
         for digest in self._hashes.values():
             digest.update(data)
+        if self.look is not None:
+            self.look.feed(data)
         self.at += len(data)
 
     def hex(self, check: str) -> str:
@@ -71,7 +75,7 @@ class Digests:
         return self.hex("sha256")
 
     def copy(self) -> Digests:
-        twin = Digests()
+        twin = Digests(look=self.look.copy() if self.look is not None else None)
         twin.at = self.at
         twin._hashes = {name: digest.copy() for name, digest in self._hashes.items()}
         return twin

@@ -161,7 +161,7 @@ class TooLarge(SourceError):
 
 
 class NotMedia(SourceError):
-    """What came is an empty body or an error page, not media."""
+    """What came is an empty body, an error page, or a picture or film that is cut off."""
 
 
 class Changed(SourceError):
@@ -177,7 +177,7 @@ class Unavailable(SourceError):
 
 
 class Truncated(SourceError):
-    """The body ended before its length was reached; what came is kept."""
+    """The body ended too early: before its length was reached (what came is kept), or within a picture or film."""
 
     severity = Severity.TRANSIENT
 

@@ -135,7 +135,7 @@ class Retrying(Event, frozen=True, kw_only=True):
 
 
 class Noted(Event, frozen=True, kw_only=True):
-    """Something a reader of the log should know, ``level`` being ``info`` or ``warning``."""
+    """Something a reader of the log should know, ``level`` being ``debug``, ``info`` or ``warning``."""
 
     level: str
     message: str

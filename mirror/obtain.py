@@ -173,17 +173,24 @@ class Obtain:
         known = self._stock.known.get(asset.identity)
         if known is None:
             return self._target_for(asset, names.Choice(asset.name, asset.name, asset.identity), None)
-        return self._target_for(asset, (known.path,), known.sha256)
+        return self._target_for(asset, (known.path,), known)
 
     def _target_in_bucket(self, asset: Asset) -> Target:
         """The same path there, or one beside it where another object has that."""
         known = self._stock.known.get(asset.identity)
         first = known.path if known is not None else asset.name
         choice = names.Choice(first, asset.name, asset.identity)
-        return self._target_for(asset, choice, known.sha256 if known is not None else None)
+        return self._target_for(asset, choice, known)
 
-    def _target_for(self, asset: Asset, choice: Sequence[str], sha256: str | None) -> Target:
-        return Target(identity=asset.identity, folder=self._folder, names=choice, sha256=sha256, prompt_id=self._id)
+    def _target_for(self, asset: Asset, choice: Sequence[str], known: ManifestFile | None) -> Target:
+        return Target(
+            identity=asset.identity,
+            folder=self._folder,
+            names=choice,
+            sha256=known.sha256 if known is not None else None,
+            known=known is not None,
+            prompt_id=self._id,
+        )
 
     async def _adopt(self, store: Store, elsewhere: Elsewhere | None, target: Target) -> Receipt | None:
         """A file that this run has stored for another prompt."""

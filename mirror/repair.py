@@ -48,6 +48,9 @@ class Repair:
                 if not checked.is_wrong:
                     yield checked
                     continue
+                if checked.flaw == "undecodable":  # its bytes are right: the same would come again
+                    yield replace(checked, repaired=False, detail=f"{checked.detail}; it is as it was mirrored")
+                    continue
                 flawed.append(checked)
                 if len(flawed) >= _TOGETHER:
                     for mended in await self._mend(flawed):

@@ -13,6 +13,7 @@ from mirror.catalog import Catalog
 from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
+from mirror.facts import Facts
 from mirror.limits import Level
 from mirror.manifests.document import without_answer
 from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
@@ -66,6 +67,7 @@ class Run:
     places: Places
     catalog: Catalog
     delivery: Delivery
+    facts: Facts
     observer: Observer
     secrets: tuple[str, ...]
     slots: Level

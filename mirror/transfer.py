@@ -25,7 +25,7 @@ from mirror.errors import (
     Unavailable,
     UrlExpired,
 )
-from mirror.events import FileSized, Observer
+from mirror.events import FileSized, Noted, Observer
 from mirror.lanes import Lanes, Request
 from mirror.media import HEAD, why_not_media
 from mirror.models import Asset, Failure, Outcome, PromptId, Receipt, Span
@@ -130,7 +130,7 @@ class _One:
             return self._sink.committed
         try:
             await self._receive()
-            return await self._sink.commit()
+            receipt = await self._sink.commit()
         except UrlExpired:
             if not await self._renew_url() and not self._asks_for_whole():
                 raise
@@ -141,6 +141,10 @@ class _One:
         except MirrorError:
             await self._sink.pause()
             raise
+        if self._sink.remark:
+            told = f"{self._sink.remark}: {shown(self._url)}"
+            self._observer(Noted(level="debug", message=told, prompt_id=self._prompt_id))
+        return receipt
 
     async def _renew_url(self) -> bool:
         """Once: a signed URL that has run out is asked for again. False where that brings no other URL."""

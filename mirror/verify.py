@@ -9,6 +9,7 @@ from functools import partial
 
 from mirror.catalog import Catalog, PromptRecord, in_pages
 from mirror.checks import BucketChecks, Checked, Checks, DiskChecks, Expected
+from mirror.decoding import Decoding
 from mirror.errors import ConfigError
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, ManifestFile, PromptId, PromptState
@@ -32,10 +33,21 @@ class Verify:
     """What should be there is what the manifest says, and what the catalog says was stored once.
 
     ``deep`` reads every object of a bucket back; without it the store's own checksums are compared. With a ``sample``
-    only its files are looked at, and only the manifests of their prompts.
+    only its files are looked at, and only the manifests of their prompts. With ``decode`` what has its right bytes is
+    decoded, too.
     """
 
-    def __init__(self, places: Places, catalog: Catalog, *, deep: bool = False, sample: Sample | None = None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        catalog: Catalog,
+        *,
+        deep: bool = False,
+        sample: Sample | None = None,
+        decode: bool = False,
+    ) -> None:
+        self._decode = decode
+        self._decoding: Decoding | None = None
         self._places = places
         self._catalog = catalog
         self._deep = deep
@@ -51,7 +63,10 @@ class Verify:
 
         Raises:
             CatalogError, StoreError: nothing more can be checked.
+            ConfigError: to decode needs what is not installed.
         """
+        if self._decode:
+            self._decoding = Decoding(self._places, bucket=False)
         checks = DiskChecks(self._places.disk)
         try:
             async with contextlib.aclosing(self._each(checks, prompt_ids, only)) as found:
@@ -67,6 +82,8 @@ class Verify:
         if self._places.bucket is None:
             raise ConfigError("no bucket is configured")
         await self._places.ready()
+        if self._decode:
+            self._decoding = Decoding(self._places, bucket=True)
         checks = BucketChecks(self._places, self._places.bucket, deep=self._deep)
         async with contextlib.aclosing(self._each(checks, prompt_ids, only)) as found:
             async for checked in found:
@@ -78,9 +95,14 @@ class Verify:
         if self._sample is not None and only is None:
             self._sample.begin(await self._catalog.count_files(prompt_ids))
         jobs = self._jobs(checks, prompt_ids, only)
-        async with contextlib.aclosing(jobs), contextlib.aclosing(_as_they_end(jobs)) as found:
-            async for checked in found:
-                yield checked
+        try:
+            async with contextlib.aclosing(jobs), contextlib.aclosing(_as_they_end(jobs)) as found:
+                async for checked in found:
+                    yield checked
+        finally:
+            if self._decoding is not None:
+                await self._decoding.close()
+                self._decoding = None
         if not prompt_ids and only is None and self._sample is None:
             async with contextlib.aclosing(self._strangers(checks)) as strange:
                 async for checked in strange:
@@ -114,11 +136,18 @@ class Verify:
                     for expected in subject.expected():
                         if wanted(expected.file.url):
                             if batch and _is_full([*batch, expected], checks.batch):
-                                yield partial(self._still_known, partial(checks.look, batch))
+                                yield partial(self._still_known, partial(self._look, checks, batch))
                                 batch = []
                             batch.append(expected)
                 if batch:
-                    yield partial(self._still_known, partial(checks.look, batch))
+                    yield partial(self._still_known, partial(self._look, checks, batch))
+
+    async def _look(self, checks: Checks, batch: Sequence[Expected]) -> list[Checked]:
+        found = await checks.look(batch)
+        if self._decoding is None:
+            return found
+        looks = map(self._decoding.look, batch, found)
+        return await asyncio.gather(*looks)
 
     def _choice(self, record: PromptRecord, only: Container[Key] | None) -> Callable[[str], bool] | None:
         """Which of a prompt's files to look at; None for a prompt with nothing to look at."""

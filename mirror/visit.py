@@ -19,7 +19,7 @@ from mirror.events import (
     PromptWaiting,
 )
 from mirror.manifests.document import encode, ordered
-from mirror.models import Answer, Asset, PromptState
+from mirror.models import Answer, Asset, Media, PromptState
 from mirror.obtain import Elsewhere, Obtain
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
@@ -41,6 +41,7 @@ class Visit:
         self._failures = case.failures
         self._planned: tuple[Answer | None, Plan] = (None, Plan(assets=(), failures=()))
         self._started: set[str] = set()
+        self._told_anew: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Result | float:
@@ -218,6 +219,8 @@ class Visit:
     async def _finish(self, wait: float | None) -> Result | float:
         """Write the manifest if it says something new, and record the prompt: in this order."""
         self._keep_failures(left=False)
+        if self._run.facts.are_told:
+            await self._add_facts()
         found = Findings(
             prompt_id=self._id,
             answer=self._answer,
@@ -231,6 +234,26 @@ class Visit:
             secrets=self._run.secrets,
         )
         return await self._conclude(conclude(found), self._changed_files(found), wait)
+
+    async def _add_facts(self) -> None:
+        """What is in the files that no manifest has told of yet (a refresh asks for what it has not told, too)."""
+        told = {file.url: file for file in self._stock.prior.files} if self._stock.prior is not None else {}
+        asked = []
+        for which, file in self._stock.entries.items():
+            before = told.get(which)
+            if before is not None and before.sha256 == file.sha256 and before.media is not None:
+                self._add_fact(which, before.media)  # its row was written, and the prompt's was not
+            elif file.media is None and (before is None or self._run.options.refresh):
+                asked.append(file)
+        facts = await asyncio.gather(*(self._run.facts.of(self._record.folder, file) for file in asked))
+        for file, media in zip(asked, facts, strict=True):
+            self._add_fact(file.url, media)
+
+    def _add_fact(self, which: str, media: Media | None) -> None:
+        file = self._stock.known[which]
+        if media is not None and media != file.media:
+            self._stock.known[which] = replace(file, media=media)
+            self._told_anew.add(which)
 
     async def _conclude(self, verdict: Verdict, files: tuple[FileRecord, ...], wait: float | None) -> Result | float:
         if verdict.write or not self._stock.has_manifest:
@@ -277,7 +300,7 @@ class Visit:
         named_anew = [
             FileRecord(identity=file.url, role=file.role, entry=file)
             for file in ordered(found.planned.assets, self._stock.entries)
-            if before.get(file.url) not in (None, file)
+            if before.get(file.url) not in (None, file) or file.url in self._told_anew
         ]
         return (*left_out, *named_anew)
 

@@ -133,8 +133,8 @@ class TestConnections:
     @both
     def test_what_a_body_has_too_much_harms_no_other_file(self, archive: Archive, origin: Origin, driver: str) -> None:
         """The next request on that connection gets it in place of an answer."""
-        long, other = media.png(seed=1), media.png(seed=2)
-        told = long[: len(long) // 2]
+        told, other = media.png(seed=1), media.png(seed=2)
+        long = told + media.blob(len(told))
         urls = [
             origin.add("/media/long.png", long, fault=faults.rest_on_reuse(len(told), times=FOREVER)),
             origin.add("/media/other.png", other),

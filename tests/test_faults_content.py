@@ -106,6 +106,8 @@ CONTENT = [
     Row("a JSON error with status 200", page(b'{"error": "no such file"}', "application/json"), WHOLE, "NotMedia"),
     Row("an HTML page that calls itself a film", page(b"\n <html><body>Sorry</body>", "video/mp4"), WHOLE, "NotMedia"),
     Row("an HTML page in place of the rest", cut_then(faults.html_page()), ["whole", RESUMED], "NotMedia"),
+    Row("a film that is cut off, of the length that was told", page(BODY[:CUT], "video/mp4"), WHOLE, "NotMedia"),
+    Row("bytes after a picture's end", body=media.png() + b"and more"),
     Row("gzip, though identity was asked for", faults.gzipped(), WHOLE, "NotMedia"),
     Row("`Content-Encoding: identity`", serve={"headers": {"Content-Encoding": "identity"}}),
     Row(

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from tests import faults
+from tests import faults, media
 from tests.drivers import DRIVERS
 from tests.fault_table import BODY, BY_DATE, CUT, ELSEWHERE, OTHER_BODY, RESUMED, Row, Section, Table, cut_of, cut_then
 from tests.faults import FOREVER, Fault, File, Reply, Request
@@ -18,7 +18,8 @@ TWICE = ["whole", "whole"]
 RESTARTED = ["whole", RESUMED, "whole"]
 NO_VALIDATOR = {"etag": None, "last_modified": None}
 NEW_VERSION = "it is the new version, and no mixture"
-SHORTER = BODY[: CUT // 2]
+SHORTER = media.mp4(CUT // 2, seed=1)
+AS_LONG = media.mp4(CUT, seed=2)
 
 
 def in_a_second(status: int) -> Fault:
@@ -96,9 +97,9 @@ RANGE = [
     Row("416 to the first request", faults.unsatisfiable(), WHOLE, "Refused"),
     Row(
         "416: the file is exactly as long as what is held, and another one",
-        cut_then(faults.changed(OTHER_BODY[:CUT], honour_if_range=False)),
+        cut_then(faults.changed(AS_LONG, honour_if_range=False)),
         RESTARTED,
-        wanted=[OTHER_BODY[:CUT]],
+        wanted=[AS_LONG],
         note=NEW_VERSION,
     ),
     Row(

@@ -15,6 +15,7 @@ S3 = {"headers": {"x-amz-request-id": "4442587FB7D0A2F9"}}
 IMPATIENT = {"transfer_connect_timeout": 1, "transfer_stall_timeout": 1}
 LARGE = media.mp4(2_000_000, seed=4)
 OTHER_LARGE = media.mp4(2_000_000, seed=5)
+NO_FORMAT = media.blob(len(BODY))
 SEGMENTS = {"transfer_segment_size": 256 << 10}
 
 CLAIMS_AND_STALLS = Fault("claims", lambda f, r: replace(faults.huge_length().reply(f, r), ending="stall"), FOREVER)
@@ -85,10 +86,13 @@ LENGTH = [
         ["whole", RESUMED],
     ),
     Row("no length and cut, which S3's MD5 tells", faults.no_length(CUT), ["whole", "whole"], serve=S3),
+    Row("no length and cut, which a film's structure tells", faults.no_length(CUT), ["whole", "whole"]),
+    Row("the same for ever", faults.no_length(CUT, times=FOREVER), ["whole"] * 3, "Truncated"),
     Row(
-        "no length and cut, and no checksum",
+        "no length and cut, no checksum, and no format that is known",
         faults.no_length(CUT),
-        wanted=[BODY[:CUT]],
+        wanted=[NO_FORMAT[:CUT]],
+        body=NO_FORMAT,
         note="**not noticed**: nothing on the wire tells, and `verified` in the manifest is empty",
     ),
     Row("a Content-Length of 10 TB", faults.huge_length(times=FOREVER), 3, "Full"),

@@ -19,12 +19,17 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
     (
         "rules and tools of one kind each",
-        "addresses agenda digests limits media names observers.text observers.textfile sampling signatures trust",
+        "addresses agenda limits media media.walk names observers.text observers.textfile sampling signatures trust",
     ),
     ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
+    ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),
+    ("a file's structure, whichever it is", "media.look"),
+    ("what libraries say of media, in a process of its own", "media.reading"),
+    ("that process, and how it is asked", "media.helper media.worker"),
+    ("who asks it", "media.crew"),
     (
-        "what happens, where from, what it means",
-        "answers config events guard h1.head schemas spans stores.workers urls",
+        "what happens, where from, what it means; digests",
+        "answers config digests events guard h1.head schemas spans stores.workers urls",
     ),
     (
         "parts of the folders, of a kind each",
@@ -56,7 +61,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the service, one request, the record, the sources, the bucket's control plane",
-        "api hooks ping catalog download verdict stores.linking stores.publishing stores.recovery stores.s3.control",
+        (
+            "api hooks ping catalog download verdict stores.judgement stores.linking stores.publishing stores.recovery "
+            "stores.s3.control"
+        ),
     ),
     (
         "sources to choose from, lines to read, lanes to travel on",
@@ -70,6 +78,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "one file: fetched, and put where it stays; the ids in an object",
         "sources.objects adoption resolve transfer stores.partial observers.log observers.metrics stores.s3.objects",
     ),
+    ("a few bytes of an object", "stores.s3.peek"),
     (
         "the local store; into, within and about the bucket; a source by its name",
         "sources.inputs stores.local stores.s3.multipart stores.s3.copy stores.s3.exchange stores.s3.shadow",
@@ -83,15 +92,15 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("the destinations of a run", "places"),
     (
         "to every place the cheapest way; what is where, and whether it is sound; what is held",
-        "checks delivery holdings stock",
+        "checks delivery facts holdings stock",
     ),
     (
         "where the catalog is between runs; what a run's parts share; what a format is",
         "custody manifests.formats run",
     ),
     (
-        "a prompt's files; a format each",
-        "manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
+        "a prompt's files; a format each; whether a sound one can be decoded",
+        "decoding manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
     ),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
     ("all prompts; what is flawed; down the history", "pipeline repair walk"),
@@ -126,11 +135,12 @@ PUBLIC = [
 LIBRARIES = {
     "aiohappyeyeballs": {"mirror.h1.pool", "mirror.session"},
     "aiohttp": {"mirror.session", "mirror.demo.origin"},
+    "av": {"mirror.media.reading"},
     "boto3": {"mirror.stores.s3", "mirror.demo.bucket"},
     "botocore": {"mirror.stores.s3"},
     "click": {"mirror.cli"},
     "jinja2": {"mirror.gallery.page"},
-    "PIL": {"mirror.gallery.worker"},
+    "PIL": {"mirror.gallery.worker", "mirror.media.reading"},
     "prometheus_client": {"mirror.observers.metrics"},
     "pyarrow": {"mirror.sources.parquet"},
     "sqlite3": {"mirror.catalog"},

@@ -100,7 +100,7 @@ def test_a_partial_that_is_complete_is_published_and_not_asked_for(archive: Arch
 def test_a_partial_longer_than_the_file_is_dropped_once(archive: Archive, origin: Origin) -> None:
     """curl #6740, yt-dlp #12994. What is held is stale: 416 comes once, then the file is fetched from its start."""
     left(archive, HELD)
-    shorter = OTHER[:MIB]
+    shorter = media.mp4(MIB, seed=2)
     large_prompt(origin, "p", FILM, faults.changed(shorter, honour_if_range=False))
 
     done = archive.run("fetch", "p")

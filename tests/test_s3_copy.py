@@ -64,12 +64,18 @@ def copies(ground: Ground) -> list[Seen]:
 
 
 def passed(ground: Ground) -> int:
-    """Bytes of bodies that went through the client, to or from the store or from an origin."""
+    """Bytes of bodies that went through the client, to or from the store or from an origin.
+
+    The few that are read to see what is in a film are not counted.
+    """
     manifests = sum(s.bytes_up + s.bytes_down for s in ground.proxy.requests if s.key.endswith("manifest.json"))
+    looks = [s.bytes_down for s in ground.proxy.requests if "range" in s.headers]
+    assert sum(looks) <= (256 << 10) * len(ground.media())
     return (
         ground.proxy.bytes_up
         + ground.proxy.bytes_down
         - manifests
+        - sum(looks)
         + sum(request.bytes_sent for request in ground.origin.media_requests)
     )
 
@@ -182,6 +188,22 @@ def test_what_stands_beside_a_mapped_prefix_is_not_of_it(ground: Ground, source:
     sources = {cdn(ground.origin): f"{source.name}/public"}
     ran = mirrored(ground.archive, "p", s3_only=True, s3_sources=sources)
     assert (ran.code, ground.media()) == (3, {"p/film.mp4": FILM})
+    assert len(copies(ground)) == 1
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "public"])
+@ministack
+def test_what_is_cut_off_is_not_copied(ground: Ground, source: Bucket, listed: bool) -> None:
+    """A few bytes of it tell."""
+    publish(source)
+    bodies = {"cut.mp4": FILM[:-100], "film.mp4": FILM}
+    urls = [in_store(ground, source, name, body) for name, body in bodies.items()]
+    if listed:
+        urls = [ground.origin.add(f"/{name}", body) for name, body in bodies.items()]
+    prompt(ground, *urls)
+    sources = {cdn(ground.origin): source.name} if listed else {}
+    ran = mirrored(ground.archive, "p", s3_only=True, s3_sources=sources)
+    assert (ran.code, ran.errors, ground.media()) == (3, ["NotMedia"], {"p/film.mp4": FILM})
     assert len(copies(ground)) == 1
 
 

@@ -38,6 +38,7 @@ from mirror.verify import Verify
 @click.option("--root", metavar="DIR", help="Where the archive stands.")
 @click.option("--s3", "bucket", is_flag=True, help="Check the bucket, by its own checksums: nothing is downloaded.")
 @click.option("--deep", is_flag=True, help="With --s3: read every object back and hash it.")
+@click.option("--decode", is_flag=True, help="Decode each sound picture and film whole (needs the extra media).")
 @click.option("--repair", is_flag=True, help="Fetch again what is missing or damaged: only the very same bytes.")
 @click.option("--sample", metavar="N|N%", help="Look at so many files only, chosen at random (1%, 200).")
 @click.option("--seed", type=int, metavar="N", help="With --sample: choose as the run that told this seed.")
@@ -48,8 +49,8 @@ from mirror.verify import Verify
 def verify(ctx: click.Context, /, ids: tuple[str, ...], bucket: bool, deep: bool, repair: bool, **flags: Any) -> int:
     """Compare what is there with the manifests: files on disk by hashing them, with --s3 the bucket instead.
 
-    Prints a line for each file that is missing, damaged, unreadable or unexpected: promptId, place, what is wrong. What
-    is unexpected is left alone. Exit code 3 if something is wrong and was not repaired.
+    Prints a line for each file that is missing, damaged, unreadable, undecodable or unexpected: promptId, place, what
+    is wrong. What is unexpected is left alone. Exit code 3 if something is wrong and was not repaired.
     """
     if deep and not bucket:
         raise click.UsageError("--deep goes with --s3: what is on disk is always hashed")
@@ -65,7 +66,8 @@ def verify(ctx: click.Context, /, ids: tuple[str, ...], bucket: bool, deep: bool
         require_api(settings.api)
     require_catalog(settings)
     told = _Told(as_json=flags["as_json"], repair=repair, sample=sample)
-    work = _Work(settings, list(dict.fromkeys(prompt_ids(ids))), bucket=bucket, deep=deep, sample=sample)
+    how = _How(bucket=bucket, deep=deep, decode=flags["decode"], sample=sample)
+    work = _Work(settings, list(dict.fromkeys(prompt_ids(ids))), how)
     return run_command(lambda: work.run(work.repair(flags["wait_lock"]) if repair else work.verify(), told))
 
 
@@ -80,21 +82,27 @@ def _sample(text: str | None, seed: int | None) -> Sample | None:
         raise click.BadParameter(str(error), param_hint="--sample") from None
 
 
+class _How(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at, and how closely."""
+
+    bucket: bool
+    deep: bool
+    decode: bool
+    sample: Sample | None
+
+
 class _Work:
-    def __init__(
-        self, settings: Settings, ids: list[PromptId], *, bucket: bool, deep: bool, sample: Sample | None
-    ) -> None:
+    def __init__(self, settings: Settings, ids: list[PromptId], how: _How) -> None:
         self._settings = settings
         self._ids = ids
-        self._bucket = bucket
-        self._deep = deep
-        self._sample = sample
+        self._how = how
 
     async def verify(self) -> AsyncGenerator[Checked, None]:
         """Without a lock, without the API, and without a change."""
         async with reading(self._settings) as (places, catalog):
-            checking = Verify(places, catalog, deep=self._deep, sample=self._sample)
-            found = checking.in_bucket(self._ids) if self._bucket else checking.on_disk(self._ids)
+            how = self._how
+            checking = Verify(places, catalog, deep=how.deep, sample=how.sample, decode=how.decode)
+            found = checking.in_bucket(self._ids) if how.bucket else checking.on_disk(self._ids)
             async with contextlib.aclosing(found):
                 async for checked in found:
                     yield checked
@@ -103,7 +111,7 @@ class _Work:
         async with (
             Mirror(self._settings, observers=[LogObserver(heartbeat=30.0)]) as mirror,
             contextlib.aclosing(
-                mirror.repair(self._ids, bucket=self._bucket, deep=self._deep, sample=self._sample, wait_lock=wait_lock)
+                mirror.repair(self._ids, **msgspec.structs.asdict(self._how), wait_lock=wait_lock)
             ) as found,
         ):
             async for checked in found:
@@ -115,7 +123,7 @@ class _Work:
                 if told.count(checked):
                     await asyncio.to_thread(told.tell, checked)
         click.echo(told.summary, err=True)
-        if told.wrong > told.repaired and not told.is_repair:
+        if told.wrong > told.repaired + told.undecodable and not told.is_repair:
             click.echo("`mirror verify --repair` fetches again what is missing or damaged", err=True)
         return ExitCode.INCOMPLETE if told.wrong > told.repaired else ExitCode.OK
 
@@ -123,6 +131,7 @@ class _Work:
 class _Told:
     def __init__(self, *, as_json: bool, repair: bool, sample: Sample | None) -> None:
         self.files = self.bytes = self.wrong = self.repaired = self.unexpected = 0
+        self.undecodable = self._decoded = self._no_media = 0
         self.is_repair = repair
         self._as_json = as_json
         self._sample = sample
@@ -138,6 +147,9 @@ class _Told:
         self.bytes += checked.bytes
         self.wrong += checked.flaw is not None
         self.repaired += bool(checked.repaired)
+        self.undecodable += checked.flaw == "undecodable"
+        self._decoded += checked.decoded is True
+        self._no_media += checked.decoded is False
         return checked.flaw is not None
 
     def tell(self, checked: Checked) -> None:
@@ -157,7 +169,10 @@ class _Told:
         looked = counted(self.files, "file")
         if self._sample is not None:
             looked = f"a sample of {self._media} of {counted(self._sample.total, 'file')} (--seed {self._sample.seed})"
-        told = [looked, size(self.bytes), f"{self.wrong or 'nothing'} wrong"]
+        told = [looked, size(self.bytes)]
+        told += [f"{self._decoded} decoded"] if self._decoded or self._no_media else []
+        told += [f"{self._no_media} of no format that can be decoded"] if self._no_media else []
+        told += [f"{self.wrong or 'nothing'} wrong"]
         told += [f"{self.repaired} repaired"] if self.is_repair else []
         told += [f"{self.unexpected} unexpected"] if self.unexpected else []
         return ", ".join(told)

@@ -148,7 +148,7 @@ class LogObserver:
             case RunFinished():
                 self._say(logging.ERROR, f"run stopped, exit code {int(event.exit_code)}: {event.fatal}")
             case Noted():
-                level = logging.INFO if event.level == "info" else logging.WARNING
+                level = logging.getLevelNamesMapping()[event.level.upper()]
                 self._say(level, event.message, prompt_id=event.prompt_id)
 
     def _hook(self, event: HookFinished) -> None:

@@ -40,14 +40,15 @@ class Head(Struct, frozen=True, kw_only=True):
 class Target(Struct, frozen=True, kw_only=True):
     """Where a file goes: a folder, the names it may take in order of preference, and the file's identity.
 
-    ``sha256`` is set where the file was mirrored before: only those bytes are accepted, and a damaged file of that
-    name on disk is replaced.
+    ``known`` is True where the file was mirrored before: whatever it is, it is taken as it was. ``sha256`` is set where
+    its digest is known, too: only those bytes are accepted, and a damaged file of that name on disk is replaced.
     """
 
     identity: str
     folder: str
     names: Sequence[str]
     sha256: str | None = None
+    known: bool = False
     prompt_id: str = ""
 
 
@@ -82,12 +83,13 @@ class Sink(Protocol):
 
     ``head`` is what the partial held belongs to, None without one. ``committed`` is set where the file is complete
     already: a kill came between its final name and its row in the catalog. ``segmented`` says whether spans may come
-    in any order. Every method may raise StoreError.
+    in any order. ``remark`` is what a commit found that is worth a line of the log. Every method may raise StoreError.
     """
 
     segmented: bool
     head: Head | None
     committed: Receipt | None
+    remark: str
 
     def written(self) -> list[Span]:
         """The spans that are held: they survive the end of the process."""
@@ -113,6 +115,7 @@ class Sink(Protocol):
 
         Raises:
             ChecksumMismatch: the bytes are not those that the head or the target states; the partial is dropped.
+            NotMedia, Truncated: they are a picture or a film that is cut off; the same.
         """
         ...
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from mirror import spans
 from mirror.digests import Digests, are_known
-from mirror.errors import Changed, ChecksumMismatch, Obstructed, Severity, StoreError, StoreUnavailable
+from mirror.errors import Changed, Obstructed, StoreError, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.disk import Disk
@@ -34,6 +34,7 @@ from mirror.stores.files import (
     write_all,
 )
 from mirror.stores.journal import VERSION, Claim, Committed, Journal, Record, Started, journal_of
+from mirror.stores.judgement import UNFIT, judge, look_for
 from mirror.stores.publishing import Publisher
 from mirror.stores.recovery import Check, hash_on, in_batches, open_committed
 from mirror.stores.workers import Uninterrupted
@@ -90,6 +91,7 @@ class PartialFile:
     ) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
+        self.remark = ""
         self._disk = disk
         self._publisher = publisher
         self._target = target
@@ -128,7 +130,7 @@ class PartialFile:
         if self.committed is not None or not await self._hop(self._open_existing):
             return
         assert self._fd is not None
-        check = Check(self._fd, Digests(started.head.checks))
+        check = Check(self._fd, Digests(started.head.checks, look_for(self._target)))
         for batch in in_batches([record for record in records if isinstance(record, Claim)], _HOP):
             await self._hop(partial(check.check, batch))
         self.head, self._digests, self._claims = started.head, check.digests, check.good
@@ -174,7 +176,7 @@ class PartialFile:
         self._runs.clear()
         self._flying = None
         self._claims, self._held = [], []
-        self._digests = Digests(head.checks)
+        self._digests = Digests(head.checks, look_for(self._target))
         await self._check_room(head)
 
     async def _check_room(self, head: Head) -> None:
@@ -274,7 +276,7 @@ class PartialFile:
                 self.committed = await self._disk.start(whole.publish)
             else:
                 self.committed = await self._publisher.publish(whole, brief=length <= _SMALL)
-        except ChecksumMismatch:
+        except UNFIT:
             await self.abort()
             raise
         except OSError as error:
@@ -289,17 +291,6 @@ class PartialFile:
             self._digests.update(block)
         if self._digests.at < stop:
             raise StoreUnavailable(f"{self._path}: is shorter than what was written to it")
-
-    def _check_digests(self) -> None:
-        assert self.head is not None
-        for check, expected in self.head.checks.items():
-            if self._digests.hex(check) != expected:
-                raise ChecksumMismatch(f"the bytes that came do not have the {check} that the origin states")
-        if self._target.sha256 and self._digests.sha256 != self._target.sha256:
-            raise ChecksumMismatch(
-                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them",
-                severity=Severity.ITEM,
-            )
 
     def _receipt(self, name: str, length: int) -> Receipt:
         assert self.head is not None
@@ -391,7 +382,8 @@ class _Whole:
         for run in self._runs:
             part._write(run)
         self._runs = []
-        part._check_digests()
+        assert part.head is not None
+        part.remark = judge(part._digests, part.head, part._target)
         assert part._fd is not None
         if part._has_journal:  # an earlier try may have left more behind
             os.ftruncate(part._fd, self._length)

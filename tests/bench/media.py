@@ -1,19 +1,23 @@
-"""The bytes that are fetched: random ones behind a PNG signature, since the mirror refuses what is no media."""
+"""The bytes that are fetched: random ones as the data of a PNG, since the mirror refuses what is no media."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SHAPE = b"IHDR" + struct.pack(">IIBBBBB", 1024, 1024, 8, 2, 0, 0, 0)
+_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I17sI", 13, _SHAPE, zlib.crc32(_SHAPE))
+_END = struct.pack(">4xI4sI", 0, b"IEND", 0xAE426082)
 _PIECE = 16 << 20
 _KEY = 64
-"""So many first bytes tell which file it is: they are random."""
+"""So many first bytes tell which file it is: the last of them are random."""
 
 _ROOM = 6 << 30
 
@@ -50,10 +54,11 @@ def make(folder: Path, count: int, size: int) -> Media:
     media = Media(folder, count, size)
     for path in media.files:
         with path.open("wb") as file:
-            file.write(_SIGNATURE)
-            left = size - len(_SIGNATURE)
+            left = size - len(_HEADER) - 8 - len(_END)
+            file.write(_HEADER + struct.pack(">I4s", left, b"IDAT"))
             while left:
                 left -= file.write(os.urandom(min(_PIECE, left)))
+            file.write(_END)
     return media
 
 

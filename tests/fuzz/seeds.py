@@ -12,6 +12,7 @@ import mirror
 from mirror.models import Receipt
 from mirror.stores import Head
 from mirror.stores.journal import VERSION, Claim, Committed, Started, journal_of
+from tests import media
 from tests.fuzz.targets import ASKED
 from tests.origin import answer, task
 
@@ -109,6 +110,9 @@ _JSONL = b'{"promptId":"a","x":[{}]}\n"b"\n17\n{"ID":1.0}\n{"id":null}\n{"id":"\
 _FILE = json.dumps(json.loads(_manifest())["files"][0]).encode()
 
 
+_GIF = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6) + b"!\xf9\4" + bytes(5) + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+
+
 def _zstd(data: bytes) -> bytes:
     import zstandard  # noqa: PLC0415 - an extra
 
@@ -138,6 +142,7 @@ def seeds() -> dict[str, list[bytes]]:
         "packed": [gzip.compress(_LINES, mtime=0) * 2, _zstd(_LINES) * 2],
         "row": [_FILE],
         "page": [b"\xef\xbb\xbf<!-- x --> <!DOCTYPE html>", b"\x89PNG\r\n", b'{"code":1}'],
+        "structure": [media.png(), media.jpeg(size=900), media.webp(), media.mp4(900), _GIF],
     }
 
 
@@ -165,4 +170,15 @@ TOKENS: dict[str, list[bytes]] = {
     "config": [b"1979-05-27T07:32:00Z", b"inf", b"{}", b"[[api]]", b'"2000W"', b"0x", b"'''"],
     "s3-error": [b"<Code>", b"</Code>", b"<Region>"],
     "row": [b'"bytes":', b"null", b"[[[["],
+    "structure": [
+        b"IEND",
+        b"\xff\xda\0\2",
+        b"\xff\xd9",
+        b"\0\0\0\0moov",
+        b"\0\0\0\1mdat",
+        b"moof",
+        b"meta",
+        b",",
+        b";",
+    ],
 }

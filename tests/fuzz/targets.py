@@ -25,6 +25,7 @@ from mirror.download import parse_content_range, read_head
 from mirror.errors import ApiUnavailable, BadAnswer, ConfigError, MirrorError, Refused, StoreUnavailable
 from mirror.manifests import document
 from mirror.media import why_not_media
+from mirror.media.look import Look
 from mirror.models import Manifest, ManifestFile, PromptId, Receipt
 from mirror.plan import plan
 from mirror.retry import LONGEST_PAUSE, parse_retry_after
@@ -276,6 +277,23 @@ def page(content: bytes) -> None:
         assert why_not_media(content[:512], kind) is None or content[:512] != b"\x89PNG"
 
 
+def structure(content: bytes) -> None:
+    """A file's structure: the same is said of it in whatever pieces it comes, and little is held meanwhile."""
+    size = content[-1] + 1 if content else 1
+    whole, pieces = Look(), Look()
+    whole.feed(content)
+    for at in range(0, len(content), size):
+        pieces.feed(memoryview(content)[at : at + size])
+        twin = pieces.copy()
+        twin.feed(b"\xff\xd9;")
+        assert pieces._walk is None or len(pieces._walk.held) < 16
+    found = whole.verdict()
+    assert pieces.verdict() == found
+    assert found.missing.isprintable()
+    assert not (found.missing and found.trailing)
+    assert 0 <= found.trailing <= len(content)
+
+
 TARGETS: dict[str, Target] = {
     "answer": answer,
     "history": history,
@@ -291,4 +309,5 @@ TARGETS: dict[str, Target] = {
     "packed": packed,
     "row": row,
     "page": page,
+    "structure": structure,
 }

@@ -36,6 +36,7 @@ from mirror.stores.s3.checksums import hex_of, same_etag
 from mirror.stores.s3.control import needed
 from mirror.stores.s3.errors import NoSuchKey, NotSupported, PreconditionFailed
 from mirror.stores.s3.objects import Described, Found, Objects, Prints
+from mirror.stores.s3.peek import Peek
 from mirror.times import from_http
 
 MOST = 5 << 30
@@ -66,9 +67,13 @@ class Copier:
         if source is None:
             return None
         try:
-            head = await self._look(source)
+            head, url = await self._look(source)
             if head is None or not self._may_copy(head) or not _is_known_version(head, target, etag):
                 return None
+            if not target.known:  # what is cut off is refused by the other ways, which say why
+                peek = Peek(self._objects.control, self._http, source, head, url)
+                if await peek.finds_end_missing():
+                    return None
             return await self._copy(source, head, target)
         except MirrorError as error:
             if not isinstance(error, NoSuchKey | PreconditionFailed | Obstructed | SourceError):
@@ -97,10 +102,13 @@ class Copier:
 
     # The source --------------------------------------------------------------------------------
 
-    async def _look(self, source: Located) -> Head | None:
-        """What the source is; None where nobody has shown that we may read it for whoever wrote the URL."""
+    async def _look(self, source: Located) -> tuple[Head | None, str]:
+        """What the source is, and the URL by which anybody can read it ("": our credentials are needed).
+
+        None where nobody has shown that we may read it for whoever wrote the URL.
+        """
         if self._is_listed(source):
-            return await self._look_as_ourselves(source)
+            return await self._look_as_ourselves(source), ""
         return await self._look_anonymously(source)
 
     def _is_listed(self, source: Located) -> bool:
@@ -117,7 +125,7 @@ class Copier:
         length = needed(answer, "ContentLength", "HeadObject")
         return read_head(answer["ResponseMetadata"]["HTTPHeaders"] | _named(answer), length)
 
-    async def _look_anonymously(self, source: Located) -> Head | None:
+    async def _look_anonymously(self, source: Located) -> tuple[Head | None, str]:
         """By the store's own address, over TLS where it is AWS: nobody in between can show us something else."""
         settings = self._settings.s3
         region = self._objects.control.region
@@ -127,10 +135,10 @@ class Copier:
         async with self._http.send("HEAD", url, headers) as response:
             told = response.headers.get("x-amz-bucket-region", "")
             if response.status != 301 or not re.fullmatch(r"[a-z0-9-]{1,40}", told) or settings.endpoint_url:
-                return self._shown(response.status, response.headers, response.content_length)
+                return self._shown(response.status, response.headers, response.content_length), url
         url = address_of(source.bucket, "", told, settings.addressing).url(source.key)
         async with self._http.send("HEAD", url, headers) as response:
-            return self._shown(response.status, response.headers, response.content_length)
+            return self._shown(response.status, response.headers, response.content_length), url
 
     def _shown(self, status: int, headers: Mapping[str, str], length: int | None) -> Head | None:
         return read_head(headers, length) if status == 200 and length is not None else None

@@ -40,7 +40,7 @@ async def object_blocks(control: Control, key: str, size: int, attempts: int) ->
         begun = at
         etag, end = needed(answer, "ETag", "GetObject"), at + int(needed(answer, "ContentLength", "GetObject"))
         with contextlib.closing(answer["Body"]) as body, contextlib.suppress(Unreachable):
-            while block := await control.run(partial(_read, body, where, size)):
+            while block := await control.run(partial(read_block, body, where, size)):
                 at += len(block)
                 yield block
         if at >= end:
@@ -51,8 +51,8 @@ async def object_blocks(control: Control, key: str, size: int, attempts: int) ->
         await asyncio.sleep(min(0.1 * 2**failures, 10))
 
 
-def _read(body: Any, where: str, size: int) -> bytes:
-    """Blocks."""
+def read_block(body: Any, where: str, size: int) -> bytes:
+    """The next bytes of a body, ``size`` at most. Blocks."""
     try:
         return bytes(body.read(size))
     except (botocore.exceptions.BotoCoreError, OSError) as error:

@@ -13,11 +13,12 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from mirror.digests import Digests
-from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, Severity, TooLarge
+from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, TooLarge
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Target
 from mirror.stores.journal import Journal
+from mirror.stores.judgement import UNFIT, judge, look_for
 from mirror.stores.s3.checksums import base64_of, same_etag
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
 from mirror.stores.s3.intake import LEAST_SINGLE, Intake, Part, Way
@@ -37,6 +38,7 @@ class ObjectSink:
     def __init__(self, uploads: Uploads, budget: ByteBudget, target: Target, name: str, via: str) -> None:
         self.head: Head | None = None
         self.committed: Receipt | None = None
+        self.remark = ""
         self._uploads = uploads
         self._objects = uploads.objects
         self._budget = budget
@@ -93,10 +95,10 @@ class ObjectSink:
         found = await self._objects.find(key)
         if found is None or found.size != head.length or not self._is_ours(found, head):
             return None
-        digests = await self._objects.read_back(key, found, Digests(head.checks))
+        digests = await self._objects.read_back(key, found, Digests(head.checks, look_for(self._target)))
         try:
             self._check(digests, head)
-        except ChecksumMismatch:
+        except UNFIT:
             return None
         return self._receipt(key, found, head, digests)
 
@@ -119,7 +121,8 @@ class ObjectSink:
 
     def _take_in(self, head: Head, way: Multipart | None = None) -> None:
         self.head = head
-        digests = Digests([*head.checks, *(["crc64nvme"] if self._takes_crc else [])])
+        checks = [*head.checks, *(["crc64nvme"] if self._takes_crc else [])]
+        digests = Digests(checks, look_for(self._target))
         self._intake = Intake(self._objects.disk, self._budget, head, digests, self._choose_way, way)
 
     async def write(self, at: int, data: bytes | memoryview) -> None:
@@ -220,12 +223,12 @@ class ObjectSink:
         """Read an object of ours once: for its digest, where several processes sent it (hash states cannot be saved),
         or for certainty, where the store's own word about it is not what we expect.
         """
-        digests = await self._objects.read_back(way.key, found, Digests(head.checks))
+        digests = await self._objects.read_back(way.key, found, Digests(head.checks, look_for(self._target)))
         try:
             self._check(digests, head)
             if digests.at != way.size or sha256 not in (None, digests.sha256):
                 raise ChecksumMismatch(f"{self._objects.where(way.key)}: other bytes are there than were sent")
-        except ChecksumMismatch:
+        except UNFIT:
             if not isinstance(way, Multipart) or not way.etag or not same_etag(found.etag, way.etag):
                 self._give_way(way.key)
             # It was published unproven, by us, a moment ago: it goes again.
@@ -243,19 +246,12 @@ class ObjectSink:
     async def _check_or_drop(self, digests: Digests, head: Head) -> None:
         try:
             self._check(digests, head)
-        except ChecksumMismatch:
+        except UNFIT:
             await self.abort()
             raise
 
     def _check(self, digests: Digests, head: Head) -> None:
-        for check, expected in head.checks.items():
-            if digests.hex(check) != expected:
-                raise ChecksumMismatch(f"the bytes that came do not have the {check} that the origin states")
-        if self._target.sha256 and digests.sha256 != self._target.sha256:
-            raise ChecksumMismatch(
-                "the origin serves other bytes than those mirrored before; `mirror forget` the prompt to take them",
-                severity=Severity.ITEM,
-            )
+        self.remark = judge(digests, head, self._target)
 
     def _receipt(self, key: str, found: Found, head: Head, digests: Digests) -> Receipt:
         told = ["length"] if head.length is not None else []

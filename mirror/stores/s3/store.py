@@ -274,6 +274,24 @@ class S3Store:
         identity = await self._control.fresh_identity()
         return identity.presigned(self._control.address.url(key), self._control.region, _PRESIGNED)
 
+    async def read_span(self, where: S3Object, start: int, stop: int) -> bytes:
+        """Bytes of an object of ours, of the very version that was put there.
+
+        Raises:
+            StoreError: it is gone, is another one, or cannot be read.
+        """
+
+        async def once() -> bytes:
+            headers = {"Range": f"bytes={start}-{stop - 1}", "If-Match": where.etag}
+            async with self._wire.get(where.key, headers) as response:
+                data = await read_most(response, stop - start)
+                if response.status != 206 or len(data) != stop - start:
+                    told = f"{self.objects.where(where.key)}: the store serves no ranges"
+                    raise StoreUnavailable(told, severity=Severity.ITEM)
+                return data
+
+        return await self._control.patiently(self.objects.where(where.key), once)
+
     async def delete(self, placed: Sequence[S3Object | Placed]) -> list[str]:
         """Delete objects, in this order. Returns the URLs of those that are not what we put there: they stay."""
         left = []

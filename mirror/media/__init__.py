@@ -1,4 +1,7 @@
-"""A cheap look at the first bytes: is this media, or the error page that an origin sent with status 200?"""
+"""What is media: here a look at the first bytes, for the error page that an origin sent with status 200.
+
+:mod:`mirror.media.look` goes through a file's structure as its bytes come: a file a format.
+"""
 
 from __future__ import annotations
 
