@@ -23,7 +23,7 @@ Image = pytest.importorskip("PIL.Image")
 def asked(*bodies: bytes) -> list[Any]:
     """What a helper answers: a picture for each body, None where it cannot be read."""
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "mirror.gallery.worker"],
+        [sys.executable, "-P", "-m", "mirror.gallery.worker", str(os.getpid())],
         input=b"".join(ASK.pack(len(body)) + body for body in bodies),
         capture_output=True,
         timeout=60,
@@ -76,11 +76,12 @@ def test_a_helper_writes_no_file(tmp_path: Path) -> None:
         "import mirror.gallery.worker as worker, resource, sys\n"
         "sys.stdin = open('/dev/null')\n"
         "worker.main()\n"
-        "try:\n    open(sys.argv[1], 'wb', buffering=0).write(b'x')\n"
+        "try:\n    open(sys.argv[2], 'wb', buffering=0).write(b'x')\n"
         "except OSError as error:\n    print(error.errno)\n"
         "print(resource.getrlimit(resource.RLIMIT_AS)[0])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], capture_output=True, check=True)
+    told = (str(os.getpid()), str(tmp_path / "file"))
+    done = subprocess.run([sys.executable, "-c", code, *told], capture_output=True, check=True)
     assert b"27\n1073741824" in done.stdout or sys.platform != "linux"
 
 
@@ -95,6 +96,18 @@ def imitation(folder: Path, code: str) -> dict[str, str]:
     (folder / "PIL" / "__init__.py").write_text(code)
     (folder / "PIL" / "features.py").write_text("def check(name): return True\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def test_a_helper_is_told_no_secret(shelf: Shelf, archive: Archive, tmp_path: Path) -> None:
+    """A helper that finds one in its environment ends before it has made a preview."""
+    shelf.pair("p", 1)
+    secrets = {"MIRROR_API_TOKEN": "a token", "AWS_SECRET_ACCESS_KEY": "a key"}
+    is_helper, is_told = "'mirror.gallery.worker' in sys.orig_argv", f"{set(secrets)} & set(os.environ)"
+    code = f"import os, sys\nif {is_helper} and {is_told}:\n    os.abort()\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = archive.run("gallery", environ={**secrets, "PYTHONPATH": path})
+    assert (done.code, "1 preview, 1 made anew" in done.err) == (0, True), done.err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("values, errors, settings; what needs nothing of ours", "errors models settings times"),
     (
         "rules and tools of one kind each",
-        "addresses agenda limits media media.walk names observers.text observers.textfile sampling signatures trust",
+        (
+            "addresses agenda limits media media.confinement media.walk names observers.text observers.textfile "
+            "sampling signatures trust"
+        ),
     ),
     ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
     ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from mirror.errors import MirrorError, Severity, first_error
 from mirror.gallery.worker import ASK, READY, TOLD
+from mirror.media.confinement import environ_without_secrets
 from mirror.models import ManifestFile
 
 FOLDER = "previews-1"
@@ -172,9 +173,11 @@ class _Helper:
         try:
             process = self._process = await asyncio.create_subprocess_exec(
                 *_COMMAND,
+                str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                env=environ_without_secrets(os.environ),
                 start_new_session=True,  # Ctrl-C is for us; it ends when its stdin does
             )
             assert process.stdout is not None

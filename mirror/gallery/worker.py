@@ -2,18 +2,18 @@
 
 It takes a picture on stdin (its length in 8 bytes, then its bytes) and answers on stdout (length, width and height in 4
 bytes each, then a WebP; all 0 where the picture cannot be read), until stdin ends. When it is ready it says so with one
-byte. It may hold 1 GiB of memory, think 10 seconds about one picture, and write no file.
+byte. It may hold 1 GiB of memory, think 10 seconds about one picture, and write no file. Its argument is its parent.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import resource
 import struct
 import sys
 import warnings
 from typing import BinaryIO
+
+from mirror.media.confinement import allow, confine
 
 READY = b"\1"
 ASK = struct.Struct(">Q")
@@ -27,12 +27,6 @@ _SECONDS = 10
 _PIXELS = 64_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 """What is decoded at all: of what Pillow knows, some formats start other programs."""
-
-
-def _limit(what: int, soft: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    with contextlib.suppress(ValueError, OSError):  # not every system has each of them
-        resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def preview(body: bytes) -> tuple[bytes, int, int]:
@@ -60,8 +54,7 @@ def preview(body: bytes) -> tuple[bytes, int, int]:
 def serve(asked: BinaryIO, told: BinaryIO) -> None:
     """Answer until there is nothing more to read."""
     while head := asked.read(ASK.size):
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _SECONDS)
+        allow(_SECONDS)
         try:
             body, width, height = preview(asked.read(*ASK.unpack(head)))
         except Exception:  # noqa: BLE001 - of any kind, and none of them is worth more than no preview
@@ -72,9 +65,7 @@ def serve(asked: BinaryIO, told: BinaryIO) -> None:
 
 def main() -> None:
     """Be such a process."""
-    _limit(resource.RLIMIT_AS, _MEMORY)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
+    confine(int(sys.argv[1]), _MEMORY)
     warnings.simplefilter("error")  # a picture that Pillow calls a bomb is one
     from PIL import features  # noqa: PLC0415
 

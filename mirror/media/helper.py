@@ -10,13 +10,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from mirror.errors import MirrorError
+from mirror.media.confinement import environ_without_secrets
 from mirror.models import Media
 
 _LARGEST_FRAME = 64 << 10
@@ -27,9 +28,6 @@ _GRACE = 0.5
 _START = 30.0
 _LARGEST = 1 << 31
 _NAMES = re.compile(r"[a-z0-9_.-]{1,40}")
-_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "VIRTUAL_ENV")
-_KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", *_PYTHON)
-"""What a helper sees of our environment: no secret is in there."""
 
 Read = Callable[[int, int], Awaitable[bytes]]
 """Reads bytes of a file that stands elsewhere, from one offset up to another."""
@@ -100,7 +98,7 @@ class Helper:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=_environ(os.environ),
+                env=environ_without_secrets(os.environ),
                 start_new_session=True,  # a terminal's signals are not for it
             )
         except (OSError, ValueError) as error:
@@ -180,10 +178,6 @@ async def _read(question: Question, start: int, stop: int) -> bytes:
     except MirrorError:
         return b""
     return data if len(data) == stop - start else b""
-
-
-def _environ(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: environ[name] for name in _KEPT if name in environ}
 
 
 def _is_sound(media: Media) -> bool:

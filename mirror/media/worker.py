@@ -8,25 +8,18 @@ the process that started it, however that ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import json
 import os
-import resource
-import signal
 import stat
 import sys
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO
 
+from mirror.media.confinement import allow, confine
 from mirror.media.reading import Undecodable, decode, describe
 
-_OPEN_FILES = 64
 _BUFFER = 64 << 10
 _PIECE = 256 << 10
-_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG."""
-_NO_NEW_RIGHTS = 38
-"""PR_SET_NO_NEW_PRIVS."""
 
 Request = dict[str, Any]
 
@@ -97,7 +90,7 @@ class Remote(io.RawIOBase):
 
 def main() -> None:
     parent, memory = int(sys.argv[1]), int(sys.argv[2])
-    _confine(parent, memory)
+    confine(parent, memory)
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     channel = Channel(os.fdopen(os.dup(0), "rb"), outgoing)
@@ -108,25 +101,8 @@ def main() -> None:
             channel.send(_answer(request, channel), more=request["more"])
 
 
-def _confine(parent: int, memory: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to deal with
-    if sys.platform == "linux":
-        control = ctypes.CDLL(None).prctl
-        control(_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-        control(_NO_NEW_RIGHTS, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(0)
-    limits: Final = {"RLIMIT_AS": memory, "RLIMIT_NOFILE": _OPEN_FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}
-    for name, limit in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # one that is lower already stays
-            resource.setrlimit(getattr(resource, name), (limit, limit))
-
-
 def _answer(request: Request, channel: Channel) -> Request:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime + request["seconds"]) + 1
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    allow(request["seconds"])
     remote = Remote(channel, request["size"]) if "size" in request else None
     try:
         with _opened(request, remote) as file:
