@@ -120,6 +120,7 @@ def test_without_previews_the_thumbnails_are_shown(shelf: Shelf, archive: Archiv
     shelf.pair("q", 2)
     done = archive.run("gallery", environ=imitation(tmp_path / "imitation", code))
     assert (done.code, "0 previews" in done.err) == (0, True), done.err
+    assert ("thumbnails are shown as they are" in done.err) == ("not here" in code)
     cards = records(archive.root / "gallery" / "index.html", "cards")
     assert [card["tiles"][0]["src"] for card in cards] == ["../q/small-2.png", "../p/small-1.png"]
 

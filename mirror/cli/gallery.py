@@ -101,6 +101,10 @@ class _Work:
             await places.close()
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
+        if built.bare:
+            click.echo(
+                'thumbnails are shown as they are: small previews need pip install "prompt-mirror[media]"', err=True
+            )
         await asyncio.to_thread(write_stdout, f"{place.shown}\n".encode("utf-8", "surrogateescape"))
         return ExitCode.INCOMPLETE if self._wrong else ExitCode.OK
 

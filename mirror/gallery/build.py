@@ -21,12 +21,13 @@ from mirror.times import now
 
 
 class Built(Struct, frozen=True, kw_only=True):
-    """What was written: ``previews`` are shown, ``made`` of them are new."""
+    """What was written: ``previews`` are shown, ``made`` of them are new; ``bare`` where none could be made at all."""
 
     prompts: int
     files: int
     previews: int
     made: int
+    bare: bool
 
 
 class Gallery:
@@ -66,7 +67,13 @@ class Gallery:
         finally:
             await self._place.close()
         counts = self._counts
-        return Built(prompts=counts.prompts, files=counts.files, previews=len(previews.used), made=previews.made)
+        return Built(
+            prompts=counts.prompts,
+            files=counts.files,
+            previews=len(previews.used),
+            made=previews.made,
+            bare=previews.is_off,
+        )
 
     async def _read(self, found: AsyncGenerator[Holding | Absent, None], previews: Previews) -> None:
         batch: list[Holding] = []

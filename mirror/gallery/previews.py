@@ -59,7 +59,7 @@ class Previews:
             if found := _NAME.fullmatch(name.removeprefix(f"{FOLDER}/")):
                 self._known[found[1]] = Preview(name=f"{FOLDER}/{found[0]}", width=int(found[2]), height=int(found[3]))
         self._put = put
-        self._off = find_spec("PIL") is None
+        self.is_off = find_spec("PIL") is None
         self._free: list[_Helper] = []
         self._under_way = asyncio.Semaphore(_UNDER_WAY)
         self._room = asyncio.Semaphore(min(_HELPERS, os.cpu_count() or 1))
@@ -86,7 +86,7 @@ class Previews:
 
     async def _of(self, key: str, file: ManifestFile, blocks: Blocks) -> Preview | None:
         preview = self._known.get(key)
-        if preview is None and not self._off and file.bytes <= LARGEST:
+        if preview is None and not self.is_off and file.bytes <= LARGEST:
             async with self._under_way:
                 preview = await self._make(key, file, blocks)
         if preview is not None:
@@ -107,13 +107,13 @@ class Previews:
 
     async def _ask(self, body: bytes) -> tuple[bytes, int, int] | None:
         async with self._room:
-            if self._off:
+            if self.is_off:
                 return None
             helper = self._free.pop() if self._free else _Helper()
             try:
                 told = await helper.ask(body)
             except _CannotStartError:
-                self._off = True
+                self.is_off = True
                 return None
             except BaseException:
                 await helper.close()
