@@ -112,7 +112,10 @@ def test_a_helper_is_told_no_secret(shelf: Shelf, archive: Archive, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "code",
-    ["raise ImportError('not here')", "import os\ndef __getattr__(name):\n    os.abort()"],
+    [
+        "raise ImportError('not here')",
+        "import os\ndef __getattr__(name):\n    if name == 'Image':\n        os.abort()\n    raise AttributeError(name)",
+    ],
     ids=["Pillow that cannot be loaded", "a decoder that dies"],
 )
 def test_without_previews_the_thumbnails_are_shown(shelf: Shelf, archive: Archive, tmp_path: Path, code: str) -> None:

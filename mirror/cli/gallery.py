@@ -102,9 +102,8 @@ class _Work:
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
         if built.bare:
-            click.echo(
-                'thumbnails are shown as they are: small previews need pip install "prompt-mirror[media]"', err=True
-            )
+            needed = 'small previews need a Pillow that works: pip install "prompt-mirror[media]"'
+            click.echo(f"thumbnails are shown as they are; {needed}", err=True)
         await asyncio.to_thread(write_stdout, f"{place.shown}\n".encode("utf-8", "surrogateescape"))
         return ExitCode.INCOMPLETE if self._wrong else ExitCode.OK
 

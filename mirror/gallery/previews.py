@@ -6,7 +6,6 @@ A preview is named after its thumbnail's SHA-256 and its own size: one look at t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import re
@@ -20,6 +19,7 @@ from msgspec import Struct
 from mirror.errors import MirrorError, Severity, first_error
 from mirror.gallery.worker import ASK, READY, TOLD
 from mirror.media.confinement import environ_without_secrets
+from mirror.media.helper import end
 from mirror.models import ManifestFile
 
 FOLDER = "previews-1"
@@ -189,13 +189,8 @@ class _Helper:
 
     async def close(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
+        if process is not None:
+            await end(process)
 
 
 _COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "mirror.gallery.worker")

@@ -22,6 +22,7 @@ from mirror.models import Media
 
 _LARGEST_FRAME = 64 << 10
 
+_MOMENT = 0.25
 _GRACE = 0.5
 """Seconds that a process which was killed may take to be gone."""
 
@@ -162,13 +163,24 @@ class Helper:
         return self._process.returncode is not None
 
     async def end(self) -> None:
-        """Kill it, and wait until it is gone."""
+        """Wait until it is gone."""
+        await end(self._process)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Have a helper end: by itself, since its stdin does; what is busy or hangs is killed after a moment.
+
+    To kill one that has just ended takes its exit away from asyncio, which says so in the log.
+    """
+    assert process.stdin is not None
+    process.stdin.close()
+    gone = asyncio.ensure_future(process.wait())
+    await asyncio.wait({gone}, timeout=_MOMENT)
+    if not gone.done():
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self._stdin.close()
-        gone = asyncio.ensure_future(self._process.wait())
+            process.kill()
         await asyncio.wait({gone}, timeout=_GRACE)
-        gone.cancel()
+    gone.cancel()
 
 
 async def _read(question: Question, start: int, stop: int) -> bytes:
