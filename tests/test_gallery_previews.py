@@ -110,12 +110,12 @@ def test_a_helper_is_told_no_secret(shelf: Shelf, archive: Archive, tmp_path: Pa
     assert (done.code, "1 preview, 1 made anew" in done.err) == (0, True), done.err
 
 
+DIES = "import os\ndef __getattr__(name):\n    if name == 'Image':\n        os.abort()\n    raise AttributeError(name)"
+
+
 @pytest.mark.parametrize(
     "code",
-    [
-        "raise ImportError('not here')",
-        "import os\ndef __getattr__(name):\n    if name == 'Image':\n        os.abort()\n    raise AttributeError(name)",
-    ],
+    ["raise ImportError('not here')", DIES],
     ids=["Pillow that cannot be loaded", "a decoder that dies"],
 )
 def test_without_previews_the_thumbnails_are_shown(shelf: Shelf, archive: Archive, tmp_path: Path, code: str) -> None:
