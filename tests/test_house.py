@@ -74,8 +74,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
     ),
     (
-        "files that must be there whole, objects that are streamed, uploads whose id was lost",
-        "sources.parquet stores.s3.reading stores.s3.strays",
+        "files that must be there whole, a partial one on disk, objects that are streamed, uploads whose id was lost",
+        "sources.parquet stores.part stores.s3.reading stores.s3.strays",
     ),
     (
         "one file: fetched, and put where it stays; the ids in an object",

@@ -81,15 +81,22 @@ class Document(Struct, frozen=True, kw_only=True):
 class Sink(Protocol):
     """Takes one file in. Used by one task at a time, except :meth:`write`, which segments may share.
 
-    ``head`` is what the partial held belongs to, None without one. ``committed`` is set where the file is complete
-    already: a kill came between its final name and its row in the catalog. ``segmented`` says whether spans may come
-    in any order. ``remark`` is what a commit found that is worth a line of the log. Every method may raise StoreError.
+    ``committed`` is set where the file is complete already: a kill came between its final name and its row in the
+    catalog. ``segmented`` says whether spans may come in any order. Every method may raise StoreError.
     """
 
     segmented: bool
-    head: Head | None
     committed: Receipt | None
-    remark: str
+
+    @property
+    def head(self) -> Head | None:
+        """What the partial held belongs to, None without one."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What a commit found that is worth a line of the log."""
+        ...
 
     def written(self) -> list[Span]:
         """The spans that are held: they survive the end of the process."""
