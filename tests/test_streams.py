@@ -238,7 +238,7 @@ def test_a_system_that_starts_no_thread(origin: Origin, archive: Archive, comman
 def test_an_interrupt_while_modules_are_imported_is_silent(archive: Archive, tmp_path: Path) -> None:
     told = tmp_path / "imports"
     told.mkdir()
-    (told / "click.py").write_text("import os, time\nos.write(1, b'here')\ntime.sleep(30)\n")
+    (told / "click.py").write_text("import os, time\nos.write(1, b'here')\nfor _ in range(300):\n    time.sleep(0.1)\n")
     paths = [str(told), *filter(None, [os.environ.get("PYTHONPATH")])]
 
     with running(archive, "status", environ={"PYTHONPATH": os.pathsep.join(paths)}) as process:

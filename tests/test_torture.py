@@ -119,10 +119,10 @@ class Campaign:
 
 
 class Uploads(Campaign):
-    """From the disk into a bucket that is empty each time."""
+    """From the disk into a bucket that is empty each time; with so little memory 9 MiB go in parts."""
 
     def __init__(self, bucket: Bucket, ground: Ground, server: Server) -> None:
-        environ = tuple(bucket.environ.items())
+        environ = (*bucket.environ.items(), ("MIRROR_TRANSFER_MEMORY", "64M"))
         super().__init__(Job("upload", ("fetch", *IDS), Ground.complete, environ=environ), ground, server)
         self.bucket = bucket
 
@@ -188,7 +188,7 @@ def test_no_call_that_fails_makes_it_lie(job: Job, ground: Ground, server: Serve
 def test_no_call_that_fails_makes_the_bucket_lie(
     bucket: Bucket, origin: Origin, tmp_path: Path, server: Server, shim: Shim
 ) -> None:
-    run_all(Uploads(bucket, Ground(origin, tmp_path, size=17 << 20), server), shim, most=5)
+    run_all(Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server), shim, most=5)
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
@@ -196,7 +196,7 @@ def test_an_upload_whose_journal_cannot_be_read_is_not_forgotten(
     bucket: Bucket, origin: Origin, tmp_path: Path, server: Server
 ) -> None:
     """It is all that names what lies in the bucket, and costs money there."""
-    campaign = Uploads(bucket, Ground(origin, tmp_path, size=17 << 20), server)
+    campaign = Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server)
     calls = campaign.begin(None).calls
     noted = [call for call in calls if call.kind == ("fsync", ".mirror/parts/*.upload")][1]
     assert campaign.begin(Fault(noted, "EIO", sticky=False)).code == 4
