@@ -111,7 +111,8 @@ class Trial:
         self.origin = campaign.origin
         self.told = campaign.told
         _, self.command, environ = MODES[mode]
-        self.environ = {**campaign.bucket.environ, "MIRROR_S3_PREFIX": prefix.rstrip("/"), **environ}
+        told = {"MIRROR_S3_PREFIX": prefix.rstrip("/"), "MIRROR_TRANSFER_MEMORY": "64M"}  # what is large goes in parts
+        self.environ = {**campaign.bucket.environ, **told, **environ}
         self.on_disk = Looker(archive.root, self.served.bodies)
         self.in_bucket = BucketLooker(campaign.bucket, prefix, self.served.bodies)
         self.prefix = prefix

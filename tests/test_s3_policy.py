@@ -20,7 +20,8 @@ from tests.s3.bucket import Bucket
 from tests.s3.servers import Server
 from tests.s3_runs_small import TARGET, as_user, in_bucket, interrupted, settings_for
 
-LARGE = media.mp4(17 << 20, seed=9)
+LARGE = media.mp4(9 << 20, seed=9)
+"""Goes in parts where there is as little memory as here."""
 ON_BUCKET = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
 ON_OBJECTS = ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
 
@@ -125,7 +126,7 @@ def test_it_is_enough_for_a_whole_run(place: Bucket, archive: Archive, monkeypat
     small = done_prompt(archive.origin, "small", "a.png", "b.png")
     large_prompt(archive.origin, "large", LARGE)
     user = limited(place, tags={"project": "films"})
-    environ = {**user.environ, "MIRROR_S3_TAGS": "project=films"}
+    environ = {**user.environ, "MIRROR_S3_TAGS": "project=films", "MIRROR_TRANSFER_MEMORY": "64M"}
     url = f"s3://{place.name}/films"
     assert archive.run("fetch", "small", "large", "--s3", url, environ=environ).code == 0
     only = Archive(archive.root.with_name("only"), archive.origin)
