@@ -21,8 +21,11 @@ from mirror.observers.text import counted, size
 if TYPE_CHECKING:
     from mirror.demo.bucket import DemoBucket
 
-_THROTTLE = 200_000
 _KILL_AFTER = 270_000
+_THROTTLE = 200_000
+_TRICKLE = 5_000
+"""Bytes a second, before and after so many of the slow file: it must not end before it is killed."""
+
 _EXPECTED = ("complete", "complete", "complete", "failed", "complete")
 
 
@@ -59,12 +62,22 @@ class Demo:
         origin.throttle = _THROTTLE
         process = await self._start(ids=[origin.prompts[0].prompt_id])
         await asyncio.wait_for(origin.sent(origin.slow, _KILL_AFTER), 10)
+        origin.throttle = _TRICKLE
+        await asyncio.wait_for(self._part_is_kept(), 10)
         process.kill()
         await process.wait()
         origin.throttle = None
         self._expect(not any(self._manifests_of(origin.prompts[0].prompt_id)), "a manifest stands before its files")
         stored = [path for path in self._root.glob("*/*") if path.suffix != ".json" and path.parent.name != ".mirror"]
         self._say(f"   {counted(len(stored), 'file')} stored under final names, the others are kept as parts")
+
+    async def _part_is_kept(self) -> None:
+        """Whatever the machine is busy with: until the journal of the part claims something."""
+        parts = self._root / ".mirror" / "parts"
+        while not any(  # noqa: ASYNC110  nobody tells us when it does
+            journal.read_bytes().count(b"\n") > 1 for journal in parts.glob("*.journal")
+        ):
+            await asyncio.sleep(0.02)
 
     async def _resume(self) -> None:
         origin = self._origin
