@@ -23,9 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INTERNAL = ".mirror"
-THREADS = 8
-"""Calls that block at once."""
-
+_THREADS = 8
 _LITTLE = 64 << 20
 """Bytes: a disk that has less room than this, and not enough for what is to be written, counts as full."""
 _PLENTY = 8 << 30
@@ -54,7 +52,7 @@ class Disk:
         self._plenty_until = 0.0
         self._slow_until = 0.0
         self._new: set[str] = set()  # folders of the root that may not be durable yet
-        self._workers = Workers(THREADS, "mirror-disk")
+        self._workers = Workers(_THREADS, "mirror-disk")
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""

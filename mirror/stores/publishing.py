@@ -11,14 +11,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
-from mirror.stores.disk import THREADS, Disk
+from mirror.stores.disk import Disk
 from mirror.stores.workers import Uninterrupted
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-_TOGETHER = 32
+_TOGETHER = 64
 """So many at most go in one hop: the last one's caller waits for the first one's sync."""
+
+_HOPS = 4
+"""At once: more threads wait for one another more than for the disk."""
 
 
 class Publication(Protocol[T_co]):
@@ -72,7 +75,7 @@ class Publisher:
     def _send(self) -> None:
         """Share out what waits among the threads that are free; the rest goes with the next that is."""
         self._called = False
-        while self._waiting and (free := THREADS - self._hops) > 0:
+        while self._waiting and (free := _HOPS - self._hops) > 0:
             size = min(_TOGETHER, -(-len(self._waiting) // free))
             jobs, self._waiting = self._waiting[:size], self._waiting[size:]
             try:
