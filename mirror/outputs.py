@@ -11,6 +11,7 @@ import fcntl
 import math
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 
@@ -27,15 +28,52 @@ def checked(output: str, root: Path, *, folder: bool) -> Path:
     Raises:
         ConfigError: it cannot go there: something else is there, or it is the archive's own place.
     """
-    path, archive = Path(os.path.realpath(output)), Path(os.path.realpath(root))
-    if path.is_relative_to(archive) and (folder or path.parent != archive or path.name == INTERNAL):
-        told = "nothing is put into the archive" + ("" if folder else ", but a file directly in its root")
-        raise ConfigError(f"--output {output}: {told}")
-    if not path.parent.is_dir():
+    if not output:
+        raise ConfigError("--output is empty: give a path")
+    try:
+        path, archive = Path(os.path.realpath(output)), Path(os.path.realpath(root))
+        if _is_inside(path, archive, folder=folder):
+            told = "nothing is put into the archive" + ("" if folder else ", but a file directly in its root")
+            raise ConfigError(f"--output {output}: {told}")
+        above, there, named = _stat(path.parent), _stat(path), _stat(output)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror}") from None
+    if above is None or not stat.S_ISDIR(above.st_mode):
         raise ConfigError(f"--output {output}: there is no folder {path.parent}")
-    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+    # What has no path of its own (an open pipe, as /dev/stdout may be one) resolves to a name that is nowhere.
+    is_kind = stat.S_ISDIR if folder else stat.S_ISREG
+    if named is not None and not (there is not None and is_kind(named.st_mode) and os.path.samestat(named, there)):
         raise ConfigError(f"--output {output}: is no {'folder' if folder else 'plain file'}")
     return path
+
+
+def _is_inside(path: Path, archive: Path, *, folder: bool) -> bool:
+    """Whether a place is the archive's own. Folders are compared, not only paths: a second mount has other paths.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    top = _stat(archive)
+    ways = [(each, _stat(each)) for each in (path, *path.parents)]
+    for steps, (way, found) in enumerate(ways):
+        if way == archive or (top is not None and found is not None and os.path.samestat(found, top)):
+            return folder or steps != 1 or path.name == INTERNAL
+    if top is None:
+        return False
+    numbers = {found.st_ino: found for _, found in ways if found is not None and stat.S_ISDIR(found.st_mode)}
+    for owner in (archive, archive / INTERNAL):  # of prompts' folders there may be many: most are told by the number
+        with contextlib.suppress(FileNotFoundError), os.scandir(owner) as entries:
+            for entry in entries:
+                if entry.inode() in numbers and os.path.samestat(entry.stat(), numbers[entry.inode()]):
+                    return True
+    return False
+
+
+def _stat(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
 
 
 def require_empty(folder: Path) -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from mirror import outputs
+from mirror.errors import ConfigError
 from mirror.manifests.sha256sums import line
 from mirror.stores.local import LocalStore
 from tests.conftest import Archive
-from tests.export_runs import check_sums, flip, generated, hidden, hostile, listed
+from tests.export_runs import bound, check_sums, flip, generated, hidden, hostile, listed
 from tests.helpers import done_prompt, mirrored, running, tree
 
 
@@ -217,6 +219,63 @@ class TestOutput:
         done = archive.run("export", form, "--output", output.format(root=archive.root))
         assert (done.code, done.out, done.err.startswith("mirror: --output ")) == (2, "", True)
         assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize("part", [".", "p", ".mirror", ".mirror/parts"])
+    def test_a_second_mount_of_the_archive_is_the_archive(self, archive: Archive, tmp_path: Path, part: str) -> None:
+        two(archive)
+        before = tree(archive.root)
+        with bound(archive.root / part, tmp_path / "mount"):
+            name = "p/a.png" if part == "." else "x"
+            for form, output in (("csv", f"mount/{name}"), ("bagit", "mount/bag"), ("csv", "mount/.mirror/parts/x")):
+                done = archive.run("export", form, "--output", str(tmp_path / output))
+                assert (done.code, "nothing is put into the archive" in done.err) == (2, True)
+            done = archive.run("export", "csv", "--per-prompt", "--output", str(tmp_path / "mount"))
+            assert (done.code, "nothing is put into the archive" in done.err) == (2, True)
+            assert tree(archive.root) == before
+            done = archive.run("export", "csv", "--output", str(tmp_path / "mount" / "files.csv"))
+            assert done.code == (0 if part == "." else 2)
+
+    @pytest.mark.parametrize("arguments", [("bagit",), ("csv",), ("csv", "--per-prompt")])
+    @pytest.mark.parametrize("output", ["", "x" * 300, "/x" * 3000, "file/x/y", "loop/x"])
+    def test_a_path_that_is_none(
+        self, archive: Archive, tmp_path: Path, arguments: tuple[str, ...], output: str
+    ) -> None:
+        two(archive)
+        (tmp_path / "file").touch()
+        (tmp_path / "loop").symlink_to("loop")
+        before = tree(tmp_path)
+        done = archive.run("export", *arguments, "--output", output)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith("mirror: --output ")
+        assert tree(tmp_path) == before
+
+    def test_a_folder_that_may_not_be_searched(self, tmp_path: Path) -> None:
+        closed = tmp_path / "closed"
+        (closed / "in").mkdir(parents=True)
+        closed.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            for output in (closed / "x", closed / "in" / "x"):
+                for folder in (False, True):
+                    with pytest.raises(ConfigError, match="Permission denied"):
+                        outputs.checked(str(output), tmp_path / "archive", folder=folder)
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o700)
+
+    def test_an_open_pipe_is_no_place(self, archive: Archive, tmp_path: Path) -> None:
+        two(archive)
+        done = archive.run("export", "csv", "--output", "/dev/stdout")
+        assert (done.code, done.out, done.err) == (2, "", "mirror: --output /dev/stdout: is no plain file\n")
+        with (tmp_path / "gone").open("w") as gone, running(archive, "export", "csv", stdout=gone) as process:
+            assert process.wait(30) == 0
+        with (tmp_path / "gone").open("w") as gone:
+            (tmp_path / "gone").unlink()
+            with running(archive, "export", "csv", "--output", "/dev/stdout", stdout=gone) as process:
+                _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (2, "mirror: --output /dev/stdout: is no plain file\n")
 
     @pytest.mark.parametrize(
         "arguments",

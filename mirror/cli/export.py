@@ -79,7 +79,9 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
         require_root(places)
     into_folder = isinstance(chosen, FolderFormat)
     output = flags["output"]
-    target = checked(output, places.disk.root, folder=into_folder or flags["per_prompt"]) if output else None
+    target = None
+    if output is not None:
+        target = checked(output, places.disk.root, folder=into_folder or flags["per_prompt"])
     if target is not None and into_folder:
         require_empty(target)
     wanted = _Wanted(
