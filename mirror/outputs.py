@@ -71,7 +71,7 @@ def _is_inside(path: Path, archive: Path, *, folder: bool) -> bool:
 
 def _stat(path: str | Path) -> os.stat_result | None:
     try:
-        return os.stat(path)
+        return Path(path).stat()
     except FileNotFoundError:
         return None
 

@@ -157,6 +157,41 @@ class TestWhatIsLacking:
             "mirror: evil\\nid: no manifest.json of it is there",
         ]
 
+    def test_a_folder_that_is_a_symlink(self, archive: Archive, tmp_path: Path) -> None:
+        """Moved to another disk, or by somebody who has it look like that: nothing is read through it."""
+        one, other, gone, *rest = generated(archive.root, 5)
+        for moved in (one, gone):
+            (archive.root / moved).rename(tmp_path / moved)
+            (archive.root / moved).symlink_to(tmp_path / moved)
+        shutil.rmtree(tmp_path / gone)
+        (tmp_path / "else").mkdir()
+        for nothing in ("notes", ".#lock"):
+            (archive.root / nothing).symlink_to(tmp_path / "else" if nothing == "notes" else "nowhere")
+        (archive.root / "readme").symlink_to(tmp_path / "file")
+        (tmp_path / "file").touch()
+        told = {
+            f"mirror: {one}: is a symlink: nothing is read through it",
+            f"mirror: {gone}: is a symlink to nothing: is the disk mounted that it leads to?",
+        }
+        for ids in ((), (one, other, gone, *rest)):
+            done = archive.run("export", "jsonl", *ids)
+            assert (done.code, {row["prompt_id"] for row in done.lines}) == (3, {other, *rest})
+            assert set(done.err.splitlines()[:-1]) == told
+        rebuilt = archive.run("rebuild")
+        assert rebuilt.code == 3
+        assert {line.split(":")[0] for line in rebuilt.err.splitlines()} == {one, gone, "notes"}
+
+    def test_a_manifest_that_cannot_be_read_by_id(self, archive: Archive) -> None:
+        ids = generated(archive.root, 3)
+        manifests = [archive.root / each / "manifest.json" for each in ids]
+        for manifest in manifests[:2]:
+            manifest.unlink()
+        os.mkfifo(manifests[0])
+        manifests[1].mkdir()
+        done = archive.run("export", "jsonl", *ids)
+        assert (done.code, len(done.lines)) == (3, 2)
+        assert done.err.splitlines()[:2] == [f"mirror: {each}/manifest.json: cannot be read" for each in ids[:2]]
+
     @pytest.mark.parametrize("told_instead", ["null", '"none"', '"0\\n0  /etc/passwd"'])
     def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str) -> None:
         two(archive)
