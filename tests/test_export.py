@@ -78,6 +78,32 @@ def test_a_list_for_each_prompt(archive: Archive, tmp_path: Path) -> None:
         assert (checked.returncode, checked.stdout.count(": OK")) == (0, files)
 
 
+def test_an_obstacle_in_one_prompts_place_is_told_and_the_others_are_exported(archive: Archive, tmp_path: Path) -> None:
+    ids = generated(archive.root, 4)
+    obstacle = tmp_path / "lists" / f"{ids[1]}.csv"
+    obstacle.mkdir(parents=True)
+    done = archive.run("export", "csv", "--per-prompt", "--output", str(tmp_path / "lists"))
+    told, summary = done.err.splitlines()
+    assert (done.code, listed(tmp_path / "lists")) == (3, [f"{each}.csv" for each in ids])
+    assert told.startswith(f"mirror: {ids[1]}: {obstacle}: Is a directory: ")
+    assert summary.startswith("6 files of 3 prompts, ")
+
+
+@pytest.mark.parametrize("form", ["bagit", "csv"])
+def test_what_came_to_stand_in_its_place_meanwhile(archive: Archive, tmp_path: Path, form: str) -> None:
+    """Another bag, say: this one was made for nothing, which is not what exit code 3 says."""
+    ids = generated(archive.root, 2)
+    place = tmp_path / "place"
+    place.mkdir()
+    with running(archive, "export", form, "-i", "-", "--output", str(place / "out"), stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not hidden(place) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (place / "out" / "else").mkdir(parents=True)
+        _, err = process.communicate(ids[0], timeout=20)
+    assert (process.returncode, "move it away" in err, listed(place)) == (4, True, ["out"])
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

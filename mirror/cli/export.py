@@ -16,7 +16,7 @@ from msgspec import Struct
 from mirror.cli import streams
 from mirror.cli.common import require_bucket, require_root, run_command, s3_flags, settings_for
 from mirror.cli.inputs import Selection, input_flags, selection
-from mirror.errors import ExitCode
+from mirror.errors import ExitCode, Obstructed, StoreUnavailable
 from mirror.holdings import Absent, Holding, Holdings
 from mirror.manifests.formats import Export, FileFormat, FolderFormat, Format, Prompts, formats
 from mirror.observers.text import counted, one_line, size
@@ -150,6 +150,12 @@ class _Writing:
         self._workers = workers
 
     async def write(self, prompts: Prompts) -> None:
+        try:
+            await self._write(prompts)
+        except Obstructed as error:  # not of one prompt: nothing stands where it was to be
+            raise StoreUnavailable(error.message) from None
+
+    async def _write(self, prompts: Prompts) -> None:
         form, target = self._wanted.format, self._wanted.output
         if isinstance(form, FolderFormat):
             assert target is not None
@@ -190,7 +196,10 @@ class _Writing:
         async for holding in prompts:
             async with aclosing(form.blocks(_only(holding), self._export)) as blocks:
                 data = b"".join([block async for block in blocks])
-            await self._workers.start(partial(put, f"{holding.folder}{form.suffix}", data))
+            try:
+                await self._workers.start(partial(put, f"{holding.folder}{form.suffix}", data))
+            except Obstructed as error:
+                self._export.leaves_out(holding, error.message)
         if durable:
             await self._workers.start(partial(sync_folder, folder))
             await self._workers.start(partial(sync_folder, folder.parent))
