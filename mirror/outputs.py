@@ -77,17 +77,32 @@ def _stat(path: str | Path) -> os.stat_result | None:
 
 
 def require_empty(folder: Path) -> None:
-    """Check that a folder is not there yet, or has nothing in it.
+    """Check that a folder is not there yet, or has nothing in it and can be replaced.
 
     Raises:
-        ConfigError: it has, or cannot be looked at.
+        ConfigError: it has, or cannot be: a mount point cannot, nor a folder in one that may not be written to.
     """
     try:
-        taken = folder.exists() and any(folder.iterdir())
+        if not folder.exists():
+            return
+        if any(folder.iterdir()):
+            raise ConfigError(f"--output {folder}: is not empty: give a new folder")
+        _try_to_move(folder)
     except OSError as error:
-        raise ConfigError(f"--output {folder}: {error.strerror}") from None
-    if taken:
-        raise ConfigError(f"--output {folder}: is not empty: give a new folder")
+        told = f"--output {folder}: cannot be replaced by a finished one: {error.strerror}"
+        raise ConfigError(f"{told}: give a new folder, in it if it is a mount point") from None
+
+
+def _try_to_move(folder: Path) -> None:
+    """Away and back again. Nothing else tells of every mount; at the end it would be too late to find out."""
+    fd = os.open(folder, READ | os.O_DIRECTORY)
+    try:
+        _lock(fd)  # or a sweep might take it for one of its own
+        aside = _fresh(folder)
+        folder.rename(aside)
+        aside.rename(folder)
+    finally:
+        let_go(fd)
 
 
 class Draft:
@@ -98,8 +113,7 @@ class Draft:
     """
 
     def __init__(self, target: Path, *, durable: bool, folder: bool = False) -> None:
-        # Of one length whatever the name is: one with the name in it could be too long.
-        self.path = target.with_name(_HIDDEN + secrets.token_hex(8))
+        self.path = _fresh(target)
         self._target = target
         self._durable = durable
         self._is_folder = folder
@@ -107,15 +121,24 @@ class Draft:
         self._fd = -1
 
     def begin(self) -> None:
-        """Make it, empty and hidden."""
+        """Make it, empty and hidden; again, where a sweep was faster than the lock."""
         with translated(f"{self._target}"):
-            if self._is_folder:
-                self.path.mkdir()
+            while not self._make():
+                self._let_go()
+                self.path = _fresh(self._target)
+
+    def _make(self) -> bool:
+        """False where it is gone before it was locked. Afterwards no sweep removes it."""
+        if self._is_folder:
+            self.path.mkdir()
+            try:
                 self._fd = os.open(self.path, READ | os.O_DIRECTORY)
-            else:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            with contextlib.suppress(OSError):  # a file system without locks: there nothing is swept, either
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                return False
+        else:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _lock(self._fd)
+        return self.path.exists()
 
     def write(self, data: bytes) -> None:
         """Add to a file."""
@@ -141,7 +164,8 @@ class Draft:
             self._let_go()
 
     def _let_go(self) -> None:
-        let_go(self._fd)
+        if self._fd >= 0:
+            let_go(self._fd)
         self._fd = -1
 
 
@@ -169,6 +193,17 @@ def sweep(folder: Path) -> None:
                 _remove(path)
             finally:
                 let_go(fd)
+
+
+def _fresh(target: Path) -> Path:
+    """A hidden name beside it, of one length whatever its own is: with that in it, it could be too long."""
+    return target.with_name(_HIDDEN + secrets.token_hex(8))
+
+
+def _lock(fd: int) -> None:
+    """Wait for the lock of what is hidden: a sweep that has it is done with it soon."""
+    with contextlib.suppress(OSError):  # a file system without locks: there nothing is swept, either
+        fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def _remove(path: Path, within: float = math.inf) -> None:
