@@ -291,9 +291,9 @@ class LocalStore:
         Nothing is read through one; whoever tells of the whole archive tells of these, too.
         """
         for entry in self._entries():
-            if entry.is_symlink() and names.safe(entry.name) == entry.name and entry.name != names.GALLERY:
-                if not os.path.isfile(entry.path):
-                    yield entry.name
+            may_be = names.safe(entry.name) == entry.name and entry.name != names.GALLERY
+            if may_be and entry.is_symlink() and not os.path.isfile(entry.path):
+                yield entry.name
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         with translated(f"{self.root}"), os.scandir(self.root) as entries:
