@@ -218,8 +218,16 @@ class TestWhatIsLacking:
         assert (done.code, len(done.lines)) == (3, 2)
         assert done.err.splitlines()[:2] == [f"mirror: {each}/manifest.json: cannot be read" for each in ids[:2]]
 
-    @pytest.mark.parametrize("told_instead", ["null", '"none"', '"0\\n0  /etc/passwd"'])
-    def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str) -> None:
+    @pytest.mark.parametrize(
+        ("told_instead", "why"),
+        [
+            ("null", "is not known: the store that copied it tells none"),
+            ('"none"', "is no lower-case hex digest"),
+            (f'"{"A0" * 32}"', "is no lower-case hex digest"),
+            ('"0\\n0  /etc/passwd"', "is no lower-case hex digest"),
+        ],
+    )
+    def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str, why: str) -> None:
         two(archive)
         path = archive.root / "p" / "manifest.json"
         path.write_text(re.sub(r'"sha256": "\w+"', lambda _: f'"sha256": {told_instead}', path.read_text(), count=1))
@@ -228,7 +236,7 @@ class TestWhatIsLacking:
             3,
             ["p/b.png", "p/manifest.json", "q/c.png", "q/manifest.json"],
         )
-        assert done.err.splitlines()[0].startswith("mirror: p/a.png: its SHA-256 is not known")
+        assert done.err.splitlines()[0] == f"mirror: p/a.png: its SHA-256 {why}"
         assert done.err.splitlines()[1].startswith("2 files of 2 prompts")
         rows = archive.run("export", "jsonl")
         assert (rows.code, [row["sha256"] is None for row in rows.lines]) == (0, [True, False, False])
