@@ -34,17 +34,21 @@ def checked(output: str, root: Path, *, folder: bool) -> Path:
         path, archive = Path(os.path.realpath(output)), Path(os.path.realpath(root))
         if _is_inside(path, archive, folder=folder):
             told = "nothing is put into the archive" + ("" if folder else ", but a file directly in its root")
-            raise ConfigError(f"--output {output}: {told}")
+            raise _refused(output, told)
         above, there, named = _stat(path.parent), _stat(path), _stat(output)
     except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror}") from None
+        raise _refused(output, str(error.strerror)) from None
     if above is None or not stat.S_ISDIR(above.st_mode):
-        raise ConfigError(f"--output {output}: there is no folder {path.parent}")
+        raise _refused(output, f"there is no folder {path.parent}")
     # What has no path of its own (an open pipe, as /dev/stdout may be one) resolves to a name that is nowhere.
     is_kind = stat.S_ISDIR if folder else stat.S_ISREG
     if named is not None and not (there is not None and is_kind(named.st_mode) and os.path.samestat(named, there)):
-        raise ConfigError(f"--output {output}: is no {'folder' if folder else 'plain file'}")
+        raise _refused(output, f"is no {'folder' if folder else 'plain file'}")
     return path
+
+
+def _refused(output: str | Path, why: str) -> ConfigError:
+    return ConfigError(f"--output {output}: {why}")
 
 
 def _is_inside(path: Path, archive: Path, *, folder: bool) -> bool:
@@ -86,11 +90,11 @@ def require_empty(folder: Path) -> None:
         if not folder.exists():
             return
         if any(folder.iterdir()):
-            raise ConfigError(f"--output {folder}: is not empty: give a new folder")
+            raise _refused(folder, "is not empty: give a new folder")
         _try_to_move(folder)
     except OSError as error:
-        told = f"--output {folder}: cannot be replaced by a finished one: {error.strerror}"
-        raise ConfigError(f"{told}: give a new folder, in it if it is a mount point") from None
+        told = f"cannot be replaced by a finished one: {error.strerror}"
+        raise _refused(folder, f"{told}: give a new folder, in it if it is a mount point") from None
 
 
 def _try_to_move(folder: Path) -> None:

@@ -305,7 +305,7 @@ class TestOutput:
             assert done.code == (0 if part == "." else 2)
 
     @pytest.mark.parametrize("arguments", [("bagit",), ("csv",), ("csv", "--per-prompt")])
-    @pytest.mark.parametrize("output", ["", "x" * 300, "/x" * 3000, "file/x/y", "loop/x"])
+    @pytest.mark.parametrize("output", ["", "x" * 300, "/x" * 3000, "file/x/y", "loop/x", "no\nfolder/x"])
     def test_a_path_that_is_none(
         self, archive: Archive, tmp_path: Path, arguments: tuple[str, ...], output: str
     ) -> None:

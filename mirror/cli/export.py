@@ -16,7 +16,7 @@ from msgspec import Struct
 from mirror.cli import streams
 from mirror.cli.common import require_bucket, require_root, run_command, s3_flags, settings_for
 from mirror.cli.inputs import Selection, input_flags, selection
-from mirror.errors import ExitCode, Obstructed, StoreUnavailable
+from mirror.errors import ConfigError, ExitCode, Obstructed, StoreUnavailable
 from mirror.holdings import Absent, Holding, Holdings
 from mirror.manifests.formats import Export, FileFormat, FolderFormat, Format, Prompts, formats
 from mirror.observers.text import counted, one_line, size
@@ -78,12 +78,9 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
     if not in_bucket:
         require_root(places)
     into_folder = isinstance(chosen, FolderFormat)
-    output = flags["output"]
     target = None
-    if output is not None:
-        target = checked(output, places.disk.root, folder=into_folder or flags["per_prompt"])
-    if target is not None and into_folder:
-        require_empty(target)
+    if flags["output"] is not None:
+        target = _target(flags["output"], places.disk.root, anew=into_folder, folder=into_folder or flags["per_prompt"])
     wanted = _Wanted(
         format=chosen,
         selection=chosen_prompts,
@@ -93,6 +90,16 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
         links=flags["link"],
     )
     return run_command(lambda: _export(settings, places, wanted))
+
+
+def _target(output: str, root: Path, *, anew: bool, folder: bool) -> Path:
+    try:
+        path = checked(output, root, folder=folder)
+        if anew:
+            require_empty(path)
+    except ConfigError as error:  # a path may have any character
+        raise ConfigError(one_line(error.message)) from None
+    return path
 
 
 def _check_flags(chosen: Format, *, in_bucket: bool, output: str | None, per_prompt: bool, link: bool) -> None:
