@@ -88,6 +88,8 @@ async def rebuild(path: Path, places: Places, *, durable: bool) -> Rebuilt:
     catalog = Catalog.open(fresh, durable=durable)
     try:
         prompts, unreadable = await fill(catalog, places)
+        if places.wants_disk:
+            unreadable += await places.disk.disk.run(lambda: list(places.disk.links()))
     finally:
         await catalog.close()
     with translated(f"the catalog {path}"):

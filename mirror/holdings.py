@@ -5,6 +5,7 @@ A manifest names only what was durable before, so what is read here while a run 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from itertools import islice
@@ -23,6 +24,8 @@ from mirror.stores.local import LocalStore
 _PAGE = 200
 _FURTHER = 8
 """So many names of a folder are tried for one promptId; a second one is seldom needed."""
+_SEEN = 2
+"""In so many of them it is looked for one that cannot be read."""
 _BLOCK = 1 << 20
 
 
@@ -56,7 +59,7 @@ class Holdings:
         return None if self._in_bucket else self._places.disk
 
     async def all(self) -> AsyncGenerator[Holding | Absent, None]:
-        """Every prompt of the archive; of a folder without a manifest nothing is said, of one that cannot be read is.
+        """Every prompt of the archive; of a folder without a manifest nothing is said, of one that is not read is.
 
         Raises:
             StoreError: the place cannot be read.
@@ -66,8 +69,8 @@ class Holdings:
                 for folder, document in zip(page, await self._read(page), strict=True):
                     if document is not None:
                         yield _held(folder, document)
-                    elif await self._has_manifest(folder):
-                        yield Absent(what=f"{folder}/{MANIFEST}", why="cannot be read")
+                    elif (unread := await self._unread(folder)) is not None:
+                        yield unread
 
     async def some(self, ids: AsyncIterable[Sequence[PromptId]]) -> AsyncGenerator[Holding | Absent, None]:
         """These prompts, each once.
@@ -127,7 +130,7 @@ class Holdings:
                 yield page
             return
         disk = self._places.disk
-        found = await disk.disk.run(lambda: sorted(disk.folders()))
+        found = await disk.disk.run(lambda: sorted([*disk.folders(), *disk.links()]))
         for start in range(0, len(found), _PAGE):
             yield found[start : start + _PAGE]
 
@@ -138,19 +141,20 @@ class Holdings:
         await self._places.ready()
         return await self._places.bucket.read_manifests(folders)
 
-    async def _has_manifest(self, folder: str) -> bool:
-        """Whether there is a manifest, where none could be read: not to tell of that would be to lose a prompt."""
+    async def _unread(self, folder: str) -> Absent | None:
+        """The manifest that is there, where none could be read: not to tell of that would be to lose a prompt."""
         if not self._in_bucket:
             disk = self._places.disk
-            return await disk.disk.run(_is_there, disk.root / folder / MANIFEST)
+            return await disk.disk.run(_unread_on_disk, disk.root, folder)
         assert self._places.bucket is not None
         objects = self._places.bucket.objects
         try:
-            return await objects.find(objects.key(folder, MANIFEST)) is not None
+            is_there = await objects.find(objects.key(folder, MANIFEST)) is not None
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
-            return True
+            is_there = True
+        return _unreadable(folder) if is_there else None
 
     async def _look_up(self, ids: Sequence[PromptId]) -> list[Holding | Absent]:
         """Most stand in the first folder that comes to mind; who had to make room for another, in one of the next."""
@@ -158,20 +162,40 @@ class Holdings:
             each: Absent(what=each, why=f"no {MANIFEST} of it is there") for each in ids
         }
         tries = {each: _folders_of(each) for each in ids}
+        unread: dict[PromptId, list[str]] = {each: [] for each in ids}
         for turn in range(_FURTHER):
             left = [each for each in ids if isinstance(found[each], Absent) and turn < len(tries[each])]
             documents = await self._read([tries[each][turn] for each in left]) if left else []
             for each, document in zip(left, documents, strict=True):
-                held = _held(tries[each][turn], document) if document is not None else None
-                if isinstance(held, Absent) or (held is not None and held.manifest.prompt_id == each):
+                if document is None:
+                    unread[each].append(tries[each][turn])
+                    continue
+                held = _held(tries[each][turn], document)
+                if isinstance(held, Absent) or held.manifest.prompt_id == each:
                     found[each] = held
+        for each in (each for each in ids if isinstance(found[each], Absent)):
+            for folder in unread[each][:_SEEN]:
+                found[each] = await self._unread(folder) or found[each]
         return [found[each] for each in ids]
+
+
+def _unread_on_disk(root: Path, folder: str) -> Absent | None:
+    is_link = (root / folder).is_symlink()
+    if is_link and not os.path.exists(root / folder):  # noqa: PTH110 - it never raises
+        return Absent(what=folder, why="is a symlink to nothing: is the disk mounted that it leads to?")
+    if not _is_there(root / folder / MANIFEST):
+        return None
+    return Absent(what=folder, why="is a symlink: nothing is read through it") if is_link else _unreadable(folder)
+
+
+def _unreadable(folder: str) -> Absent:
+    return Absent(what=f"{folder}/{MANIFEST}", why="cannot be read")
 
 
 def _is_there(path: Path) -> bool:
     try:
         path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:  # something is, and nobody may look at it
         return True

@@ -303,7 +303,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     parameters redacted and nothing else changed.
     """
 
-    version: int = 1
+    version: Annotated[int, Meta(extra_json_schema={"const": 1})] = 1
     prompt_id: str
     state: PromptState
     mirrored_at: str

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mirror.manifests.document import encode
 from mirror.models import Manifest, ManifestApi, ManifestFile, Media, NamedBy, PromptState, Role
@@ -103,3 +109,19 @@ def flip(path: Path, at: int) -> None:
 def hidden(folder: Path) -> list[str]:
     """What stands there under a hidden name."""
     return [name for name in listed(folder) if name.startswith(".mirror-output-")]
+
+
+@contextlib.contextmanager
+def bound(source: Path, target: Path) -> Iterator[None]:
+    """A folder mounted a second time; the test is skipped where nobody may do that."""
+    target.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("only root mounts a file system")
+    told = subprocess.run([mount, "--bind", str(source), str(target)], check=False, capture_output=True, text=True)
+    if told.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {told.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from mirror import outputs
+from mirror.errors import ConfigError
 from mirror.manifests.sha256sums import line
 from mirror.stores.local import LocalStore
 from tests.conftest import Archive
-from tests.export_runs import check_sums, flip, generated, hidden, hostile, listed
+from tests.export_runs import bound, check_sums, flip, generated, hidden, hostile, listed
 from tests.helpers import done_prompt, mirrored, running, tree
 
 
@@ -74,6 +76,32 @@ def test_a_list_for_each_prompt(archive: Archive, tmp_path: Path) -> None:
     for name, files in (("p.sha256", 3), ("q.sha256", 2)):
         checked = check_sums(archive.root, lists / name)
         assert (checked.returncode, checked.stdout.count(": OK")) == (0, files)
+
+
+def test_an_obstacle_in_one_prompts_place_is_told_and_the_others_are_exported(archive: Archive, tmp_path: Path) -> None:
+    ids = generated(archive.root, 4)
+    obstacle = tmp_path / "lists" / f"{ids[1]}.csv"
+    obstacle.mkdir(parents=True)
+    done = archive.run("export", "csv", "--per-prompt", "--output", str(tmp_path / "lists"))
+    told, summary = done.err.splitlines()
+    assert (done.code, listed(tmp_path / "lists")) == (3, [f"{each}.csv" for each in ids])
+    assert told.startswith(f"mirror: {ids[1]}: {obstacle}: Is a directory: ")
+    assert summary.startswith("6 files of 3 prompts, ")
+
+
+@pytest.mark.parametrize("form", ["bagit", "csv"])
+def test_what_came_to_stand_in_its_place_meanwhile(archive: Archive, tmp_path: Path, form: str) -> None:
+    """Another bag, say: this one was made for nothing, which is not what exit code 3 says."""
+    ids = generated(archive.root, 2)
+    place = tmp_path / "place"
+    place.mkdir()
+    with running(archive, "export", form, "-i", "-", "--output", str(place / "out"), stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not hidden(place) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (place / "out" / "else").mkdir(parents=True)
+        _, err = process.communicate(ids[0], timeout=20)
+    assert (process.returncode, "move it away" in err, listed(place)) == (4, True, ["out"])
 
 
 @pytest.mark.parametrize(
@@ -155,8 +183,51 @@ class TestWhatIsLacking:
             "mirror: evil\\nid: no manifest.json of it is there",
         ]
 
-    @pytest.mark.parametrize("told_instead", ["null", '"none"', '"0\\n0  /etc/passwd"'])
-    def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str) -> None:
+    def test_a_folder_that_is_a_symlink(self, archive: Archive, tmp_path: Path) -> None:
+        """Moved to another disk, or by somebody who has it look like that: nothing is read through it."""
+        one, other, gone, *rest = generated(archive.root, 5)
+        for moved in (one, gone):
+            (archive.root / moved).rename(tmp_path / moved)
+            (archive.root / moved).symlink_to(tmp_path / moved)
+        shutil.rmtree(tmp_path / gone)
+        (tmp_path / "else").mkdir()
+        for nothing in ("notes", ".#lock"):
+            (archive.root / nothing).symlink_to(tmp_path / "else" if nothing == "notes" else "nowhere")
+        (archive.root / "readme").symlink_to(tmp_path / "file")
+        (tmp_path / "file").touch()
+        told = {
+            f"mirror: {one}: is a symlink: nothing is read through it",
+            f"mirror: {gone}: is a symlink to nothing: is the disk mounted that it leads to?",
+        }
+        for ids in ((), (one, other, gone, *rest)):
+            done = archive.run("export", "jsonl", *ids)
+            assert (done.code, {row["prompt_id"] for row in done.lines}) == (3, {other, *rest})
+            assert set(done.err.splitlines()[:-1]) == told
+        rebuilt = archive.run("rebuild")
+        assert rebuilt.code == 3
+        assert {line.split(":")[0] for line in rebuilt.err.splitlines()} == {one, gone, "notes"}
+
+    def test_a_manifest_that_cannot_be_read_by_id(self, archive: Archive) -> None:
+        ids = generated(archive.root, 3)
+        manifests = [archive.root / each / "manifest.json" for each in ids]
+        for manifest in manifests[:2]:
+            manifest.unlink()
+        os.mkfifo(manifests[0])
+        manifests[1].mkdir()
+        done = archive.run("export", "jsonl", *ids)
+        assert (done.code, len(done.lines)) == (3, 2)
+        assert done.err.splitlines()[:2] == [f"mirror: {each}/manifest.json: cannot be read" for each in ids[:2]]
+
+    @pytest.mark.parametrize(
+        ("told_instead", "why"),
+        [
+            ("null", "is not known: the store that copied it tells none"),
+            ('"none"', "is no lower-case hex digest"),
+            (f'"{"A0" * 32}"', "is no lower-case hex digest"),
+            ('"0\\n0  /etc/passwd"', "is no lower-case hex digest"),
+        ],
+    )
+    def test_a_digest_that_nobody_knows(self, archive: Archive, told_instead: str, why: str) -> None:
         two(archive)
         path = archive.root / "p" / "manifest.json"
         path.write_text(re.sub(r'"sha256": "\w+"', lambda _: f'"sha256": {told_instead}', path.read_text(), count=1))
@@ -165,7 +236,7 @@ class TestWhatIsLacking:
             3,
             ["p/b.png", "p/manifest.json", "q/c.png", "q/manifest.json"],
         )
-        assert done.err.splitlines()[0].startswith("mirror: p/a.png: its SHA-256 is not known")
+        assert done.err.splitlines()[0] == f"mirror: p/a.png: its SHA-256 {why}"
         assert done.err.splitlines()[1].startswith("2 files of 2 prompts")
         rows = archive.run("export", "jsonl")
         assert (rows.code, [row["sha256"] is None for row in rows.lines]) == (0, [True, False, False])
@@ -217,6 +288,63 @@ class TestOutput:
         done = archive.run("export", form, "--output", output.format(root=archive.root))
         assert (done.code, done.out, done.err.startswith("mirror: --output ")) == (2, "", True)
         assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize("part", [".", "p", ".mirror", ".mirror/parts"])
+    def test_a_second_mount_of_the_archive_is_the_archive(self, archive: Archive, tmp_path: Path, part: str) -> None:
+        two(archive)
+        before = tree(archive.root)
+        with bound(archive.root / part, tmp_path / "mount"):
+            name = "p/a.png" if part == "." else "x"
+            for form, output in (("csv", f"mount/{name}"), ("bagit", "mount/bag"), ("csv", "mount/.mirror/parts/x")):
+                done = archive.run("export", form, "--output", str(tmp_path / output))
+                assert (done.code, "nothing is put into the archive" in done.err) == (2, True)
+            done = archive.run("export", "csv", "--per-prompt", "--output", str(tmp_path / "mount"))
+            assert (done.code, "nothing is put into the archive" in done.err) == (2, True)
+            assert tree(archive.root) == before
+            done = archive.run("export", "csv", "--output", str(tmp_path / "mount" / "files.csv"))
+            assert done.code == (0 if part == "." else 2)
+
+    @pytest.mark.parametrize("arguments", [("bagit",), ("csv",), ("csv", "--per-prompt")])
+    @pytest.mark.parametrize("output", ["", "x" * 300, "/x" * 3000, "file/x/y", "loop/x", "no\nfolder/x"])
+    def test_a_path_that_is_none(
+        self, archive: Archive, tmp_path: Path, arguments: tuple[str, ...], output: str
+    ) -> None:
+        two(archive)
+        (tmp_path / "file").touch()
+        (tmp_path / "loop").symlink_to("loop")
+        before = tree(tmp_path)
+        done = archive.run("export", *arguments, "--output", output)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith("mirror: --output ")
+        assert tree(tmp_path) == before
+
+    def test_a_folder_that_may_not_be_searched(self, tmp_path: Path) -> None:
+        closed = tmp_path / "closed"
+        (closed / "in").mkdir(parents=True)
+        closed.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            for output in (closed / "x", closed / "in" / "x"):
+                for folder in (False, True):
+                    with pytest.raises(ConfigError, match="Permission denied"):
+                        outputs.checked(str(output), tmp_path / "archive", folder=folder)
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o700)
+
+    def test_an_open_pipe_is_no_place(self, archive: Archive, tmp_path: Path) -> None:
+        two(archive)
+        done = archive.run("export", "csv", "--output", "/dev/stdout")
+        assert (done.code, done.out, done.err) == (2, "", "mirror: --output /dev/stdout: is no plain file\n")
+        with (tmp_path / "gone").open("w") as gone, running(archive, "export", "csv", stdout=gone) as process:
+            assert process.wait(30) == 0
+        with (tmp_path / "gone").open("w") as gone:
+            (tmp_path / "gone").unlink()
+            with running(archive, "export", "csv", "--output", "/dev/stdout", stdout=gone) as process:
+                _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (2, "mirror: --output /dev/stdout: is no plain file\n")
 
     @pytest.mark.parametrize(
         "arguments",

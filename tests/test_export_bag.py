@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mirror.errors import ConfigError
+from mirror.outputs import Draft, require_empty, sweep
 from tests import media
 from tests.conftest import Archive
-from tests.export_runs import check_sums, flip, generated, hidden, hostile, listed, validate
+from tests.export_runs import bound, check_sums, flip, generated, hidden, hostile, listed, validate
 from tests.helpers import done_prompt, large_prompt, mirrored, picture
 from tests.origin import answer, task
 from tests.test_disk_limits import mounted
@@ -158,6 +164,65 @@ def test_a_bag_goes_into_an_empty_folder_and_into_no_other(archive: Archive, tmp
     assert validate(bag).returncode == 0
     done = archive.run("export", "bagit", "--output", str(bag))
     assert (done.code, "is not empty" in done.err, validate(bag).returncode) == (2, True, 0)
+
+
+@pytest.mark.parametrize("mount", [lambda at: mounted(at, "1m"), lambda at: bound(at.parent / "else", at)])
+def test_a_mount_point_cannot_be_replaced_and_a_folder_in_it_can(archive: Archive, tmp_path: Path, mount: Any) -> None:
+    generated(archive.root, 2)
+    (tmp_path / "else").mkdir()
+    with mount(tmp_path / "mount"):
+        before = listed(tmp_path)
+        done = archive.run("export", "bagit", "--output", str(tmp_path / "mount"))
+        assert (done.code, done.err.count("\n"), "in it if it is a mount point" in done.err) == (2, 1, True)
+        assert (listed(tmp_path), listed(tmp_path / "mount")) == (before, [])
+        (tmp_path / "mount" / "bag").mkdir()
+        assert archive.run("export", "bagit", "--output", str(tmp_path / "mount" / "bag")).code == 0
+        assert validate(tmp_path / "mount" / "bag").returncode == 0
+
+
+def test_an_empty_folder_in_one_that_may_not_be_written_to() -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "bag"
+        folder.mkdir()
+        if user == 0:
+            os.chown(folder, 65534, -1)
+        Path(parent).chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(ConfigError, match="cannot be replaced by a finished one: Permission denied"):
+                require_empty(folder)
+        finally:
+            os.seteuid(user)
+            Path(parent).chmod(0o755)
+        inode = folder.stat().st_ino
+        require_empty(folder)
+        assert (folder.stat().st_ino, listed(Path(parent))) == (inode, ["bag"])
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_others_sweep_is_never_what_is_being_made(tmp_path: Path, folder: bool) -> None:
+    """Neither between its name and its lock: that is when a sweep may have it."""
+    ended = threading.Event()
+
+    def sweeping() -> None:
+        while not ended.is_set():
+            sweep(tmp_path)
+
+    sweepers = [threading.Thread(target=sweeping) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for number in range(1000):
+            draft = Draft(tmp_path / str(number), durable=False, folder=folder)
+            draft.begin()
+            draft.publish()
+    finally:
+        ended.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert len(listed(tmp_path)) == 1000
 
 
 def test_an_empty_bag(archive: Archive) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,27 @@ def test_a_manifest_whose_objects_are_elsewhere(ground: Ground) -> None:
         assert done.err.splitlines()[-1] == "0 files of 1 prompt, 0 B"
     rows = ground.archive.run("export", "jsonl", "--s3", "--bucket", ground.url)
     assert (rows.code, [row["s3_key"] for row in rows.lines]) == (0, ["p/a.png"])
+
+
+@one
+def test_a_key_that_leads_elsewhere_is_none_of_this_bucket(ground: Ground, tmp_path: Path) -> None:
+    """A manifest that somebody put there: whoever takes its keys for paths would be led out of the copy."""
+    evil = ["../../etc/x", "p/../q/c.png", "./x", "p//x", "", "p/", "p/a\nb", "p/a\x7f", "..", "/p/x"]
+    images = [(None, picture(ground.origin, f"/p/{number}.png")[0]) for number in range(len(evil) + 1)]
+    ground.origin.prompt("p", answer(task("p", images=images)))
+    assert ground.archive.run("fetch", "p", "--s3", ground.url).code == 0
+    manifest = ground.archive.manifest("p")
+    for file, key in zip(manifest["files"], evil, strict=False):
+        file["s3"]["key"] = f"pre/{key}"
+        if key and not key.endswith("/"):
+            ground.bucket.put(f"pre/{key}", b"x" * file["bytes"])
+    ground.bucket.put("pre/p/manifest.json", json.dumps(manifest).encode())
+    for form, output in (("sha256sums", ()), ("bagit", ("--output", str(tmp_path / "bag")))):
+        done = ground.archive.run("export", form, "--s3", "--bucket", ground.url, *output)
+        assert (done.code, done.err.splitlines()[-1][:18]) == (3, "1 file of 1 prompt")
+        assert done.err.count("the manifest names no object of this bucket") == len(evil)
+        assert [line[66:] for line in done.out.splitlines()] in ([f"p/{len(evil)}.png", "p/manifest.json"], [])
+    assert len(list((tmp_path / "bag" / "data" / "p").iterdir())) == 2
 
 
 @one

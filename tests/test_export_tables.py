@@ -182,6 +182,16 @@ def test_csv_is_as_the_standard_says_and_values_stay_as_they_are(archive: Archiv
     assert (odd["name"], odd["etag"], odd["last_modified"]) == ("=weak.png", 'W/"a,b"', "")
 
 
+def test_a_fraction_of_a_second_is_kept(archive: Archive) -> None:
+    """No manifest of ours has one."""
+    (only,) = generated(archive.root, 1)
+    path = archive.root / only / "manifest.json"
+    path.write_text(path.read_text().replace('13:54:20Z"', '13:54:20.123456Z"'))
+    for form in FORMS:
+        row, _ = read("duckdb", form, exported(archive, form))
+        assert row["mirrored_at"] == datetime(2026, 1, 29, 13, 54, 20, 123456, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_table_of_nothing(archive: Archive, form: str) -> None:
     archive.root.mkdir()

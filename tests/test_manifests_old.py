@@ -56,3 +56,8 @@ def test_one_of_a_later_version_is_refused() -> None:
     told = json.loads(FIRST[0].read_bytes())
     with pytest.raises(StoreUnavailable, match="version 2: written by a newer mirror"):
         decode(json.dumps({**told, "version": 2}).encode())
+    with pytest.raises(StoreUnavailable, match="not a manifest: there is none of version 0"):
+        decode(json.dumps({**told, "version": 0}).encode())
+    for version in (0, 2):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**told, "version": version}, json.loads(schema_of("manifest")))

@@ -16,7 +16,7 @@ from msgspec import Struct
 from mirror.cli import streams
 from mirror.cli.common import require_bucket, require_root, run_command, s3_flags, settings_for
 from mirror.cli.inputs import Selection, input_flags, selection
-from mirror.errors import ExitCode
+from mirror.errors import ConfigError, ExitCode, Obstructed, StoreUnavailable
 from mirror.holdings import Absent, Holding, Holdings
 from mirror.manifests.formats import Export, FileFormat, FolderFormat, Format, Prompts, formats
 from mirror.observers.text import counted, one_line, size
@@ -78,10 +78,9 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
     if not in_bucket:
         require_root(places)
     into_folder = isinstance(chosen, FolderFormat)
-    output = flags["output"]
-    target = checked(output, places.disk.root, folder=into_folder or flags["per_prompt"]) if output else None
-    if target is not None and into_folder:
-        require_empty(target)
+    target = None
+    if flags["output"] is not None:
+        target = _target(flags["output"], places.disk.root, anew=into_folder, folder=into_folder or flags["per_prompt"])
     wanted = _Wanted(
         format=chosen,
         selection=chosen_prompts,
@@ -91,6 +90,16 @@ def export(ctx: click.Context, /, form: str, ids: tuple[str, ...], in_bucket: bo
         links=flags["link"],
     )
     return run_command(lambda: _export(settings, places, wanted))
+
+
+def _target(output: str, root: Path, *, anew: bool, folder: bool) -> Path:
+    try:
+        path = checked(output, root, folder=folder)
+        if anew:
+            require_empty(path)
+    except ConfigError as error:  # a path may have any character
+        raise ConfigError(one_line(error.message)) from None
+    return path
 
 
 def _check_flags(chosen: Format, *, in_bucket: bool, output: str | None, per_prompt: bool, link: bool) -> None:
@@ -148,6 +157,12 @@ class _Writing:
         self._workers = workers
 
     async def write(self, prompts: Prompts) -> None:
+        try:
+            await self._write(prompts)
+        except Obstructed as error:  # not of one prompt: nothing stands where it was to be
+            raise StoreUnavailable(error.message) from None
+
+    async def _write(self, prompts: Prompts) -> None:
         form, target = self._wanted.format, self._wanted.output
         if isinstance(form, FolderFormat):
             assert target is not None
@@ -188,7 +203,10 @@ class _Writing:
         async for holding in prompts:
             async with aclosing(form.blocks(_only(holding), self._export)) as blocks:
                 data = b"".join([block async for block in blocks])
-            await self._workers.start(partial(put, f"{holding.folder}{form.suffix}", data))
+            try:
+                await self._workers.start(partial(put, f"{holding.folder}{form.suffix}", data))
+            except Obstructed as error:
+                self._export.leaves_out(holding, error.message)
         if durable:
             await self._workers.start(partial(sync_folder, folder))
             await self._workers.start(partial(sync_folder, folder.parent))

@@ -16,7 +16,6 @@ import msgspec
 
 from mirror.manifests.formats import Export, FileFormat, Prompts
 from mirror.manifests.rows import Row, rows_of
-from mirror.times import rfc3339
 
 
 async def _blocks(prompts: Prompts, export: Export) -> AsyncGenerator[bytes, None]:  # noqa: ARG001
@@ -36,9 +35,9 @@ def _cells(row: Row) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A list of words is joined by spaces; the places that name a file are JSON."""
+    """A list of words is joined by spaces; the places that name a file are JSON, and times are as in JSON."""
     if isinstance(value, datetime):
-        return rfc3339(value)
+        return msgspec.to_builtins(value)
     if not isinstance(value, tuple):
         return value
     if all(isinstance(each, str) for each in value):

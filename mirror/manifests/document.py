@@ -129,7 +129,9 @@ def decode(content: bytes) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreUnavailable(f"not a manifest: {error}") from None
-    if not 1 <= manifest.version <= VERSION:
+    if manifest.version < 1:
+        raise StoreUnavailable(f"not a manifest: there is none of version {manifest.version}")
+    if manifest.version > VERSION:
         raise StoreUnavailable(f"a manifest of version {manifest.version}: written by a newer mirror")
     if not 0 < len(manifest.prompt_id) <= MAX_PROMPT_ID or re.search(r"[\x00-\x1f\x7f]", manifest.prompt_id):
         raise StoreUnavailable(f"not a manifest: {manifest.prompt_id[:80]!r} is no promptId")

@@ -36,6 +36,7 @@ class Export:
         self.links = links
         self.durable = durable
         self.prompts = self.files = self.bytes = 0
+        self._before = (0, 0, 0)
         self._holdings = holdings
         self._tell = tell
 
@@ -50,6 +51,7 @@ class Export:
             if isinstance(each, Absent):
                 self._tell(each)
                 continue
+            self._before = (self.prompts, self.files, self.bytes)
             self.prompts += 1
             self.files += len(each.manifest.files)
             self.bytes += sum(file.bytes for file in each.manifest.files)
@@ -71,6 +73,11 @@ class Export:
         self.files -= 1
         self.bytes -= file.bytes
         self._tell(Absent(what=f"{holding.folder}/{file.path}", why=why))
+
+    def leaves_out(self, holding: Holding, why: str) -> None:
+        """Say that the prompt that was given last is left out altogether."""
+        self.prompts, self.files, self.bytes = self._before
+        self._tell(Absent(what=holding.folder, why=why))
 
 
 def _with_digests(holding: Holding) -> Holding:

@@ -281,10 +281,23 @@ class LocalStore:
 
     def folders(self) -> Iterator[str]:
         """The names of all folders that could be a prompt's, in no order. Blocks."""
+        for entry in self._entries():
+            if entry.name not in (INTERNAL, names.GALLERY) and entry.is_dir(follow_symlinks=False):
+                yield entry.name
+
+    def links(self) -> Iterator[str]:
+        """The names of symlinks, to a folder or to nothing, that stand where a prompt's folder could. Blocks.
+
+        Nothing is read through one; whoever tells of the whole archive tells of these, too.
+        """
+        for entry in self._entries():
+            may_be = names.safe(entry.name) == entry.name and entry.name != names.GALLERY
+            if may_be and entry.is_symlink() and not os.path.isfile(entry.path):
+                yield entry.name
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
         with translated(f"{self.root}"), os.scandir(self.root) as entries:
-            for entry in entries:
-                if entry.name not in (INTERNAL, names.GALLERY) and entry.is_dir(follow_symlinks=False):
-                    yield entry.name
+            yield from entries
 
     def delete(self, folder: str, paths: Iterable[str]) -> list[str]:
         """Delete a prompt's manifest, then the named files, then the folder if nothing else is in it. Blocks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
@@ -30,6 +31,9 @@ from mirror.stores.s3.wire import Wire
 _MANIFESTS_AT_ONCE = 64
 _LOOKS_AT_ONCE = 16
 _PRESIGNED = 3600
+
+_ABNORMAL = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f-\x9f]")
+"""In a key: a segment that is empty, ``.`` or ``..``, or a control character. None of ours has one."""
 
 
 class S3Store:
@@ -81,10 +85,15 @@ class S3Store:
         return self._control.region
 
     def owns(self, where: S3Object | Placed | None) -> bool:
-        """Whether an object of a manifest or row stands in this destination."""
+        """Whether an object of a manifest or row stands in this destination, under a key that we could have given.
+
+        A manifest is not trusted: ``prefix/../x`` is another place for whoever takes keys for paths.
+        """
         if where is None or (isinstance(where, Placed) and where.endpoint != self.settings.endpoint_url):
             return False
-        return where.bucket == self.settings.bucket and where.key.startswith(self.objects.key(""))
+        if where.bucket != self.settings.bucket or not where.key.startswith(self.objects.key("")):
+            return False
+        return _ABNORMAL.search(where.key.removeprefix(self.objects.key(""))) is None
 
     def _placed(self, key: str, etag: str, version_id: str | None = None) -> Placed:
         return Placed(
