@@ -145,6 +145,14 @@ def test_what_kind_a_file_is(told: dict[str, Any], kind: str) -> None:
         ({"createdAt": "1769594620000"}, None, "2026-01-28T10:03:40Z"),
         ({"createdAt": "2026-01-28T12:03:40+02:00"}, None, "2026-01-28T10:03:40Z"),
         ({"createdAt": 1e300}, "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z"),
+        ({"createdAt": 10**400}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": -(10**400)}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "1" + "0" * 400}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": -1}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": True}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": 999_999_999_999_999}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "9999-12-31T23:59:59-14:00"}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "0001-01-01T00:00:00+14:00"}, None, "2026-01-29T13:54:20Z"),
         ({"createdAt": "soon"}, None, "2026-01-29T13:54:20Z"),
         ({}, "not a date", "2026-01-29T13:54:20Z"),
     ],
@@ -161,6 +169,14 @@ def test_a_manifest_without_a_task_or_with_odd_values_is_shown_all_the_same() ->
     card, detail = both(manifest(task=odd | {"prompt": "a cat", "count": 3, "nothing": None}))
     assert (card.type, card.text, card.reason) == (4, "a cat", "5")
     assert detail.facts == (("prompt", "a cat"), ("count", "3"))
+
+
+def test_numbers_beyond_all_measure_are_shown_as_they_are() -> None:
+    huge = 10**400
+    task = {"count": huge, "taskType": huge, "state": huge, "reason": huge, "yes": True}
+    card, detail = both(manifest(entry("1.png", "origin", media={"kind": "image", "width": huge}), task=task))
+    assert (card.type, card.reason, detail.files[0].width) == (None, str(huge)[:400], 0)
+    assert dict(detail.facts) == {"count": str(huge), "yes": "True"}
 
 
 def test_what_is_lost_is_told_with_its_checksum() -> None:

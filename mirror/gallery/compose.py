@@ -272,7 +272,7 @@ def moment(seconds: float | None) -> str:
 def _is_number(value: str | float) -> bool:
     try:
         return not isinstance(value, bool) and 0 < float(value) < 1e15
-    except ValueError:
+    except (ValueError, OverflowError):  # no number; an integer of hundreds of digits
         return False
 
 
