@@ -251,6 +251,35 @@ def test_reasons_are_complete_in_the_detail_view(page: Page) -> None:
     page.get_by_role("dialog").locator(".reasons").get_by_text(LONG.strip()).wait_for()
 
 
+@pytest.mark.parametrize("size", [(360, 720), (1280, 800)])
+def test_a_long_reason_stays_in_its_place_and_scrolls(chromium: Browser, tmp_path: Path, size: tuple[int, int]) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.put("long", state="failed", task={"reason": LONG * 8, "taskList": [child("c", 2, LONG * 8)]})
+    damaged = shelf.file("short", "a.png", b"no picture")
+    shelf.put("short", [damaged, shelf.file("short", "b.png", b"nor this", image=2)])
+    base = f"{written(shelf.root).as_uri()}"
+    watched = browser.Watched(
+        chromium.new_context(viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce").new_page()
+    )
+    for prompt_id, is_long in (("long", True), ("short", False)):
+        page = watched.open(f"{base}#id={prompt_id}")
+        page.reload()
+        page.locator("dialog .note p").wait_for()
+        boxes = {
+            name: page.evaluate(f"document.querySelector('dialog {name}').getBoundingClientRect().toJSON()")
+            for name in (".note", ".note p", ".view", ".turn.back", ".turn.on")
+        }
+        assert boxes[".view"]["top"] <= boxes[".note"]["top"]
+        assert boxes[".note"]["bottom"] <= boxes[".view"]["bottom"]
+        assert boxes[".turn.back"]["right"] <= boxes[".note p"]["left"]
+        assert boxes[".note p"]["right"] <= boxes[".turn.on"]["left"]
+        assert page.evaluate(
+            "(() => { const note = document.querySelector('dialog .note');"
+            " note.scrollTop = 1e6; return note.scrollTop > 0; })()"
+        ) == is_long
+    watched.close(f"{shelf.root.as_uri()}/")
+
+
 @from_disk
 def test_back_closes_what_was_opened(page: Page) -> None:
     page.locator(".card").first.click()

@@ -233,8 +233,10 @@
       );
     }
 
+    /** What stands in a picture's place. It may be long: then it scrolls, by the keyboard, too. */
     note(name, text) {
-      return el('div.note', {}, icon(name), el('p', { text, dir: 'auto' }));
+      const named = { tabindex: '0', role: 'group', 'aria-label': 'In place of a picture' };
+      return el('div.note', named, icon(name), el('p', { text, dir: 'auto' }));
     }
 
     /** A video that is no longer shown is let go of. */
