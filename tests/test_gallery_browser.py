@@ -328,6 +328,51 @@ def test_who_wants_no_motion_gets_none(chromium: Browser, base: str) -> None:
     watched.close(base)
 
 
+@from_disk
+def test_who_skips_to_the_pictures_keeps_the_filter(watched: browser.Watched, base: str) -> None:
+    page = watched.open(f"{base}gallery/index.html#state=failed")
+    page.locator(".card").first.wait_for()
+    page.get_by_role("link", name="Skip to the pictures").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.classList.contains('card')")
+    assert ids(page) == ["failed"]
+    assert page.url.endswith("#state=failed")
+
+
+@from_disk
+def test_an_address_that_names_a_hidden_prompt_or_none_says_so(watched: browser.Watched, base: str) -> None:
+    page = watched.open(f"{base}gallery/index.html#state=failed&id=nosuch")
+    until(page, "document.querySelector('#count').textContent === '1 of 6 prompts · none has the id nosuch'")
+    assert page.url.endswith("#state=failed")
+    page.get_by_role("button", name="All 6").click()
+    assert page.locator("#count").inner_text() == "6 prompts"
+    page.evaluate("location.hash = '#state=failed&id=video'")
+    page.locator("dialog video.media").wait_for()
+    assert ids(page) == ALL, "the filter gives way"
+    page.get_by_text("The filters were cleared").wait_for(state="attached")
+    page.evaluate("location.hash = '#id=failed'")
+    page.get_by_role("dialog").locator(".reasons").wait_for()
+    page.evaluate("location.hash = '#id=nosuch'")
+    until(page, "location.hash === '#id=failed'")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert "none has the id nosuch" in page.locator("#count").inner_text()
+
+
+def test_an_id_is_a_prompt_before_it_is_a_child(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.pair("kid", at="2026-01-01T00:00:00Z")
+    shelf.pair("parent", 1, at="2026-03-01T00:00:00Z", task={"taskList": [child("kid"), child("other")]})
+    page_path = written(shelf.root)
+    for named, opened in (("kid", "kid"), ("other", "parent")):
+        watched = browser.Watched(chromium.new_page())
+        page = watched.open(f"{page_path.as_uri()}#id={named}")
+        page.locator("dialog .panel dd").first.wait_for()
+        assert page.locator("dialog .panel dd").first.inner_text().strip() == opened
+        watched.close(f"{shelf.root.as_uri()}/")
+
+
 def test_every_control_has_a_name(page: Page) -> None:
     page.locator(".card").nth(2).click()
     page.get_by_role("dialog").get_by_role("button", name="1 of 7: 0.png").wait_for()
@@ -413,6 +458,12 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     page.locator(".card").click()
     page.get_by_role("dialog").locator(".reasons").wait_for()
     assert len(watched.loaded("detail-")) == 1
+    page.goto("about:blank")
+    watched.open(page_path.as_uri())
+    page.locator(".card").first.focus()
+    page.keyboard.press("End")
+    until(page, "document.activeElement.dataset.index === '4999'")
+    assert page.evaluate("document.querySelectorAll('*').length") < 2500
     watched.errors = [error for error in watched.errors if "ERR_FILE_NOT_FOUND" not in error]
     watched.close(base)
 
