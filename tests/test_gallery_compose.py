@@ -171,6 +171,26 @@ def test_a_manifest_without_a_task_or_with_odd_values_is_shown_all_the_same() ->
     assert detail.facts == (("prompt", "a cat"), ("count", "3"))
 
 
+def test_a_number_that_a_script_would_round_is_text() -> None:
+    largest = 2**63 - 1
+    card, detail = both(manifest(task={"taskType": largest, "taskId": -largest}))
+    assert (card.type, detail.groups[0].type, detail.groups[0].task_id) == (str(largest), str(largest), str(-largest))
+    assert both(manifest(task={"taskType": 2**53 - 1}))[0].type == 2**53 - 1
+
+
+def test_all_reasons_are_searched_and_that_of_a_failure_is_shown() -> None:
+    children = [child("a", 30, "all went well"), child("b", 20, "wait a while"), child("c", 2, "no face")]
+    error = {"error": "Gone", "message": "HTTP 404"}
+    files = [entry(f"{number}.png", "origin") for number in range(400)]
+    of = manifest(*files, task={"taskList": children, "prompt": "a cat " * 200}, errors=[error])
+    card, _ = both(of)
+    assert card.reason == "no face"
+    assert card.text == f"{'a cat ' * 200} HTTP 404 all went well wait a while"
+    assert card.names[-1] == "399.png"
+    long, _ = both(manifest(task={"reason": "x" * 500 + " end"}))
+    assert (long.reason, long.text) == ("x" * 400, "x" * 500 + " end")
+
+
 def test_numbers_beyond_all_measure_are_shown_as_they_are() -> None:
     huge = 10**400
     task = {"count": huge, "taskType": huge, "state": huge, "reason": huge, "yes": True}

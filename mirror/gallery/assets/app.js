@@ -238,7 +238,7 @@
     const types = Object.keys(counts.types).sort((one, other) => one - other);
     by('type').append(
       el('option', { value: '' }, 'All tasks'),
-      ...types.map((type) => el('option', { value: type }, format.type(Number(type)))),
+      ...types.map((type) => el('option', { value: type }, format.type(type))),
     );
     by('types').hidden = types.length < 2;
     const written = by('facts').dataset.written;
