@@ -273,10 +273,13 @@ def test_a_long_reason_stays_in_its_place_and_scrolls(chromium: Browser, tmp_pat
         assert boxes[".note"]["bottom"] <= boxes[".view"]["bottom"]
         assert boxes[".turn.back"]["right"] <= boxes[".note p"]["left"]
         assert boxes[".note p"]["right"] <= boxes[".turn.on"]["left"]
-        assert page.evaluate(
-            "(() => { const note = document.querySelector('dialog .note');"
-            " note.scrollTop = 1e6; return note.scrollTop > 0; })()"
-        ) == is_long
+        assert (
+            page.evaluate(
+                "(() => { const note = document.querySelector('dialog .note');"
+                " note.scrollTop = 1e6; return note.scrollTop > 0; })()"
+            )
+            == is_long
+        )
     watched.close(f"{shelf.root.as_uri()}/")
 
 
@@ -371,6 +374,60 @@ def test_an_id_is_a_prompt_before_it_is_a_child(chromium: Browser, tmp_path: Pat
         page.locator("dialog .panel dd").first.wait_for()
         assert page.locator("dialog .panel dd").first.inner_text().strip() == opened
         watched.close(f"{shelf.root.as_uri()}/")
+
+
+# What shows nothing, or turns text around; and what is part of a picture sign.
+UNSEEN = "\u180e \u00ad \u034f \u3164 \U000e0041 \u202e \u2066 \ufeff a\ufe0f"
+SPELLED = r"\u180e \u00ad \u034f \u3164 \u{e0041} \u202e \u2066 \ufeff a\ufe0f"
+
+
+def test_what_is_not_seen_is_spelled_out_also_in_what_is_pointed_at(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.pair(f"id {UNSEEN}", task={"reason": f"why {UNSEEN} \u2603\ufe0f", "taskList": [child(f"of {UNSEEN}", 2)]})
+    watched = browser.Watched(chromium.new_page())
+    page = watched.open(written(shelf.root).as_uri())
+    page.locator(".card").click()
+    page.get_by_role("dialog").get_by_text(f"why {SPELLED} \u2603\ufe0f").first.wait_for()
+    told = page.evaluate(
+        "[...document.querySelectorAll('[title], [alt], [aria-label]')]"
+        ".flatMap((one) => ['title', 'alt', 'aria-label'].map((name) => one.getAttribute(name) ?? '')).join('\\n')"
+    )
+    assert f"of {SPELLED}" in told
+    assert not set(UNSEEN) - set(" a\ufe0f") & set(told)
+    watched.close(f"{shelf.root.as_uri()}/")
+
+
+def test_what_did_not_fail_does_not_stand_under_what_did(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    told = [(30, "all is well"), (10, "it waits"), (20, "it runs"), (2, "no face"), (30, "")]
+    children = [child(f"child-{number}", *each) for number, each in enumerate(told)]
+    files = [shelf.file("p", f"{number}.bin", b"?", content_type="video/mp4", image=number) for number in range(300)]
+    shelf.put("p", files, state="pending", task={"taskList": children, "taskType": 2**63 - 1})
+    shelf.pair("q", at="2026-01-01T00:00:00Z")
+    watched = browser.Watched(chromium.new_page())
+    page = watched.open(written(shelf.root).as_uri())
+    page.get_by_label("Task").select_option(label=f"Task type {2**63 - 1}")
+    assert ids(page) == ["p"]
+    page.get_by_role("button", name="Clear all").click()
+    page.locator(".card").first.click()
+    sections = {
+        section.locator("h3").inner_text(): section.locator("li").all_inner_texts()
+        for section in page.locator("dialog .panel section:has(.reasons)").all()
+    }
+    assert {name: [text.rpartition("\n")[2] for text in texts] for name, texts in sections.items()} == {
+        "What went wrong": ["no face"],
+        "Still under way": ["it waits", "it runs"],
+        "What the service says": ["all is well"],
+    }
+    assert page.locator("dialog .thumb .number").all_inner_texts()[:3] == ["1", "2", "3"]
+    back, on = page.get_by_role("button", name="Previous"), page.get_by_role("button", name="Next")
+    assert [one.get_attribute("aria-disabled") for one in (back, on)] == ["true", "false"]
+    page.evaluate("location.hash = '#id=q'")
+    page.locator("dialog img.media").wait_for()
+    until(page, "document.querySelector('.turn.on').ariaDisabled === 'true'")
+    assert back.get_attribute("aria-disabled") == "false"
+    watched.errors = []  # those are no videos
+    watched.close(f"{shelf.root.as_uri()}/")
 
 
 def test_every_control_has_a_name(page: Page) -> None:

@@ -78,6 +78,7 @@
     const wanted = filters.isSet(filter) ? cards.filter(filters.matcher(filter)) : cards;
     shown = filter.sort === 'oldest' ? wanted.toReversed() : wanted;
     grid.show(shown, isMore);
+    detail.turns();
     tally();
   }
 
