@@ -305,6 +305,35 @@ def test_a_list_of_ids_that_is_not_there(shelf: Shelf, archive: Archive, tmp_pat
     assert not (archive.root / "gallery" / "index.html").exists()
 
 
+@pytest.mark.parametrize("listed", ["", "# nobody\n", "nobody\nnor-me\n"])
+def test_a_selection_of_nothing_leaves_the_page_that_is_there(
+    shelf: Shelf, archive: Archive, tmp_path: Path, listed: str
+) -> None:
+    shelf.pair("p")
+    assert archive.run("gallery").code == 0
+    page = archive.root / "gallery" / "index.html"
+    before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    (tmp_path / "ids.txt").write_text(listed)
+    done = archive.run("gallery", "-i", str(tmp_path / "ids.txt"))
+    assert (done.code, done.out) == (3, "")
+    assert "none of the prompts that were asked for is here" in done.err
+    assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == before
+
+
+def test_an_archive_of_damaged_manifests_leaves_it_too_and_an_empty_one_does_not(
+    shelf: Shelf, archive: Archive
+) -> None:
+    assert list(shelf.root.iterdir()) == []
+    assert archive.run("gallery").code == 0
+    page = archive.root / "gallery" / "index.html"
+    before = page.read_bytes()
+    (archive.root / "broken").mkdir()
+    (archive.root / "broken" / "manifest.json").write_text("{")
+    done = archive.run("gallery")
+    assert (done.code, "no manifest can be read" in done.err) == (3, True)
+    assert page.read_bytes() == before
+
+
 def test_hostile_text_is_text(shelf: Shelf, archive: Archive) -> None:
     for number, text in enumerate(HOSTILE):
         shelf.put(

@@ -25,7 +25,7 @@ from mirror.cli.common import (
 )
 from mirror.cli.inputs import Selection, input_flags, selection
 from mirror.cli.streams import write_stdout
-from mirror.errors import CatalogError, ExitCode
+from mirror.errors import CatalogError, ExitCode, MirrorError
 from mirror.gallery.build import Gallery
 from mirror.gallery.compose import moment
 from mirror.gallery.folder import Folder, Place, outside
@@ -97,9 +97,13 @@ class _Work:
             holdings = Holdings(places, in_bucket=self._bucket)
             found = holdings.all() if self._selection.is_all else holdings.some(self._chosen())
             writing = Gallery(place, holdings, links, self._absent)
-            built = await writing.write(found, title or self._name(places), self._unmirrored)
+            is_all = self._selection.is_all
+            built = await writing.write(found, title or self._name(places), self._unmirrored, may_be_empty=is_all)
         finally:
             await places.close()
+        if built is None:
+            told = "no manifest can be read" if is_all else "none of the prompts that were asked for is here"
+            raise MirrorError(f"{told}: no page is written")
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
         if built.bare:
