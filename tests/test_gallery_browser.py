@@ -403,12 +403,13 @@ def test_what_did_not_fail_does_not_stand_under_what_did(chromium: Browser, tmp_
     children = [child(f"child-{number}", *each) for number, each in enumerate(told)]
     files = [shelf.file("p", f"{number}.bin", b"?", content_type="video/mp4", image=number) for number in range(300)]
     shelf.put("p", files, state="pending", task={"taskList": children, "taskType": 2**63 - 1})
-    shelf.pair("q", at="2026-01-01T00:00:00Z")
+    shelf.pair("q", at="2026-01-01T00:00:00Z", task={"reason": "SUCCESS"})
     watched = browser.Watched(chromium.new_page())
     page = watched.open(written(shelf.root).as_uri())
     page.get_by_label("Task").select_option(label=f"Task type {2**63 - 1}")
     assert ids(page) == ["p"]
     page.get_by_role("button", name="Clear all").click()
+    assert page.locator(".card .reason").all_inner_texts() == ["no face"]
     page.locator(".card").first.click()
     sections = {
         section.locator("h3").inner_text(): section.locator("li").all_inner_texts()
