@@ -102,8 +102,8 @@ class _Work:
         finally:
             await places.close()
         if built is None:
-            told = "no manifest can be read" if is_all else "none of the prompts that were asked for is here"
-            raise MirrorError(f"{told}: no page is written")
+            why = "no manifest can be read" if is_all else "none of the prompts that were asked for is here"
+            raise MirrorError(f"{why}: no page is written")
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
         if built.bare:
