@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import signal
@@ -178,6 +179,54 @@ def test_elsewhere_its_links_lead_back(shelf: Shelf, archive: Archive, tmp_path:
         assert (output / unquote(link)).is_file()
 
 
+@pytest.mark.parametrize("output", ["../page", "link/../page", "link/page"])
+def test_its_links_lead_back_however_the_folder_is_named(
+    shelf: Shelf, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """A step back from a symlink is one from where it leads to."""
+    shelf.pair("p")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    (tmp_path / "here" / "below" / "link").symlink_to(tmp_path / "far" / "away", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    done = archive.run("gallery", "--output", output)
+    real = {"../page": "here/page", "link/../page": "far/page", "link/page": "far/away/page"}[output]
+    page = tmp_path / real / "index.html"
+    assert (done.code, done.out) == (0, f"{page}\n")
+    [detail] = records(page, "detail")
+    for link in (detail["manifest"], *(file["src"] for file in detail["files"])):
+        assert (page.parent / link).is_file()
+        assert Path(os.path.normpath(page.parent / link)).is_file(), "a browser takes the steps by their names"
+
+
+@pytest.mark.parametrize("inside", ["", "new", ".mirror/g", "p/g", "gallery/g", "link/new"])
+def test_nothing_but_its_own_folder_is_written_in_the_archive(
+    shelf: Shelf, archive: Archive, tmp_path: Path, inside: str
+) -> None:
+    shelf.pair("p")
+    (archive.root / "link").symlink_to(archive.root, target_is_directory=True)
+    before = sorted(archive.root.rglob("*"))
+    done = archive.run("gallery", "--output", str(archive.root / inside))
+    assert (done.code, "nothing is put into the archive" in done.err) == (2, True)
+    assert sorted(archive.root.rglob("*")) == before
+    (tmp_path / "same").symlink_to(archive.root, target_is_directory=True)
+    assert archive.run("gallery", "--output", str(tmp_path / "same" / "gallery")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "why"), [("a file/below", "is no folder"), ("a file", "is no folder"), ("n" * 300, "too long a name")]
+)
+def test_a_place_that_cannot_be_is_said_to_be_wrong(
+    shelf: Shelf, archive: Archive, tmp_path: Path, output: str, why: str
+) -> None:
+    shelf.pair("p")
+    (tmp_path / "a file").write_text("mine")
+    done = archive.run("gallery", "--output", str(tmp_path / output))
+    assert done.code == 2
+    assert why in done.err or "is a file" in done.err
+    assert "check the disk" not in done.err
+
+
 def test_what_is_no_gallery_is_not_touched(shelf: Shelf, archive: Archive, tmp_path: Path) -> None:
     shelf.pair("p")
     (tmp_path / "mine").mkdir()
@@ -254,6 +303,35 @@ def test_a_list_of_ids_that_is_not_there(shelf: Shelf, archive: Archive, tmp_pat
     done = archive.run("gallery", "-i", str(tmp_path / "none.txt"))
     assert (done.code, "none.txt" in done.err) == (2, True)
     assert not (archive.root / "gallery" / "index.html").exists()
+
+
+@pytest.mark.parametrize("listed", ["", "# nobody\n", "nobody\nnor-me\n"])
+def test_a_selection_of_nothing_leaves_the_page_that_is_there(
+    shelf: Shelf, archive: Archive, tmp_path: Path, listed: str
+) -> None:
+    shelf.pair("p")
+    assert archive.run("gallery").code == 0
+    page = archive.root / "gallery" / "index.html"
+    before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    (tmp_path / "ids.txt").write_text(listed)
+    done = archive.run("gallery", "-i", str(tmp_path / "ids.txt"))
+    assert (done.code, done.out) == (3, "")
+    assert "none of the prompts that were asked for is here" in done.err
+    assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == before
+
+
+def test_an_archive_of_damaged_manifests_leaves_it_too_and_an_empty_one_does_not(
+    shelf: Shelf, archive: Archive
+) -> None:
+    assert list(shelf.root.iterdir()) == []
+    assert archive.run("gallery").code == 0
+    page = archive.root / "gallery" / "index.html"
+    before = page.read_bytes()
+    (archive.root / "broken").mkdir()
+    (archive.root / "broken" / "manifest.json").write_text("{")
+    done = archive.run("gallery")
+    assert (done.code, "no manifest can be read" in done.err) == (3, True)
+    assert page.read_bytes() == before
 
 
 def test_hostile_text_is_text(shelf: Shelf, archive: Archive) -> None:

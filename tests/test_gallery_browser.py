@@ -251,6 +251,38 @@ def test_reasons_are_complete_in_the_detail_view(page: Page) -> None:
     page.get_by_role("dialog").locator(".reasons").get_by_text(LONG.strip()).wait_for()
 
 
+@pytest.mark.parametrize("size", [(360, 720), (1280, 800)])
+def test_a_long_reason_stays_in_its_place_and_scrolls(chromium: Browser, tmp_path: Path, size: tuple[int, int]) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.put("long", state="failed", task={"reason": LONG * 8, "taskList": [child("c", 2, LONG * 8)]})
+    damaged = shelf.file("short", "a.png", b"no picture")
+    shelf.put("short", [damaged, shelf.file("short", "b.png", b"nor this", image=2)])
+    base = f"{written(shelf.root).as_uri()}"
+    watched = browser.Watched(
+        chromium.new_context(viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce").new_page()
+    )
+    for prompt_id, is_long in (("long", True), ("short", False)):
+        page = watched.open(f"{base}#id={prompt_id}")
+        page.reload()
+        page.locator("dialog .note p").wait_for()
+        boxes = {
+            name: page.evaluate(f"document.querySelector('dialog {name}').getBoundingClientRect().toJSON()")
+            for name in (".note", ".note p", ".view", ".turn.back", ".turn.on")
+        }
+        assert boxes[".view"]["top"] <= boxes[".note"]["top"]
+        assert boxes[".note"]["bottom"] <= boxes[".view"]["bottom"]
+        assert boxes[".turn.back"]["right"] <= boxes[".note p"]["left"]
+        assert boxes[".note p"]["right"] <= boxes[".turn.on"]["left"]
+        assert (
+            page.evaluate(
+                "(() => { const note = document.querySelector('dialog .note');"
+                " note.scrollTop = 1e6; return note.scrollTop > 0; })()"
+            )
+            == is_long
+        )
+    watched.close(f"{shelf.root.as_uri()}/")
+
+
 @from_disk
 def test_back_closes_what_was_opened(page: Page) -> None:
     page.locator(".card").first.click()
@@ -297,6 +329,106 @@ def test_who_wants_no_motion_gets_none(chromium: Browser, base: str) -> None:
     page.wait_for_timeout(400)
     assert page.locator(".tile video").count() == 0
     watched.close(base)
+
+
+@from_disk
+def test_who_skips_to_the_pictures_keeps_the_filter(watched: browser.Watched, base: str) -> None:
+    page = watched.open(f"{base}gallery/index.html#state=failed")
+    page.locator(".card").first.wait_for()
+    page.get_by_role("link", name="Skip to the pictures").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.classList.contains('card')")
+    assert ids(page) == ["failed"]
+    assert page.url.endswith("#state=failed")
+
+
+@from_disk
+def test_an_address_that_names_a_hidden_prompt_or_none_says_so(watched: browser.Watched, base: str) -> None:
+    page = watched.open(f"{base}gallery/index.html#state=failed&id=nosuch")
+    until(page, "document.querySelector('#count').textContent === '1 of 6 prompts · none has the id nosuch'")
+    assert page.url.endswith("#state=failed")
+    page.get_by_role("button", name="All 6").click()
+    assert page.locator("#count").inner_text() == "6 prompts"
+    page.evaluate("location.hash = '#state=failed&id=video'")
+    page.locator("dialog video.media").wait_for()
+    assert ids(page) == ALL, "the filter gives way"
+    page.get_by_text("The filters were cleared").wait_for(state="attached")
+    page.evaluate("location.hash = '#id=failed'")
+    page.get_by_role("dialog").locator(".reasons").wait_for()
+    page.evaluate("location.hash = '#id=nosuch'")
+    until(page, "location.hash === '#id=failed'")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert "none has the id nosuch" in page.locator("#count").inner_text()
+
+
+def test_an_id_is_a_prompt_before_it_is_a_child(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.pair("kid", at="2026-01-01T00:00:00Z")
+    shelf.pair("parent", 1, at="2026-03-01T00:00:00Z", task={"taskList": [child("kid"), child("other")]})
+    page_path = written(shelf.root)
+    for named, opened in (("kid", "kid"), ("other", "parent")):
+        watched = browser.Watched(chromium.new_page())
+        page = watched.open(f"{page_path.as_uri()}#id={named}")
+        page.locator("dialog .panel dd").first.wait_for()
+        assert page.locator("dialog .panel dd").first.inner_text().strip() == opened
+        watched.close(f"{shelf.root.as_uri()}/")
+
+
+# What shows nothing, or turns text around; and what is part of a picture sign.
+UNSEEN = "\u180e \u00ad \u034f \u3164 \U000e0041 \u202e \u2066 \ufeff a\ufe0f"
+SPELLED = r"\u180e \u00ad \u034f \u3164 \u{e0041} \u202e \u2066 \ufeff a\ufe0f"
+
+
+def test_what_is_not_seen_is_spelled_out_also_in_what_is_pointed_at(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    shelf.pair(f"id {UNSEEN}", task={"reason": f"why {UNSEEN} \u2603\ufe0f", "taskList": [child(f"of {UNSEEN}", 2)]})
+    watched = browser.Watched(chromium.new_page())
+    page = watched.open(written(shelf.root).as_uri())
+    page.locator(".card").click()
+    page.get_by_role("dialog").get_by_text(f"why {SPELLED} \u2603\ufe0f").first.wait_for()
+    told = page.evaluate(
+        "[...document.querySelectorAll('[title], [alt], [aria-label]')]"
+        ".flatMap((one) => ['title', 'alt', 'aria-label'].map((name) => one.getAttribute(name) ?? '')).join('\\n')"
+    )
+    assert f"of {SPELLED}" in told
+    assert not set(UNSEEN) - set(" a\ufe0f") & set(told)
+    watched.close(f"{shelf.root.as_uri()}/")
+
+
+def test_what_did_not_fail_does_not_stand_under_what_did(chromium: Browser, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "archive")
+    told = [(30, "all is well"), (10, "it waits"), (20, "it runs"), (2, "no face"), (30, "")]
+    children = [child(f"child-{number}", *each) for number, each in enumerate(told)]
+    files = [shelf.file("p", f"{number}.bin", b"?", content_type="video/mp4", image=number) for number in range(300)]
+    shelf.put("p", files, state="pending", task={"taskList": children, "taskType": 2**63 - 1})
+    shelf.pair("q", at="2026-01-01T00:00:00Z", task={"reason": "SUCCESS"})
+    watched = browser.Watched(chromium.new_page())
+    page = watched.open(written(shelf.root).as_uri())
+    page.get_by_label("Task").select_option(label=f"Task type {2**63 - 1}")
+    assert ids(page) == ["p"]
+    page.get_by_role("button", name="Clear all").click()
+    assert page.locator(".card .reason").all_inner_texts() == ["no face"]
+    page.locator(".card").first.click()
+    sections = {
+        section.locator("h3").inner_text(): section.locator("li").all_inner_texts()
+        for section in page.locator("dialog .panel section:has(.reasons)").all()
+    }
+    assert {name: [text.rpartition("\n")[2] for text in texts] for name, texts in sections.items()} == {
+        "What went wrong": ["no face"],
+        "Still under way": ["it waits", "it runs"],
+        "What the service says": ["all is well"],
+    }
+    assert page.locator("dialog .thumb .number").all_inner_texts()[:3] == ["1", "2", "3"]
+    back, on = page.get_by_role("button", name="Previous"), page.get_by_role("button", name="Next")
+    assert [one.get_attribute("aria-disabled") for one in (back, on)] == ["true", "false"]
+    page.evaluate("location.hash = '#id=q'")
+    page.locator("dialog img.media").wait_for()
+    until(page, "document.querySelector('.turn.on').ariaDisabled === 'true'")
+    assert back.get_attribute("aria-disabled") == "false"
+    watched.errors = []  # those are no videos
+    watched.close(f"{shelf.root.as_uri()}/")
 
 
 def test_every_control_has_a_name(page: Page) -> None:
@@ -384,6 +516,12 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     page.locator(".card").click()
     page.get_by_role("dialog").locator(".reasons").wait_for()
     assert len(watched.loaded("detail-")) == 1
+    page.goto("about:blank")
+    watched.open(page_path.as_uri())
+    page.locator(".card").first.focus()
+    page.keyboard.press("End")
+    until(page, "document.activeElement.dataset.index === '4999'")
+    assert page.evaluate("document.querySelectorAll('*').length") < 2500
     watched.errors = [error for error in watched.errors if "ERR_FILE_NOT_FOUND" not in error]
     watched.close(base)
 

@@ -145,6 +145,14 @@ def test_what_kind_a_file_is(told: dict[str, Any], kind: str) -> None:
         ({"createdAt": "1769594620000"}, None, "2026-01-28T10:03:40Z"),
         ({"createdAt": "2026-01-28T12:03:40+02:00"}, None, "2026-01-28T10:03:40Z"),
         ({"createdAt": 1e300}, "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z"),
+        ({"createdAt": 10**400}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": -(10**400)}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "1" + "0" * 400}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": -1}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": True}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": 999_999_999_999_999}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "9999-12-31T23:59:59-14:00"}, None, "2026-01-29T13:54:20Z"),
+        ({"createdAt": "0001-01-01T00:00:00+14:00"}, None, "2026-01-29T13:54:20Z"),
         ({"createdAt": "soon"}, None, "2026-01-29T13:54:20Z"),
         ({}, "not a date", "2026-01-29T13:54:20Z"),
     ],
@@ -161,6 +169,34 @@ def test_a_manifest_without_a_task_or_with_odd_values_is_shown_all_the_same() ->
     card, detail = both(manifest(task=odd | {"prompt": "a cat", "count": 3, "nothing": None}))
     assert (card.type, card.text, card.reason) == (4, "a cat", "5")
     assert detail.facts == (("prompt", "a cat"), ("count", "3"))
+
+
+def test_a_number_that_a_script_would_round_is_text() -> None:
+    largest = 2**63 - 1
+    card, detail = both(manifest(task={"taskType": largest, "taskId": -largest}))
+    assert (card.type, detail.groups[0].type, detail.groups[0].task_id) == (str(largest), str(largest), str(-largest))
+    assert both(manifest(task={"taskType": 2**53 - 1}))[0].type == 2**53 - 1
+
+
+def test_all_reasons_are_searched_and_that_of_a_failure_is_shown() -> None:
+    children = [child("a", 30, "all went well"), child("b", 20, "wait a while"), child("c", 2, "no face")]
+    error = {"error": "Gone", "message": "HTTP 404"}
+    files = [entry(f"{number}.png", "origin") for number in range(400)]
+    of = manifest(*files, task={"taskList": children, "prompt": "a cat " * 200}, errors=[error])
+    card, _ = both(of)
+    assert card.reason == "no face"
+    assert card.text == f"{'a cat ' * 200} HTTP 404 all went well wait a while"
+    assert card.names[-1] == "399.png"
+    long, _ = both(manifest(task={"reason": "x" * 500 + " end"}))
+    assert (long.reason, long.text) == ("x" * 400, "x" * 500 + " end")
+
+
+def test_numbers_beyond_all_measure_are_shown_as_they_are() -> None:
+    huge = 10**400
+    task = {"count": huge, "taskType": huge, "state": huge, "reason": huge, "yes": True}
+    card, detail = both(manifest(entry("1.png", "origin", media={"kind": "image", "width": huge}), task=task))
+    assert (card.type, card.reason, detail.files[0].width) == (None, str(huge)[:400], 0)
+    assert dict(detail.facts) == {"count": str(huge), "yes": "True"}
 
 
 def test_what_is_lost_is_told_with_its_checksum() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from mirror.cli.common import (
 )
 from mirror.cli.inputs import Selection, input_flags, selection
 from mirror.cli.streams import write_stdout
-from mirror.errors import CatalogError, ExitCode
+from mirror.errors import CatalogError, ExitCode, MirrorError
 from mirror.gallery.build import Gallery
 from mirror.gallery.compose import moment
-from mirror.gallery.folder import Folder, Place
+from mirror.gallery.folder import Folder, Place, outside
 from mirror.gallery.links import BucketLinks, DiskLinks, Links
 from mirror.gallery.records import Card
 from mirror.holdings import Absent, Holdings
@@ -96,9 +97,13 @@ class _Work:
             holdings = Holdings(places, in_bucket=self._bucket)
             found = holdings.all() if self._selection.is_all else holdings.some(self._chosen())
             writing = Gallery(place, holdings, links, self._absent)
-            built = await writing.write(found, title or self._name(places), self._unmirrored)
+            is_all = self._selection.is_all
+            built = await writing.write(found, title or self._name(places), self._unmirrored, may_be_empty=is_all)
         finally:
             await places.close()
+        if built is None:
+            why = "no manifest can be read" if is_all else "none of the prompts that were asked for is here"
+            raise MirrorError(f"{why}: no page is written")
         told = [counted(built.prompts, "prompt"), counted(built.files, "file"), counted(built.previews, "preview")]
         click.echo(f"{', '.join(told)}, {built.made} made anew", err=True)
         if built.bare:
@@ -114,14 +119,17 @@ class _Work:
 
     def _place(self, places: Places, output: Path | None) -> tuple[Place, Links]:
         if not self._bucket:
-            folder = output.absolute() if output is not None else places.disk.root / names.GALLERY
-            return Folder(folder), DiskLinks(places.disk.root, folder)
+            root = places.disk.root
+            if output is None:
+                return Folder(root / names.GALLERY), DiskLinks(root, root / names.GALLERY)
+            folder = outside(output, root)
+            return Folder(folder), DiskLinks(Path(os.path.realpath(root)), folder)
         from mirror.gallery.bucket import BucketFolder  # noqa: PLC0415 - boto3, for a bucket only
 
         assert places.bucket is not None
         there = BucketFolder(places.bucket)
         links = BucketLinks(self._settings.s3.bucket, places.bucket.objects.key(""), there.home)
-        return (there if output is None else Folder(output.absolute())), links
+        return (there if output is None else Folder(outside(output, places.disk.root))), links
 
     async def _chosen(self) -> AsyncIterable[Sequence[PromptId]]:
         """The ids that were asked for; they are noted, for what the catalog knows of them."""

@@ -45,11 +45,20 @@ class Gallery:
         self._counts = Counts()
         self._cards: list[tuple[str, str, str]] = []
         self._details = 0
+        self._lacks = False
 
     async def write(
-        self, found: AsyncGenerator[Holding | Absent, None], title: str, more: Callable[[], Awaitable[list[Card]]]
-    ) -> Built:
+        self,
+        found: AsyncGenerator[Holding | Absent, None],
+        title: str,
+        more: Callable[[], Awaitable[list[Card]]],
+        *,
+        may_be_empty: bool,
+    ) -> Built | None:
         """Write what is found; ``more`` gives cards of prompts that have no manifest.
+
+        None where that is nothing, and something should be: the page that is there stays. Only where nothing that
+        is there could not be shown, a page ``may_be_empty``.
 
         Raises:
             ConfigError, StoreError: as the place and what is read say.
@@ -62,6 +71,8 @@ class Gallery:
             for card in await more():
                 if card.id not in known:
                     self._add(card)
+            if not self._cards and (self._lacks or not may_be_empty):
+                return None
             await self._publish(title)
             await self._place.prune(self._generation, previews.used)
         finally:
@@ -79,6 +90,7 @@ class Gallery:
         batch: list[Holding] = []
         async for each in found:
             if isinstance(each, Absent):
+                self._lacks = True
                 self._absent(each)
                 continue
             batch.append(each)

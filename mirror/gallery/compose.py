@@ -18,11 +18,15 @@ from mirror.times import parse_moment, rfc3339
 TILES = 4
 """So many pictures are on a card."""
 
-_NAMES = 50
-_CHILDREN = 500
+_NAMES = 500
+_CHILDREN = 1000
 """So many file names, and ids of children, of a prompt are searched."""
 _LONGEST = 400
-"""Characters of a reason on a card, and of a prompt's own texts in the search."""
+"""Characters of a reason on a card."""
+_SEARCHED = 2000
+"""Characters of a prompt's own texts in the search, and of its reasons."""
+_EXACT = 2**53
+"""A script counts no further than to here without a fault."""
 _MILLISECONDS = 1e11
 """A time above this is in milliseconds."""
 _TYPES = ("jpg", "jpeg", "png", "webp", "gif", "avif", "bmp", "tif", "tiff", "mp4", "m4v", "webm", "mov", "ogv", "mkv")
@@ -87,7 +91,10 @@ def _card(detail: Detail, previews: Mapping[str, Preview], manifest: Manifest) -
         failed += group.state == "failed"
         if not group.items and group.state != "done" and len(detail.groups) > 1 and group is not detail.groups[0]:
             tiles.append(Tile(state=group.state))
-    reasons = [group.reason for group in detail.groups if group.reason] + [wrong.message for wrong in detail.errors]
+    reasons = _reasons(detail)
+    reason = next(iter(reasons), "")[:_LONGEST]
+    texts = [value for _, value in detail.facts if not _is_number(value)]
+    others = [each for each in reasons if each != reason]
     return Card(
         id=detail.id,
         state=detail.state,
@@ -98,11 +105,20 @@ def _card(detail: Detail, previews: Mapping[str, Preview], manifest: Manifest) -
         pictures=sum(kind != "video" for kind in kinds),
         videos=kinds.count("video"),
         failures=failed + len(detail.errors),
-        reason=next(iter(reasons), "")[:_LONGEST],
+        reason=reason,
         children=tuple(group.id for group in detail.groups[1:] if group.id)[:_CHILDREN],
         names=tuple(file.path for file in manifest.files[:_NAMES]),
-        text=" ".join(value for name, value in detail.facts if not _is_number(value))[:_LONGEST],
+        text=" ".join(" ".join(each)[:_SEARCHED] for each in (texts, others) if each),
     )
+
+
+def _reasons(detail: Detail) -> list[str]:
+    """Each once: of what failed first, of what is done or under way last."""
+    told = sorted((group for group in detail.groups if group.reason), key=lambda group: group.state in _NOT_WRONG)
+    split = sum(group.state not in _NOT_WRONG for group in told)
+    wrong = [error.message for error in detail.errors]
+    spoken = [group.reason for group in told]
+    return list(dict.fromkeys([*spoken[:split], *wrong, *spoken[split:]]))
 
 
 def _tile(detail: Detail, item: Item, sizes: Mapping[str, Preview]) -> Tile:
@@ -175,13 +191,14 @@ def _groups(manifest: Manifest, task: Task | None) -> Iterator[Group]:
         yield Group(
             id=member.prompt_id,
             state=state,
-            task_id=member.task_id,
-            type=member.task_type,
+            task_id=_exact(member.task_id),
+            type=_exact(member.task_type),
             reason=member.reason,
             items=tuple(items),
         )
 
 
+_NOT_WRONG = frozenset(("done", "queued", "running"))
 _STATES = {
     TaskState.OTHER: "unknown",
     TaskState.FAILED: "failed",
@@ -272,8 +289,13 @@ def moment(seconds: float | None) -> str:
 def _is_number(value: str | float) -> bool:
     try:
         return not isinstance(value, bool) and 0 < float(value) < 1e15
-    except ValueError:
+    except (ValueError, OverflowError):  # no number; an integer of hundreds of digits
         return False
+
+
+def _exact(number: int | None) -> int | str | None:
+    """A number as it was told: as text, where a script would round it."""
+    return number if number is None or abs(number) < _EXACT else str(number)
 
 
 def _side(pixels: int | None) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from mirror import names
 from mirror.errors import ConfigError, Locked, Obstructed
 from mirror.gallery.previews import FOLDER as PREVIEWS
 from mirror.stores.files import let_go, open_folder, translated
@@ -26,6 +27,11 @@ MARK = b"This folder is written by `mirror gallery`; whatever else is put here m
 
 _GENERATION = re.compile(r"g\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
 _TEMPORARY = ".new"
+_WRONG = {
+    errno.ENAMETOOLONG: "is too long a name",
+    **dict.fromkeys((errno.ELOOP, errno.ENOTDIR, errno.EEXIST), "is no folder of its own, or is below what is none"),
+}
+"""What is wrong with where a gallery is to go, rather than with the disk."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -60,6 +66,24 @@ class Place(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def outside(output: Path, root: Path) -> Path:
+    """Where a gallery goes that is not to stand in the archive's own folder for it; links on the way are resolved.
+
+    A browser that opens the folder takes one step back for each ``..`` of a link, by the names that it was given: so
+    the name that is told, and the one that links begin from, has no symlink in it and no ``..``. The last part may be
+    a symlink still: :class:`Folder` refuses that one.
+
+    Raises:
+        ConfigError: it is in the archive: anything there but the folder of that name is taken for a prompt.
+    """
+    parent = Path(os.path.realpath(output.parent))
+    path = Path(os.path.realpath(output)) if output.name in ("", "..") else parent / output.name
+    archive = Path(os.path.realpath(root))
+    if path.is_relative_to(archive) and path != archive / names.GALLERY:
+        raise ConfigError(f"--output {output}: nothing is put into the archive, but {archive / names.GALLERY}")
+    return path
 
 
 def new_generation() -> str:
@@ -103,15 +127,16 @@ class Folder:
 
     def _open(self) -> list[str]:
         with translated(f"the gallery {self.path}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                self.path.mkdir()
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    self.path.mkdir()
                 self._fd = open_folder(str(self.path))
             except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                    raise ConfigError(f"{self.path} is no folder of its own: give another with --output") from None
-                raise
+                if error.errno not in _WRONG:
+                    raise
+                told = f"{self.path} {_WRONG[error.errno]}: give another with --output"
+                raise ConfigError(told) from None
             found = _names(self._fd)
             if found and MARKER not in found:
                 raise ConfigError(f"{self.path} is not empty, and no gallery: give another folder with --output")

@@ -23,12 +23,15 @@ class Tile(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Card(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A prompt in the grid; ``at`` is when it was made, else mirrored. ``page`` and ``row``: its details."""
+    """A prompt in the grid; ``at`` is when it was made, else mirrored. ``page`` and ``row``: its details.
+
+    ``children``, ``names``, ``reason`` and ``text`` are searched. A ``type`` that a script would round is text.
+    """
 
     id: str
     state: str
     at: str = ""
-    type: int | None = None
+    type: int | str | None = None
     tiles: tuple[Tile, ...] = ()
     items: int = 0
     pictures: int = 0
@@ -79,8 +82,8 @@ class Group(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     state: str
-    task_id: int | None = None
-    type: int | None = None
+    task_id: int | str | None = None
+    type: int | str | None = None
     reason: str = ""
     items: tuple[Item, ...] = ()
 

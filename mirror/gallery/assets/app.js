@@ -27,8 +27,12 @@
   let failure = '';
   let filter = filters.read(location.hash);
   let pushed = false;
+  // What the address names and is to be opened, once it is read: `{id, item}`; and the id that was not to be found.
+  let sought = filters.opened(location.hash);
+  let missing = '';
+  let toLast = false;
 
-  const grid = new gallery.Grid(by('grid'), { onopen: (index) => open(index), onend: () => more() });
+  const grid = new gallery.Grid(by('grid'), { onopen: (index) => open(index), onend: () => more(), onlast });
   const detail = new gallery.Detail(by('detail'), {
     onshow: (card, item) => address(card.id, item),
     onclose: (card) => closed(card),
@@ -39,10 +43,9 @@
   // Data ------------------------------------------------------------------------------------------
 
   const isWhole = () => counts !== null && read >= counts.pages;
-  const wantsAll = () =>
-    filters.isSet(filter) || filter.sort === 'oldest' || Boolean(filters.opened(location.hash).id && !detail.isOpen);
+  const wantsAll = () => filters.isSet(filter) || filter.sort === 'oldest' || Boolean(sought.id) || toLast;
 
-  /** Read the next page of cards, and on to the end where the filter or the order needs all of them. */
+  /** Read the next page of cards, and on to the end where something needs all of them. */
   function more() {
     if (reading || isWhole() || failure || counts === null) return;
     reading = gallery.data.cards(read + 1).then(
@@ -52,20 +55,30 @@
         cards = cards.concat(found);
         apply(true);
         seek();
-        if (wantsAll()) more();
+        if (toLast && isWhole()) onlast();
+        else if (wantsAll()) more();
       },
       (error) => {
         reading = null;
         failure = error.message;
+        toLast = false;
         tally();
       },
     );
+  }
+
+  /** To the last card of all, which may have to be read first. */
+  function onlast() {
+    toLast = !isWhole() && !failure;
+    if (toLast) more();
+    else grid.focus(Math.max(0, shown.length - 1));
   }
 
   function apply(isMore) {
     const wanted = filters.isSet(filter) ? cards.filter(filters.matcher(filter)) : cards;
     shown = filter.sort === 'oldest' ? wanted.toReversed() : wanted;
     grid.show(shown, isMore);
+    detail.turns();
     tally();
   }
 
@@ -74,6 +87,7 @@
     const isSet = filters.isSet(filter);
     let told = isSet ? `${format.number(shown.length)} of ${all}` : all;
     if (isSet && !isWhole()) told += ' so far';
+    if (missing) told += ` · none has the id ${gallery.visible(missing)}`;
     by('count').textContent = failure || told;
     by('clear').hidden = !isSet;
     const isEmpty = shown.length === 0 && (isWhole() || Boolean(failure));
@@ -93,6 +107,7 @@
   function open(index) {
     history.pushState(null, '', filters.write(filter, shown[index].id));
     pushed = true;
+    toLast = false;
     detail.open(shown[index]);
   }
 
@@ -108,6 +123,7 @@
   }
 
   function closed(card) {
+    sought = { id: '' };
     if (filters.opened(location.hash).id) {
       if (pushed) history.back();
       else address();
@@ -116,36 +132,60 @@
     grid.focus(Math.max(0, shown.indexOf(card)));
   }
 
-  /** Open what the address names, once it is read. */
+  /**
+   * Open what the address names, once it is read: the prompt of that id, else one that has such a child. The filter
+   * gives way to it.
+   */
   function seek() {
-    const { id, item } = filters.opened(location.hash);
-    if (!id || detail.isOpen) return;
-    const card = shown.find((each) => each.id === id || (each.children ?? []).includes(id));
-    if (card) detail.open(card, item);
-    else if (isWhole()) address();
+    const { id, item } = sought;
+    if (!id) return;
+    const isIt = (each) => each.id === id;
+    const hasIt = (each) => (each.children ?? []).includes(id);
+    let card = cards.find(isIt);
+    if (!card && !isWhole()) return;
+    sought = { id: '' };
+    card ??= shown.find(hasIt) ?? cards.find(hasIt);
+    if (!card) {
+      missing = id;
+      address(...(detail.isOpen ? [detail.card.id, detail.at] : []));
+      tally();
+      return;
+    }
+    if (!shown.includes(card)) {
+      filter = { ...filters.NONE, sort: filter.sort };
+      fillIn();
+      apply(false);
+      gallery.tell('The filters were cleared: what the address names did not fit them.');
+    }
+    detail.open(card, item);
   }
 
   function followAddress() {
-    const { id } = filters.opened(location.hash);
-    if (!id && detail.isOpen) {
-      pushed = false;
-      by('detail').close();
-      return;
-    }
     const asked = filters.read(location.hash);
+    const named = filters.opened(location.hash);
+    missing = '';
     if (JSON.stringify(asked) !== JSON.stringify(filter)) {
       filter = asked;
       fillIn();
       apply(false);
       more();
     }
+    const isShown = detail.isOpen && detail.card.id === named.id && detail.at === named.item;
+    sought = isShown ? { id: '' } : named;
+    if (!isShown) pushed = false;
+    if (!named.id && detail.isOpen) by('detail').close();
+    tally();
     seek();
+    if (sought.id) more();
   }
 
   // The toolbar -------------------------------------------------------------------------------------
 
   function change(values) {
     filter = { ...filter, ...values };
+    missing = '';
+    sought = { id: '' };
+    toLast = false;
     address();
     window.scrollTo(0, 0);
     fillIn();
@@ -199,7 +239,7 @@
     const types = Object.keys(counts.types).sort((one, other) => one - other);
     by('type').append(
       el('option', { value: '' }, 'All tasks'),
-      ...types.map((type) => el('option', { value: type }, format.type(Number(type)))),
+      ...types.map((type) => el('option', { value: type }, format.type(type))),
     );
     by('types').hidden = types.length < 2;
     const written = by('facts').dataset.written;
@@ -299,6 +339,12 @@
     showTheme();
     help();
     document.addEventListener('keydown', pressed);
+    // Not as a link: what stands behind `#` is the filter.
+    document.querySelector('.skip').addEventListener('click', (event) => {
+      event.preventDefault();
+      if (shown.length) grid.focus(grid.active);
+      else by('grid').focus();
+    });
     try {
       counts = await gallery.data.start();
     } catch (error) {
@@ -310,6 +356,7 @@
     window.addEventListener('popstate', followAddress);
     apply(false);
     more();
+    seek();
   }
 
   start();

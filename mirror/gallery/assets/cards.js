@@ -89,7 +89,7 @@
   }
 
   function caption(card) {
-    const failed = card.reason && (card.tiles ?? []).length;
+    const failed = card.failures && card.reason && (card.tiles ?? []).length;
     return el(
       'div.caption',
       {},

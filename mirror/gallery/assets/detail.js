@@ -60,6 +60,8 @@
       this.where = el('span.where');
       this.view = el('div.view');
       this.strip = el('div.strip', { role: 'group', 'aria-label': 'Pictures and videos of this prompt' });
+      this.back = iconButton('button.turn.back', 'left', 'Previous', () => this.step(-1));
+      this.on = iconButton('button.turn.on', 'right', 'Next', () => this.step(1));
       this.panel = el('div.panel', { tabindex: '0', role: 'region', 'aria-label': 'Facts' });
       this.dialog.append(
         el(
@@ -73,8 +75,8 @@
             this.where,
           ),
           this.view,
-          iconButton('button.turn.back', 'left', 'Previous', () => this.step(-1)),
-          iconButton('button.turn.on', 'right', 'Next', () => this.step(1)),
+          this.back,
+          this.on,
           this.strip,
         ),
         this.panel,
@@ -157,6 +159,8 @@
         inside,
       );
       if (item.file?.kind === 'video') made.append(el('span.mark', {}, icon('play')));
+      // Many that look the same are told apart by their number.
+      if (!small) made.append(el('span.number', { 'aria-hidden': 'true', text: number + 1 }));
       return made;
     }
 
@@ -178,6 +182,15 @@
       this.panel.replaceChildren(...gallery.facts.panel(this.detail, [item.file, item.thumb]).filter(Boolean));
       this.panel.scrollTop = scrolled;
       this.onshow(this.card, number);
+      this.turns();
+    }
+
+    /** Which ways there is something. What is disabled by this attribute keeps the focus. */
+    turns() {
+      if (!this.isOpen || !this.items.length) return;
+      const isEnd = (by) => !this.items[this.at + by] && !this.beside(this.card, by);
+      this.back.setAttribute('aria-disabled', String(isEnd(-1)));
+      this.on.setAttribute('aria-disabled', String(isEnd(1)));
     }
 
     media(item) {
@@ -233,8 +246,10 @@
       );
     }
 
+    /** What stands in a picture's place. It may be long: then it scrolls, by the keyboard, too. */
     note(name, text) {
-      return el('div.note', {}, icon(name), el('p', { text, dir: 'auto' }));
+      const named = { tabindex: '0', role: 'group', 'aria-label': 'In place of a picture' };
+      return el('div.note', named, icon(name), el('p', { text, dir: 'auto' }));
     }
 
     /** A video that is no longer shown is let go of. */

@@ -3,12 +3,22 @@
 (() => {
   const gallery = window.mirrorGallery;
 
-  // What moves, hides or turns text around is spelled out, so that a name reads as what it is.
-  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+  // What moves, hides or turns text around, or shows nothing at all, is spelled out, so that a name reads as what it is.
+  // A variation selector behind a picture sign is part of it.
+  const UNSEEN =
+    /(?!(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f])[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\ufff9-\ufffb\p{Default_Ignorable_Code_Point}]/gu;
+
+  function spelled(found) {
+    const code = found.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+  }
 
   function visible(text) {
-    return String(text).replace(UNSEEN, (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}`);
+    return String(text).replace(UNSEEN, spelled);
   }
+
+  // Attributes that people read, or have read to them.
+  const SPOKEN = new Set(['title', 'alt', 'aria-label']);
 
   /**
    * An element. `attributes` are names and values (true: the bare attribute; null, undefined, false: none); `on…` are
@@ -22,7 +32,7 @@
       if (value === null || value === undefined || value === false) continue;
       if (key.startsWith('on')) made.addEventListener(key.slice(2), value);
       else if (key === 'text') made.textContent = visible(value);
-      else made.setAttribute(key, value === true ? '' : value);
+      else made.setAttribute(key, value === true ? '' : SPOKEN.has(key) ? visible(value) : value);
     }
     add(made, children);
     return made;

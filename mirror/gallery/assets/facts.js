@@ -67,21 +67,48 @@
     return more > 0 ? el('p.muted', { text: `and ${format.number(more)} more: manifest.json has them all` }) : null;
   }
 
-  /** Every reason, complete: the service's own words first, then what could not be fetched. */
-  function reasons(detail) {
-    const told = [];
-    for (const group of detail.groups ?? []) {
-      if (!group.reason) continue;
-      const who = group === detail.groups[0] ? '' : ` · child ${format.brief(group.id)}`;
-      told.push(
-        el(
+  /** What the service said of the prompt and its children in some of the states. */
+  function saidOf(detail, isOne) {
+    return (detail.groups ?? [])
+      .filter((group) => group.reason && isOne(group.state))
+      .map((group) => {
+        const who = group === detail.groups[0] ? '' : ` · child ${format.brief(group.id)}`;
+        return el(
           'li',
           {},
           el('strong', { text: `${format.state(group.state)}${who}` }),
           el('p', { text: group.reason, dir: 'auto' }),
-        ),
-      );
-    }
+        );
+      });
+  }
+
+  const UNDER_WAY = ['queued', 'running'];
+
+  /** Every reason, complete: what went wrong first. A reason that is given for what did not is no failure. */
+  function reasons(detail) {
+    return [
+      reasonsOf('What went wrong', detail.state, wrongs(detail)),
+      reasonsOf(
+        'Still under way',
+        'running',
+        saidOf(detail, (state) => UNDER_WAY.includes(state)),
+      ),
+      reasonsOf(
+        'What the service says',
+        'done',
+        saidOf(detail, (state) => state === 'done'),
+      ),
+    ];
+  }
+
+  function reasonsOf(title, state, told) {
+    if (!told.length) return null;
+    return section(title, el('ul.reasons', { 'data-state': state }, told.slice(0, MOST)), rest(told));
+  }
+
+  /** The service's own words, then what could not be fetched. */
+  function wrongs(detail) {
+    const told = saidOf(detail, (state) => state !== 'done' && !UNDER_WAY.includes(state));
     for (const wrong of detail.errors ?? []) {
       const more = [
         wrong.role,
@@ -99,12 +126,7 @@
         ),
       );
     }
-    if (!told.length) return null;
-    return section(
-      'What went wrong',
-      el('ul.reasons', { 'data-state': detail.state }, told.slice(0, MOST)),
-      rest(told),
-    );
+    return told;
   }
 
   function dimensions(file) {
@@ -173,7 +195,7 @@
     const first = [...new Set(shown.filter(Boolean))];
     const files = [...first, ...(detail.files ?? []).filter((file) => !first.includes(file))];
     return [
-      reasons(detail),
+      ...reasons(detail),
       section(
         'Prompt',
         list([

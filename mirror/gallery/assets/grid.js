@@ -11,11 +11,12 @@
   const hovers = window.matchMedia('(hover: hover) and (pointer: fine)');
 
   class Grid {
-    /** `onopen(index)` is called for a card that is opened, `onend()` when the last rows come near the window. */
-    constructor(root, { onopen, onend }) {
+    /** `onopen(index)` is called for a card that is opened, `onend()` when the last rows come near the window, `onlast()` for the key End. */
+    constructor(root, { onopen, onend, onlast }) {
       this.root = root;
       this.onopen = onopen;
       this.onend = onend;
+      this.onlast = onlast;
       this.cards = [];
       this.rows = [];
       this.made = new Map();
@@ -150,6 +151,11 @@
     pressed(event) {
       const link = event.target.closest('.card');
       if (!link || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === 'End') {
+        event.preventDefault();
+        this.onlast();
+        return;
+      }
       const next = this.neighbour(Number(link.dataset.index), event.key);
       if (next === null) return;
       event.preventDefault();
@@ -161,7 +167,6 @@
       if (key === 'ArrowRight') return Math.min(index + 1, last);
       if (key === 'ArrowLeft') return Math.max(index - 1, 0);
       if (key === 'Home') return 0;
-      if (key === 'End') return last;
       if (key !== 'ArrowDown' && key !== 'ArrowUp') return null;
       const step = key === 'ArrowDown' ? 1 : -1;
       let at = layout.rowOf(this.rows, index);
