@@ -192,6 +192,57 @@ def test_without_a_helper_nothing_is_told() -> None:
     assert len(notes) == 1
 
 
+BADLY_STARTED = """
+import pathlib
+from tests.media_workers import main
+starts = pathlib.Path({starts!r})
+before = starts.stat().st_size if starts.exists() else 0
+starts.open("a").write("x")
+if before not in {failing}:
+    main()
+"""
+
+
+def badly_started(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: range) -> tuple[str, Path]:
+    """A helper's module of which these starts fail, and a file with a byte for each of its starts."""
+    starts = folder / "starts"
+    (folder / "badly_started.py").write_text(BADLY_STARTED.format(starts=str(starts), failing=failing))
+    paths = [str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    return "badly_started", starts
+
+
+def test_a_mishap_at_the_start_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    worker, starts = badly_started(tmp_path, monkeypatch, range(3))
+    answers = asked("good", "good", worker=worker, tell=notes.append)
+    assert ([each.media for each in answers], notes, starts.stat().st_size) == ([GOOD, GOOD], [], 4)
+
+
+def test_in_a_run_a_start_is_tried_again_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not three times each time that one is needed."""
+    notes: list[str] = []
+    worker, starts = badly_started(tmp_path, monkeypatch, range(1, 99))
+    answers = asked("good", "ends", "good", "good", worker=worker, tell=notes.append)
+    assert ([each.media for each in answers], starts.stat().st_size) == ([GOOD, None, None, None], 5)
+    assert notes[1:] == ["what is in files is not told: a helper cannot be started: it ends, or says nothing"]
+
+
+def test_helpers_that_are_at_work_do_what_is_another_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, _ = badly_started(tmp_path, monkeypatch, range(1, 99))
+
+    async def ask() -> list[Answer]:
+        crew = Crew(4, MEMORY, worker=worker)
+        try:
+            question = Question(seconds=20, path=("/", "x", "good"))
+            first = await crew.ask(question)
+            return [first, *await asyncio.gather(*(crew.ask(question) for _ in range(50)))]
+        finally:
+            await crew.close()
+
+    assert {each.media for each in asyncio.run(ask())} == {GOOD}
+
+
 def test_a_helper_that_takes_much_memory_or_time_ends(tmp_path: Path) -> None:
     """Its limits are its own, whatever it reads."""
     script = (
@@ -302,5 +353,5 @@ def test_a_run_tells_of_a_broken_helper_once(archive: Archive, origin: Origin, m
     assert ran.code == 0
     assert set(told(archive.manifest("p")).values()) == {None}
     notes = [event for event in ran.events if isinstance(event, Noted)]
-    assert [note.level for note in notes] == ["debug"]
-    assert "a helper cannot be started: No such file or directory" in notes[0].message
+    assert [note.level for note in notes] == ["warning"]
+    assert notes[0].message == "what is in files is not told: a helper cannot be started: No such file or directory"

@@ -16,9 +16,7 @@ _LONG = 16
 _LEAST_MOOF = 64
 """Bytes of a moof that tells of a sample at least; one that is smaller waits for no data."""
 
-_KNOWN = frozenset(
-    b"ftyp styp moov mdat moof mfra meta meco udta uuid free skip wide sidx ssix prft emsg pdin".split()  # noqa: SIM905
-)
+_KNOWN = frozenset(b"ftyp styp moov mdat moof mfra meta meco udta uuid free skip wide sidx ssix prft emsg pdin".split())
 """Boxes that a file is made of: one that is not all there was cut off."""
 
 

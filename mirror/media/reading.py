@@ -33,6 +33,14 @@ class Undecodable(Exception):
     """The library that knows this format cannot decode the file, and says why."""
 
 
+class Unopened(Undecodable):
+    """No library can open it, though it begins like a picture or a film."""
+
+
+class Hindered(Exception):
+    """It is not the file that keeps it from being decoded: a library is not to be loaded, no thread to be started."""
+
+
 def describe(file: BinaryIO) -> Told | None:
     """The facts of a picture or film, as :class:`mirror.models.Media` names them; None where no library knows it."""
     for read in _in_order(file, _picture, _film):
@@ -51,21 +59,26 @@ def decode(file: BinaryIO) -> bool:
 
     Raises:
         Undecodable: it is a picture or a film, and cannot be decoded whole.
+        MemoryError: it takes more memory than there is.
+        Hindered: the machine is at fault.
     """
     for read in _in_order(file, _decode_picture, _decode_film):
         file.seek(0)
         try:
             if read(file):
                 return True
-        except MemoryError:
-            raise Undecodable("it takes more memory than a helper may have") from None
-        except Undecodable:
+        except (MemoryError, Undecodable):
             raise
+        except (ImportError, BlockingIOError) as error:
+            raise Hindered(_in_words(error)) from None
         except Exception as error:  # noqa: BLE001  whatever a library raises is its word on this file
-            raise Undecodable(_in_words(error)) from None
+            told = _in_words(error)
+            if told.startswith("can't start new thread"):
+                raise Hindered(told) from None
+            raise Undecodable(told) from None
     file.seek(0)
     if starts_like_media(file.read(12)):
-        raise Undecodable("nothing can open it, though it begins like a picture or a film")
+        raise Unopened("nothing can open it, though it begins like a picture or a film")
     return False
 
 
@@ -82,7 +95,7 @@ def _open_picture(file: BinaryIO) -> Any:
     """The picture, its pixels not read; None where Pillow is missing, or cannot open it."""
     try:
         from PIL import Image  # noqa: PLC0415
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     Image.MAX_IMAGE_PIXELS = None  # memory is bounded for this process as a whole
     warnings.simplefilter("ignore")
@@ -144,7 +157,7 @@ def _open_film(file: BinaryIO) -> Any:
     """The container; None where PyAV is missing, or does not know it."""
     try:
         import av  # noqa: PLC0415
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     av.logging.set_level(av.logging.PANIC)
     try:
