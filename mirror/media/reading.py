@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
 
+from mirror.media import heif, webp
 from mirror.media.look import starts_like_media
 
 _PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
@@ -24,9 +25,13 @@ _OPTIONS = {
 }
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+_AVIF = (b"avif", b"avis")
+_FIRST_CHUNK = 12
+_CHUNKS = 16
+_LONGEST_EXIF = 64 << 10
+"""What is looked through for the Exif data of a WebP."""
 
 Told = dict[str, Any]
-_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"mif1")
 
 
 class Undecodable(Exception):
@@ -84,7 +89,7 @@ def decode(file: BinaryIO) -> bool:
 
 def _in_order(file: BinaryIO, picture: Callable[..., Any], film: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     head = file.read(12)
-    is_film = head[4:8] in (b"ftyp", b"moov", b"mdat") and head[8:12] not in _PICTURE_BRANDS
+    is_film = head[4:8] in (b"ftyp", b"moov", b"mdat") and not heif.begins_so(head)
     yield from (film, picture) if is_film else (picture, film)
 
 
@@ -110,24 +115,52 @@ def _open_picture(file: BinaryIO) -> Any:
 
 def _picture(file: BinaryIO) -> Told | None:
     """Of the header only. Sizes are as it is shown: a photograph may say that it is to be turned."""
+    head = file.read(webp.HEAD)
+    size = webp.size_of(head)  # Pillow would read all of the file
+    if size is not None:
+        return _image(size, _exif_of_webp(file) if webp.has_exif(head) else b"", "webp")
+    file.seek(0)
+    if head[8:12] in _AVIF:
+        size = heif.size_of(file.read(heif.HEAD))
+        if size is not None:
+            return _image(size, b"", "avif")
+        file.seek(0)
     picture = _open_picture(file)
     if picture is None:
         return None
-    width, height = picture.size
-    if _orientation(picture) in _TURNED:
-        width, height = height, width
     codec = "jpeg" if picture.format == "MPO" else str(picture.format).lower()
+    return _image(picture.size, picture.info.get("exif", b""), codec)
+
+
+def _image(size: tuple[int, int], exif: bytes, codec: str) -> Told:
+    width, height = reversed(size) if _orientation(exif) in _TURNED else size
     return {"kind": "image", "width": width, "height": height, "codec": codec}
 
 
-def _orientation(picture: Any) -> int:
-    from PIL import Image  # noqa: PLC0415
-
-    told = Image.Exif()
+def _exif_of_webp(file: BinaryIO) -> bytes:
+    """Its Exif data; none where that is not to be had with a few reads."""
+    at = _FIRST_CHUNK
     try:
-        told.load(picture.info.get("exif", b""))
+        for _ in range(_CHUNKS):
+            file.seek(at)
+            header = file.read(8)
+            length = int.from_bytes(header[4:], "little")
+            if header.startswith(b"EXIF"):
+                return file.read(min(length, _LONGEST_EXIF))
+            at += len(header) + length + length % 2
+    except OSError:  # it stands elsewhere, and cannot be read there
+        pass
+    return b""
+
+
+def _orientation(exif: bytes) -> int:
+    try:
+        from PIL import Image  # noqa: PLC0415
+
+        told = Image.Exif()
+        told.load(exif)
         return int(told.get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  Exif is often broken, and says nothing then
+    except Exception:  # noqa: BLE001  Exif is often broken, and says nothing then; Pillow may be missing
         return 1
 
 
