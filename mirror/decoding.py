@@ -45,7 +45,8 @@ class Decoding:
         answer = await self._answer(self._question(expected))
         wrong = answer.wrong or answer.error
         if wrong:
-            return replace(checked, flaw="unreadable" if answer.unread else "undecodable", detail=wrong)
+            flaw = "unreadable" if answer.unread else "undecodable"
+            return replace(checked, flaw=flaw, detail=wrong, intact=True)
         return replace(checked, decoded=answer.known)
 
     async def _answer(self, question: Question) -> Answer:
