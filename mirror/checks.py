@@ -45,7 +45,8 @@ class Checked(Struct, frozen=True, kw_only=True):
     ``unexpected``; the last one says that something stands there that nobody names, and is no loss. ``where`` is the
     path on disk, or the object's URL; ``file`` what should be there, None for a manifest. ``repaired`` is None where
     nothing was tried. With ``again`` only the manifest does not name it: its bytes are there. ``decoded`` is True for
-    what was decoded whole, False for what is of no format that can be, None where that was not tried.
+    what was decoded whole, False for what is of no format that can be, None where that was not tried. With ``intact``
+    its bytes are the right ones, whatever keeps it from being decoded.
     """
 
     prompt_id: str
@@ -57,6 +58,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     repaired: bool | None = None
     again: bool = False
     decoded: bool | None = None
+    intact: bool = False
 
     @property
     def is_wrong(self) -> bool:

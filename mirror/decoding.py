@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from mirror.checks import Checked, Expected
 from mirror.errors import ConfigError, StoreUnavailable
-from mirror.media.crew import Crew, installed
-from mirror.media.helper import Question
+from mirror.media.crew import WORKER, Crew, installed
+from mirror.media.helper import Answer, Question
 from mirror.places import Places
 
 _MEMORY = 3 << 30
@@ -24,12 +24,12 @@ class Decoding:
         ConfigError: the extra is not installed.
     """
 
-    def __init__(self, places: Places, *, bucket: bool) -> None:
+    def __init__(self, places: Places, *, bucket: bool, worker: str = WORKER) -> None:
         if not installed():
             raise ConfigError('--decode needs PyAV for films, Pillow for pictures: pip install "prompt-mirror[media]"')
         self._places = places
         self._bucket = bucket
-        self._crew = Crew(os.cpu_count() or 1, _MEMORY, most_breakdowns=_FOREVER)
+        self._crew = Crew(os.cpu_count() or 1, _MEMORY, most_breakdowns=_FOREVER, worker=worker)
 
     async def close(self) -> None:
         await self._crew.close()
@@ -42,13 +42,31 @@ class Decoding:
         """
         if checked.flaw is not None or expected.unnamed:
             return checked
-        answer = await self._crew.ask(self._question(expected))
-        if self._crew.cannot_start:
-            raise StoreUnavailable(self._crew.cannot_start)
+        answer = await self._answer(self._question(expected))
         wrong = answer.wrong or answer.error
         if wrong:
-            return replace(checked, flaw="unreadable" if answer.unread else "undecodable", detail=wrong)
+            flaw = "unreadable" if answer.unread else "undecodable"
+            return replace(checked, flaw=flaw, detail=wrong, intact=True)
         return replace(checked, decoded=answer.known)
+
+    async def _answer(self, question: Question) -> Answer:
+        """Asked again where a helper was lost over it: that may have been the machine's fault.
+
+        What is too long for two helpers is the file's; a helper that is lost in another way proves nothing of it.
+        """
+        first = await self._ask(question)
+        if not first.lost:
+            return first
+        second = await self._ask(question)
+        if not second.lost or first.lost == second.lost == "long":
+            return second
+        return Answer(error=f"it could not be decoded here: {second.error}", unread=True)
+
+    async def _ask(self, question: Question) -> Answer:
+        answer = await self._crew.ask(question)
+        if self._crew.cannot_start:
+            raise StoreUnavailable(self._crew.cannot_start)
+        return answer
 
     def _question(self, expected: Expected) -> Question:
         file = expected.file

@@ -67,4 +67,5 @@ class Facts:
         return (await self._crew.ask(question)).media
 
     def _tell(self, message: str) -> None:
-        self._observer(Noted(level="debug", message=message))
+        is_last = self._crew is not None and self._crew.has_given_up
+        self._observer(Noted(level="warning" if is_last else "debug", message=message))

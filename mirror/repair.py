@@ -48,7 +48,7 @@ class Repair:
                 if not checked.is_wrong:
                     yield checked
                     continue
-                if checked.flaw == "undecodable":  # its bytes are right: the same would come again
+                if checked.intact:  # the same bytes would come again
                     yield replace(checked, repaired=False, detail=f"{checked.detail}; it is as it was mirrored")
                     continue
                 flawed.append(checked)

@@ -282,7 +282,9 @@ async def _as_they_end(jobs: AsyncGenerator[Job, None]) -> AsyncGenerator[Checke
     under_way: set[asyncio.Task[list[Checked]]] = set()
     try:
         async for job in jobs:
-            under_way.add(asyncio.ensure_future(job()))
+            task = asyncio.ensure_future(job())
+            task.add_done_callback(_heard)
+            under_way.add(task)
             while len(under_way) >= _AT_ONCE:
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 for checked in _found_by(done):
@@ -296,6 +298,12 @@ async def _as_they_end(jobs: AsyncGenerator[Job, None]) -> AsyncGenerator[Checke
             task.cancel()
         if under_way:
             await asyncio.wait(under_way)
+
+
+def _heard(task: asyncio.Task[list[Checked]]) -> None:
+    """After the first error nobody looks at those of the others: asyncio need not tell of them."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _found_by(tasks: Iterable[asyncio.Task[list[Checked]]]) -> list[Checked]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any, BinaryIO
 
 
@@ -25,6 +27,9 @@ def _answer(name: str) -> Any:
         "odd text": {"error": "a\nb"},
         "reads outside": {"read": [-5, 10**9]},
         "good": {"media": media},
+        "is killed once": {"known": True},
+        "says that it takes much": {"error": "it takes more memory than a helper may have"},
+        "cannot here": {"error": "it could not be decoded here: no thread", "unread": True},
     }[name]
 
 
@@ -32,10 +37,17 @@ def main() -> None:
     incoming, outgoing = sys.stdin.buffer, sys.stdout.buffer
     _send(outgoing, b"{}")
     while header := incoming.read(4):
-        name = json.loads(incoming.read(int.from_bytes(header)))["path"][2]
+        root, _, name = json.loads(incoming.read(int.from_bytes(header)))["path"]
         match name:
             case "crashes":
                 os.abort()
+            case "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "is killed once" if not (killed := Path(root, "killed")).exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "uses its time":
+                os.kill(os.getpid(), signal.SIGXCPU)
             case "ends":
                 return
             case "hangs":

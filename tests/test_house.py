@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         ),
     ),
     ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
-    ("a file's structure, a file a format", "media.gif media.jpeg media.mp4 media.png media.webp"),
+    ("a file's structure, a file a format", "media.gif media.heif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
     ("what libraries say of media, in a process of its own", "media.reading"),
     ("that process, and how it is asked", "media.helper media.worker"),

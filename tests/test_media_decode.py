@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 
 import pytest
+from msgspec.structs import replace
 
+from mirror import load_settings
+from mirror.checks import Checked, Expected
+from mirror.cli.common import reading
+from mirror.decoding import Decoding
+from mirror.models import ManifestFile, Role
+from mirror.places import Places
+from mirror.repair import Repair
+from mirror.stores.local import LocalStore
+from mirror.verify import Verify
 from tests import media
 from tests.conftest import Archive
 from tests.helpers import mirrored
@@ -99,6 +111,72 @@ def test_in_a_bucket_the_same(ground: Ground) -> None:
     assert done.code == 3
     assert {name: flaw for name, (flaw, _) in lines(done.out).items()} == dict.fromkeys(BROKEN, "undecodable")
     assert "4 decoded, 3 of no format that can be decoded, 3 wrong" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw", "detail"),
+    [
+        ("is killed once", None, ""),
+        ("is killed", "unreadable", "it could not be decoded here: the helper has crashed"),
+        ("cannot here", "unreadable", "it could not be decoded here: no thread"),
+        ("uses its time", "undecodable", "it takes more time than a helper may have"),
+        ("says that it takes much", "undecodable", "it takes more memory than a helper may have"),
+    ],
+)
+def test_a_helper_that_is_lost_says_nothing_against_a_file(
+    store: LocalStore, name: str, flaw: str | None, detail: str
+) -> None:
+    file = ManifestFile(path=name, url="u", role=Role.ORIGIN, bytes=1, sha256=None)
+
+    async def look() -> Checked:
+        decoding = Decoding(Places(store, None, only_bucket=False), bucket=False, worker="tests.media_workers")
+        try:
+            expected = Expected(prompt_id="p", folder="p", file=file)
+            return await decoding.look(expected, Checked(prompt_id="p", where=name))
+        finally:
+            await decoding.close()
+
+    found = asyncio.run(look())
+    assert (found.flaw, found.detail, found.intact) == (flaw, detail, flaw is not None)
+    assert found.decoded is (True if flaw is None else None)
+
+
+def test_what_could_not_be_decoded_here_is_not_repaired(archive: Archive, origin: Origin) -> None:
+    """Its bytes are right: to mark it as lost, or to fetch it again, would be wrong."""
+    prompt(origin, SOUND)
+    assert mirrored(archive, "p").code == 0
+    flawed = Checked(prompt_id="p", where="p/a.png", flaw="unreadable", detail="here not", intact=True)
+
+    class Looked(Verify):
+        async def on_disk(self, *_: object) -> AsyncGenerator[Checked, None]:
+            yield flawed
+
+    async def fetch(_: object) -> None:
+        raise AssertionError
+
+    async def repaired() -> list[Checked]:
+        async with reading(load_settings(root=archive.root)) as (places, catalog):
+            repair = Repair(Looked(places, catalog), catalog, fetch, bucket=False, disk_too=True)
+            return [each async for each in repair.run()]
+
+    assert asyncio.run(repaired()) == [replace(flawed, repaired=False, detail="here not; it is as it was mirrored")]
+
+
+@pytest.mark.parametrize("limit", ["-n 12", "-v 150000", "-v 220000", "-v 250000", "-v 290000", "-v 900000"])
+def test_a_machine_with_little_says_nothing_against_a_file(archive: Archive, origin: Origin, limit: str) -> None:
+    prompt(origin, SOUND)
+    assert mirrored(archive, "p").code == 0
+    command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", sys.executable, "-m", "mirror", "verify", "--decode"]
+    done = subprocess.run(command, env=archive.environment(), capture_output=True, text=True, timeout=60, check=False)
+    told = done.stdout + done.stderr
+    if done.returncode == 1 and "mirror: " not in told:
+        pytest.skip("not even a Python starts")
+    for word in ("a bug in mirror", "never retrieved", "undecodable"):
+        assert word not in told
+    assert done.returncode in (0, 3, 4)
+    assert (done.returncode == 3) == ("unreadable: " in told)
+    if limit == "-n 12":
+        assert done.returncode == 4
 
 
 def test_without_the_extra_it_says_what_to_install(archive: Archive, origin: Origin) -> None:

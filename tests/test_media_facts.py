@@ -28,7 +28,7 @@ from tests.origin import Origin, answer, task
 from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
 from tests.s3_runs_e2e import Ground
-from tests.test_media_look import WHOLE, film, pictures
+from tests.test_media_look import WHOLE, box, film, pictures, saved
 
 MEMORY = 1 << 30
 
@@ -38,12 +38,12 @@ def ground(archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pyt
     return Ground.prepared(archive, bucket, proxy, monkeypatch)
 
 
-def turned() -> bytes:
+def turned(form: str = "JPEG") -> bytes:
     """A photograph that is to be turned by a quarter when it is shown."""
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    pictures(1)[0].resize((40, 20)).save(file, "JPEG", exif=exif)
+    pictures(1)[0].resize((40, 20)).save(file, form, exif=exif)
     return file.getvalue()
 
 
@@ -59,6 +59,12 @@ FILES: dict[str, tuple[bytes, dict[str, Any] | None]] = {
     "a.png": (media.png(20, 30), image(20, 30, "png")),
     "b.jpg": (turned(), image(20, 40, "jpeg")),
     "c.webp": (WHOLE["webp, animated"], image(40, 40, "webp")),
+    "c2.webp": (saved("WEBP"), image(40, 40, "webp")),
+    "c3.webp": (turned("WEBP"), image(20, 40, "webp")),
+    "c4.webp": (media.webp(300, 16384), image(300, 16384, "webp")),
+    "c5.avif": (saved("AVIF"), image(40, 40, "avif")),
+    "c6.avif": (turned("AVIF"), image(20, 40, "avif")),
+    "c7.avif": (saved("AVIF", frames=3), image(40, 40, "avif")),
     "d.gif": (WHOLE["gif, animated"], image(40, 40, "gif")),
     "e.mp4": (film(), video()),
     "f.mp4": (film(movflags="faststart"), video()),
@@ -96,6 +102,20 @@ def test_into_a_bucket_only_the_same(ground: Ground) -> None:
     assert told(ground.manifest("p")) == EXPECTED
     looks = [seen for seen in ground.proxy.requests if "range" in seen.headers]
     assert 0 < len(looks) <= 32 * len(FILES)
+
+
+def test_the_facts_of_a_large_picture_in_a_bucket_take_few_bytes(ground: Ground) -> None:
+    """More than may be read of one: of a WebP nothing but its first bytes is, and of an AVIF, too."""
+    files = {
+        "large.webp": media.webp(800, 600, size=9 << 20),
+        "large.avif": saved("AVIF") + box(b"free", bytes(9 << 20)),
+    }
+    urls = [ground.origin.add(f"/p/{name}", body) for name, body in files.items()]
+    ground.origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
+    assert mirrored(ground.archive, "p", s3_only=True).code == 0
+    expected = {"large.webp": image(800, 600, "webp"), "large.avif": image(40, 40, "avif")}
+    assert told(ground.manifest("p")) == expected
+    assert [seen.headers["range"] for seen in ground.proxy.requests if "range" in seen.headers] == ["bytes=0-65535"] * 2
 
 
 def test_a_file_of_several_prompts_is_told_of_in_each(archive: Archive, origin: Origin) -> None:
@@ -190,6 +210,57 @@ def test_without_a_helper_nothing_is_told() -> None:
     answers = asked("good", "good", worker="tests.no_such_module", tell=notes.append)
     assert [each.media for each in answers] == [None, None]
     assert len(notes) == 1
+
+
+BADLY_STARTED = """
+import pathlib
+from tests.media_workers import main
+starts = pathlib.Path({starts!r})
+before = starts.stat().st_size if starts.exists() else 0
+starts.open("a").write("x")
+if before not in {failing}:
+    main()
+"""
+
+
+def badly_started(folder: Path, monkeypatch: pytest.MonkeyPatch, failing: range) -> tuple[str, Path]:
+    """A helper's module of which these starts fail, and a file with a byte for each of its starts."""
+    starts = folder / "starts"
+    (folder / "badly_started.py").write_text(BADLY_STARTED.format(starts=str(starts), failing=failing))
+    paths = [str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    return "badly_started", starts
+
+
+def test_a_mishap_at_the_start_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    worker, starts = badly_started(tmp_path, monkeypatch, range(3))
+    answers = asked("good", "good", worker=worker, tell=notes.append)
+    assert ([each.media for each in answers], notes, starts.stat().st_size) == ([GOOD, GOOD], [], 4)
+
+
+def test_in_a_run_a_start_is_tried_again_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not three times each time that one is needed."""
+    notes: list[str] = []
+    worker, starts = badly_started(tmp_path, monkeypatch, range(1, 99))
+    answers = asked("good", "ends", "good", "good", worker=worker, tell=notes.append)
+    assert ([each.media for each in answers], starts.stat().st_size) == ([GOOD, None, None, None], 5)
+    assert notes[1:] == ["what is in files is not told: a helper cannot be started: it ends, or says nothing"]
+
+
+def test_helpers_that_are_at_work_do_what_is_another_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, _ = badly_started(tmp_path, monkeypatch, range(1, 99))
+
+    async def ask() -> list[Answer]:
+        crew = Crew(4, MEMORY, worker=worker)
+        try:
+            question = Question(seconds=20, path=("/", "x", "good"))
+            first = await crew.ask(question)
+            return [first, *await asyncio.gather(*(crew.ask(question) for _ in range(50)))]
+        finally:
+            await crew.close()
+
+    assert {each.media for each in asyncio.run(ask())} == {GOOD}
 
 
 def test_a_helper_that_takes_much_memory_or_time_ends(tmp_path: Path) -> None:
@@ -302,5 +373,5 @@ def test_a_run_tells_of_a_broken_helper_once(archive: Archive, origin: Origin, m
     assert ran.code == 0
     assert set(told(archive.manifest("p")).values()) == {None}
     notes = [event for event in ran.events if isinstance(event, Noted)]
-    assert [note.level for note in notes] == ["debug"]
-    assert "a helper cannot be started: No such file or directory" in notes[0].message
+    assert [note.level for note in notes] == ["warning"]
+    assert notes[0].message == "what is in files is not told: a helper cannot be started: No such file or directory"

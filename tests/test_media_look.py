@@ -77,6 +77,8 @@ def box(kind: bytes, data: bytes = b"", *, long: bool = False, to_the_end: bool 
 
 
 FTYP = box(b"ftyp", b"isom\0\0\2\0isom")
+FRAGMENT = FTYP + box(b"moov", bytes(9)) + box(b"moof", bytes(90)) + box(b"mdat", bytes(50))
+PICTURE = FTYP.replace(b"isom", b"avif") + box(b"meta", bytes(50)) + box(b"mdat", bytes(40))
 
 WHOLE = {
     "png": media.png(),
@@ -100,7 +102,7 @@ WHOLE = {
 OPEN = {
     "mp4, mdat to its end": FTYP + box(b"moov", bytes(30)) + box(b"mdat", bytes(90), to_the_end=True),
     "mp4, fragmented": film(movflags="frag_keyframe+empty_moov"),
-    "avif": FTYP.replace(b"isom", b"avif") + box(b"meta", bytes(50)) + box(b"mdat", bytes(40)),
+    "avif": PICTURE,
 }
 """Whole as well; but where these are cut between two boxes nobody can tell."""
 
@@ -139,7 +141,9 @@ def test_a_fragmented_film_is_whole_only_between_its_fragments() -> None:
         if kind in (b"mdat", b"mfra"):
             ends.append(at)
     assert len(ends) > 3
-    assert [cut for cut in range(8, len(body) + 1) if not looked(body[:cut]).missing] == ends
+    passed = [cut for cut in range(8, len(body) + 1) if not looked(body[:cut]).missing]
+    assert [cut for cut in passed if not looked(body[:cut]).trailing] == ends
+    assert {cut - max(end for end in ends if end <= cut) for cut in passed} == set(range(5))  # no more of a next box
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -182,11 +186,21 @@ def test_bytes_after_the_end_of_a_picture_are_counted(name: str, more: bytes) ->
         (FTYP + box(b"mdat", bytes(100)), "no moov"),
         (FTYP + box(b"mdat", bytes(100), to_the_end=True), "no moov"),
         (FTYP + box(b"moov", bytes(100)), "no mdat"),
-        (FTYP + box(b"moov", bytes(9)) + box(b"mdat", bytes(9)) + struct.pack(">I4s", 7, b"free"), "do not add up"),
+        (FTYP + box(b"moov", bytes(9)) + struct.pack(">I4s", 7, b"free"), "do not add up"),
+        (FTYP + box(b"moov", bytes(9)) + b"\n", "within a box's header"),
+        (FTYP + box(b"moov", bytes(9)) + box(b"moof", bytes(16)), "no mdat"),
         (FTYP + struct.pack(">I4sQ", 1, b"mdat", 15) + bytes(100), "do not add up"),
         (FTYP + struct.pack(">I4sQ", 1, b"mdat", 2**63) + bytes(100), "more bytes"),
-        (FTYP + box(b"moov", bytes(9)) + box(b"moof", bytes(9)), "between a moof box and its data"),
-        (media.mp4(3000) + b"junk", "within a box's header"),
+        (FTYP + box(b"moov", bytes(9)) + box(b"moof", bytes(90)), "between a moof box and its data"),
+        (FRAGMENT + box(b"moof", bytes(90)), "between a moof box and its data"),
+        (FRAGMENT + box(b"moof", bytes(90)) + b"and text behind it", "more bytes"),
+        *(
+            (media.mp4(3000) + box(kind, bytes(90))[:-1], "1 more bytes")
+            for kind in (b"mdat", b"free", b"uuid", b"udta")
+        ),
+        *((media.mp4(3000) + box(b"moof", bytes(90))[:cut], "box") for cut in range(5, 98)),
+        (FTYP + box(b"meta", bytes(50)) + box(b"mdat", bytes(40))[:-1], "1 more bytes"),
+        (media.mp4(3000) + struct.pack(">I4sI", 1, b"mdat", 0), "within a box's header"),
         (media.png()[:40] + bytes(100), "no chunk"),
         (b"\x89PNG\r\n\x1a\n" + b"\xff\xff\xff\xffIDAT", "no chunk"),
         (b"\xff\xd8\xff\xd9", "before its picture"),
@@ -218,9 +232,36 @@ def test_of_what_is_not_known_nothing_is_said(body: bytes) -> None:
     assert looked(body) == Verdict()
 
 
-def test_zeros_after_a_film_are_padding() -> None:
-    for count in (4, 7, 8, 9, 4096):
-        assert looked(media.mp4(3000) + bytes(count)).missing == ""
+@pytest.mark.parametrize("film", [media.mp4(3000), FRAGMENT, PICTURE], ids=["film", "fragments", "picture"])
+@pytest.mark.parametrize("pieces", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(bytes(count) for count in (1, 3, 4, 7, 8, 9, 4096)),
+        b"\n",
+        b"\r\n",
+        b"junk",
+        b"<!-- by a proxy -->",
+        b"\0\0\1\x0aSEFH" + bytes(40) + b"\x14\0\0\0SEFT",
+        struct.pack(">I4s", 7, b"free"),
+        struct.pack(">I4sQ", 1, b"\xff\xfe\0\0", 1 << 50),
+        struct.pack(">I4sI", 1, b"what", 0),
+        b"\xff" * 1000,
+    ],
+)
+def test_bytes_after_a_whole_film_that_make_no_box_are_counted(film: bytes, more: bytes, pieces: int) -> None:
+    body = film + more
+    found = looked(*(body[at : at + pieces] for at in range(0, len(body), pieces)))
+    assert (found.missing, found.trailing) == ("", len(more))
+
+
+def test_a_last_fragment_of_nothing_waits_for_no_data() -> None:
+    assert looked(FRAGMENT + box(b"moof", box(b"mfhd", bytes(8)))) == Verdict("MP4")
+
+
+def test_boxes_that_nobody_knows_are_boxes() -> None:
+    assert looked(media.mp4(3000) + box(b"what", bytes(99)) + box(b"free")) == Verdict("MP4")
+    assert looked(media.mp4(3000) + box(b"what", bytes(99)) + b"\n") == Verdict("MP4", "", 1)
 
 
 def test_a_damaged_scan_that_ends_as_it_should_is_not_cut_off() -> None:

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from mirror.cli import system_needed
+from mirror.errors import StoreUnavailable
 from tests import faults, media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, large_prompt, mirrored, running, tree
@@ -248,3 +250,11 @@ def test_an_interrupt_while_modules_are_imported_is_silent(archive: Archive, tmp
         _, err = process.communicate(timeout=20)
 
     assert (process.returncode, err) == (130, "")
+
+
+def test_a_system_that_gives_no_memory() -> None:
+    with pytest.raises(StoreUnavailable, match="no more memory can be had: raise the limit") as told, system_needed():
+        bytearray(1 << 60)
+    assert told.value.exit_code == 4
+    with pytest.raises(StoreUnavailable, match="no more memory"), system_needed():
+        raise ExceptionGroup("several tasks", [MemoryError()])

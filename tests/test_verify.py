@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
 import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from mirror.audit import forget
 from mirror.catalog import Catalog
+from mirror.checks import Checked
+from mirror.errors import StoreUnavailable
 from mirror.models import PromptId
 from mirror.places import open_places
 from mirror.sampling import Sample, parse_sample
-from mirror.verify import Verify
+from mirror.verify import Verify, _as_they_end
 from tests import faults
 from tests.catalog_runs import change, in_catalog, prompt, saved
 from tests.conftest import Archive
@@ -227,3 +231,24 @@ def test_ids_come_in_pages(tmp_path: Path) -> None:
         return [list(page) async for page in catalog.prompt_ids(page=2)]
 
     assert in_catalog(tmp_path / "c.sqlite", act) == [["p3", "p1"], ["p2", "p5"], ["p4"]]
+
+
+def test_errors_after_the_first_are_heard() -> None:
+    """Several looks fail together; asyncio has nothing to say of the others."""
+
+    async def fails() -> list[Checked]:
+        raise StoreUnavailable("no more files")
+
+    async def jobs() -> AsyncGenerator[Callable[[], Awaitable[list[Checked]]], None]:
+        for _ in range(3):
+            yield fails
+
+    async def look() -> list[str]:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        with pytest.raises(StoreUnavailable):
+            [_ async for _ in _as_they_end(jobs())]
+        gc.collect()
+        return told
+
+    assert asyncio.run(look()) == []

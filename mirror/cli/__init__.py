@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is returned, and every error told on stderr."""
     try:
-        with threads_needed():
+        with system_needed():
             result = cli.main(arguments, prog_name="mirror", standalone_mode=False)
     except click.exceptions.Abort:
         return ExitCode.SIGINT
@@ -101,16 +101,22 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def threads_needed() -> Iterator[None]:
-    """What is done here needs threads.
+def system_needed() -> Iterator[None]:
+    """What is done here needs threads and memory.
 
     Raises:
-        StoreUnavailable: the system starts no more of them.
+        StoreUnavailable: the system gives no more of them.
     """
     try:
         yield
-    except (RuntimeError, ExceptionGroup) as error:
-        if not str(first_error(error)).startswith("can't start new thread"):
+    except (RuntimeError, MemoryError, ExceptionGroup) as error:
+        first = first_error(error)
+        if isinstance(first, MemoryError):
+            told = "no more memory can be had: raise the limit (ulimit -v, the container's) and run again"
+        elif str(first).startswith("can't start new thread"):
+            told = (
+                "no more threads can be started: raise the limit (ulimit -u, ulimit -v, the container's) and run again"
+            )
+        else:
             raise
-        told = "no more threads can be started: raise the limit (ulimit -u, ulimit -v, the container's) and run again"
         raise StoreUnavailable(told) from error

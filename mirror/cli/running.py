@@ -18,7 +18,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from mirror.cli import threads_needed
+from mirror.cli import system_needed
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
 from mirror.cli.streams import ReaderGoneError, stdout_code, write_lines
 from mirror.client import Mirror
@@ -202,7 +202,7 @@ class Command:
         mirror = Mirror(self._settings, observers=self._observers)
         try:
             # Hooks are waited for when the archive is closed: they may work on it.
-            with threads_needed():
+            with system_needed():
                 async with self._hooks or contextlib.nullcontext(), mirror:
                     await self._print(self._results(mirror))
         except asyncio.CancelledError:

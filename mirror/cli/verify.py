@@ -123,7 +123,7 @@ class _Work:
                 if told.count(checked):
                     await asyncio.to_thread(told.tell, checked)
         click.echo(told.summary, err=True)
-        if told.wrong > told.repaired + told.undecodable and not told.is_repair:
+        if told.wrong > told.repaired + told.intact and not told.is_repair:
             click.echo("`mirror verify --repair` fetches again what is missing or damaged", err=True)
         return ExitCode.INCOMPLETE if told.wrong > told.repaired else ExitCode.OK
 
@@ -131,7 +131,7 @@ class _Work:
 class _Told:
     def __init__(self, *, as_json: bool, repair: bool, sample: Sample | None) -> None:
         self.files = self.bytes = self.wrong = self.repaired = self.unexpected = 0
-        self.undecodable = self._decoded = self._no_media = 0
+        self.intact = self._decoded = self._no_media = 0
         self.is_repair = repair
         self._as_json = as_json
         self._sample = sample
@@ -147,7 +147,7 @@ class _Told:
         self.bytes += checked.bytes
         self.wrong += checked.flaw is not None
         self.repaired += bool(checked.repaired)
-        self.undecodable += checked.flaw == "undecodable"
+        self.intact += checked.intact
         self._decoded += checked.decoded is True
         self._no_media += checked.decoded is False
         return checked.flaw is not None

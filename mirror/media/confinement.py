@@ -25,10 +25,10 @@ def environ_without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in _KEPT if name in environ}
 
 
-def confine(parent: int, memory: int) -> None:
+def confine(parent: int, memory: int) -> bool:
     """Called in the process itself, before it reads anything: ``memory`` bytes, and an end with its parent's.
 
-    Where a system has no such limit, there is none.
+    Where a system has no such limit, there is none. False where there was one already that leaves less memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to deal with
     if sys.platform == "linux":
@@ -41,6 +41,8 @@ def confine(parent: int, memory: int) -> None:
     for name, limit in limits.items():
         with contextlib.suppress(ValueError, OSError):  # one that is lower already stays
             resource.setrlimit(getattr(resource, name), (limit, limit))
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return allowed == resource.RLIM_INFINITY or allowed >= memory
 
 
 def allow(seconds: float) -> None:

@@ -11,12 +11,18 @@ import importlib.util
 from collections import deque
 from collections.abc import Callable
 
-from mirror.media.helper import Answer, Helper, NotStarted, Question
+from mirror.media.helper import Answer, Helper, NotStarted, Question, TooLong
 
 WORKER = "mirror.media.worker"
 
 _MOST_BREAKDOWNS = 10
 """Files over which a helper may crash or hang; after that nobody is asked any more."""
+
+_MORE_STARTS = 3
+"""Times that we try again where no helper could be started, in the life of a crew."""
+
+_PAUSE = 0.1
+"""Seconds before the first of them; each waits twice as long as the one before."""
 
 Asked = tuple[Question, asyncio.Future[Answer]]
 
@@ -36,9 +42,9 @@ def _untold(_: str) -> None:
 class Crew:
     """Up to ``size`` helpers, each with ``memory`` bytes; asked ``together`` files at once.
 
-    ``tell`` hears of each file over which a helper broke down; after ``most_breakdowns`` nobody is asked any more.
-    ``cannot_start`` says why no helper can be started; ``worker`` is the module that it runs. An instance belongs to
-    one event loop.
+    ``tell`` hears of each file over which a helper broke down; after ``most_breakdowns`` nobody is asked any more, and
+    ``has_given_up`` before it hears of that. ``cannot_start`` says why no helper can be started; ``worker`` is the
+    module that it runs. An instance belongs to one event loop.
     """
 
     def __init__(
@@ -64,7 +70,14 @@ class Crew:
         self._alone = 0
         """So many of those that wait are asked one by one: a helper broke down over one of them."""
         self._breakdowns = 0
+        self._at_work = 0
+        self._starting = asyncio.Lock()
+        self._failed_starts = 0
         self._is_over = ""
+
+    @property
+    def has_given_up(self) -> bool:
+        return bool(self._is_over)
 
     async def ask(self, question: Question) -> Answer:
         """The answer; one with an ``error`` where there is none."""
@@ -108,28 +121,58 @@ class Crew:
                     continue
                 try:
                     if helper is not None and helper.has_ended:
-                        await helper.end()
+                        await self._end(helper)
                         helper = None
-                    helper = helper or await Helper.start(self._worker, self._memory)
+                    helper = helper or await self._start()
+                    if helper is None:
+                        break
                     await _put(helper, batch)
-                except NotStarted as error:
-                    self._waiting.extendleft(reversed(batch))
-                    self._stop_asking(str(error))
                 except Exception as error:  # noqa: BLE001  a bug in here fails no file either
+                    answer = Answer(error=str(error), lost="long" if isinstance(error, TooLong) else "broken")
                     if helper is not None:
-                        await helper.end()
+                        await self._end(helper)
+                        if helper.has_used_its_time:
+                            answer = Answer(error="it takes more time than a helper may have", lost="long")
                         helper = None
-                    self._broke_down(batch, str(error))
+                    self._broke_down(batch, answer)
         finally:
-            self._waiting.extend(batch)
+            self._waiting.extendleft(reversed(batch))  # for another one
+            self._something.set()
+            if self._is_over:
+                self._give_up(self._is_over)
             if helper is not None:
-                await helper.end()
+                await self._end(helper)
 
-    def _stop_asking(self, why: str) -> None:
-        if not self.cannot_start:
-            self._tell(f"nothing is told of what is in files: {why}")
-        self.cannot_start = why
-        self._give_up(why)
+    async def _start(self) -> Helper | None:
+        """A helper; None where none can be started: those that are at work do it all, or nobody does."""
+        while not self._is_over:
+            failed_before = self._failed_starts
+            try:
+                helper = await Helper.start(self._worker, self._memory)
+            except NotStarted as error:
+                async with self._starting:
+                    if self._at_work:
+                        self._size = self._at_work
+                        break
+                    if self._failed_starts == failed_before:  # else another one has waited
+                        await self._wait_or_give_up(str(error))
+            else:
+                self._at_work += 1
+                return helper
+        return None
+
+    async def _wait_or_give_up(self, why: str) -> None:
+        if self._failed_starts < _MORE_STARTS:
+            await asyncio.sleep(_PAUSE * 2**self._failed_starts)
+            self._failed_starts += 1
+        elif not self._is_over:
+            self.cannot_start = why
+            self._give_up(why)
+            self._tell(f"what is in files is not told: {why}")
+
+    async def _end(self, helper: Helper) -> None:
+        self._at_work -= 1
+        await helper.end()
 
     def _take(self) -> deque[Asked]:
         """What is asked next; of files that we read for the helper, one at a time."""
@@ -142,7 +185,7 @@ class Crew:
                 taken.append(each)
         return taken
 
-    def _broke_down(self, batch: deque[Asked], why: str) -> None:
+    def _broke_down(self, batch: deque[Asked], answer: Answer) -> None:
         if len(batch) > 1:  # over which of them?
             self._alone += len(batch)
             self._waiting.extendleft(reversed(batch))
@@ -150,12 +193,12 @@ class Crew:
         self._breakdowns += 1
         question, future = batch[0]
         if not future.done():
-            future.set_result(Answer(error=why))
+            future.set_result(answer)
         name = question.path[1:] if question.path is not None else ("a file in the bucket",)
-        self._tell(f"{'/'.join(name)}: nothing is told of what is in it: {why}")
+        self._tell(f"{'/'.join(name)}: nothing is told of what is in it: {answer.error}")
         if self._breakdowns >= self._most_breakdowns:
             self._give_up("helpers broke down over too many files")
-            self._tell("nothing more is told of what is in files: helpers broke down over too many")
+            self._tell("what is in files is not told any more: helpers broke down over too many")
 
 
 async def _put(helper: Helper, batch: deque[Asked]) -> None:

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +62,8 @@ class Question(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """What a helper says. ``media`` are the facts; ``known`` whether it was decoded, ``wrong`` why it cannot be.
 
-    ``error`` says why there is no answer, ``unread`` that it could not be read; ``read`` asks for bytes.
+    ``error`` says why there is no answer, ``unread`` that this is not the file's fault; ``read`` asks for bytes. The
+    helper is no more where ``lost`` says how: it has ``broken`` down, or took too ``long``.
     """
 
     read: tuple[int, int] | None = None
@@ -70,14 +72,19 @@ class Answer(Struct, frozen=True, kw_only=True):
     wrong: str = ""
     error: str = ""
     unread: bool = False
+    lost: Literal["", "broken", "long"] = ""
 
 
 class Broken(Exception):
     """A helper has crashed, hangs, or talks nonsense."""
 
 
+class TooLong(Broken):
+    """A helper has not answered in time."""
+
+
 class NotStarted(Broken):
-    """No helper can be started: nobody needs to try again."""
+    """No helper can be started now."""
 
 
 class Helper:
@@ -102,8 +109,9 @@ class Helper:
                 env=environ_without_secrets(os.environ),
                 start_new_session=True,  # a terminal's signals are not for it
             )
-        except (OSError, ValueError) as error:
-            raise NotStarted(f"a helper cannot be started: {getattr(error, 'strerror', None) or error}") from None
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:  # no process, no thread to watch it, no room
+            told = getattr(error, "strerror", None) or str(error) or "there is not enough memory"
+            raise NotStarted(f"a helper cannot be started: {told}") from None
         helper = cls(process)
         try:
             async with asyncio.timeout(_START):
@@ -124,7 +132,8 @@ class Helper:
         """What it says of a file; the bytes that it asks for meanwhile are read.
 
         Raises:
-            Broken: nothing, nonsense, or too late.
+            Broken: nothing, or nonsense.
+            TooLong: nothing in time.
         """
         try:
             async with asyncio.timeout(question.seconds):
@@ -142,7 +151,7 @@ class Helper:
                     reads, left = reads - 1, left - (stop - start)
                     self.send(await _read(question, start, stop) if reads >= 0 and left >= 0 else b"")
         except TimeoutError:
-            raise Broken(f"it takes more than {question.seconds:g} s") from None
+            raise TooLong(f"it takes more than {question.seconds:g} s") from None
 
     async def _receive(self) -> Answer:
         try:
@@ -161,6 +170,11 @@ class Helper:
     @property
     def has_ended(self) -> bool:
         return self._process.returncode is not None
+
+    @property
+    def has_used_its_time(self) -> bool:
+        """Whether it was the limit of its processor time that ended it."""
+        return self._process.returncode == -signal.SIGXCPU
 
     async def end(self) -> None:
         """Wait until it is gone."""

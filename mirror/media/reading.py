@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
 
+from mirror.media import heif, webp
 from mirror.media.look import starts_like_media
 
 _PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
@@ -24,13 +25,25 @@ _OPTIONS = {
 }
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+_AVIF = (b"avif", b"avis")
+_FIRST_CHUNK = 12
+_CHUNKS = 16
+_LONGEST_EXIF = 64 << 10
+"""What is looked through for the Exif data of a WebP."""
 
 Told = dict[str, Any]
-_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"mif1")
 
 
 class Undecodable(Exception):
     """The library that knows this format cannot decode the file, and says why."""
+
+
+class Unopened(Undecodable):
+    """No library can open it, though it begins like a picture or a film."""
+
+
+class Hindered(Exception):
+    """It is not the file that keeps it from being decoded: a library is not to be loaded, no thread to be started."""
 
 
 def describe(file: BinaryIO) -> Told | None:
@@ -51,27 +64,32 @@ def decode(file: BinaryIO) -> bool:
 
     Raises:
         Undecodable: it is a picture or a film, and cannot be decoded whole.
+        MemoryError: it takes more memory than there is.
+        Hindered: the machine is at fault.
     """
     for read in _in_order(file, _decode_picture, _decode_film):
         file.seek(0)
         try:
             if read(file):
                 return True
-        except MemoryError:
-            raise Undecodable("it takes more memory than a helper may have") from None
-        except Undecodable:
+        except (MemoryError, Undecodable):
             raise
+        except (ImportError, BlockingIOError) as error:
+            raise Hindered(_in_words(error)) from None
         except Exception as error:  # noqa: BLE001  whatever a library raises is its word on this file
-            raise Undecodable(_in_words(error)) from None
+            told = _in_words(error)
+            if told.startswith("can't start new thread"):
+                raise Hindered(told) from None
+            raise Undecodable(told) from None
     file.seek(0)
     if starts_like_media(file.read(12)):
-        raise Undecodable("nothing can open it, though it begins like a picture or a film")
+        raise Unopened("nothing can open it, though it begins like a picture or a film")
     return False
 
 
 def _in_order(file: BinaryIO, picture: Callable[..., Any], film: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     head = file.read(12)
-    is_film = head[4:8] in (b"ftyp", b"moov", b"mdat") and head[8:12] not in _PICTURE_BRANDS
+    is_film = head[4:8] in (b"ftyp", b"moov", b"mdat") and not heif.begins_so(head)
     yield from (film, picture) if is_film else (picture, film)
 
 
@@ -82,7 +100,7 @@ def _open_picture(file: BinaryIO) -> Any:
     """The picture, its pixels not read; None where Pillow is missing, or cannot open it."""
     try:
         from PIL import Image  # noqa: PLC0415
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     Image.MAX_IMAGE_PIXELS = None  # memory is bounded for this process as a whole
     warnings.simplefilter("ignore")
@@ -97,24 +115,52 @@ def _open_picture(file: BinaryIO) -> Any:
 
 def _picture(file: BinaryIO) -> Told | None:
     """Of the header only. Sizes are as it is shown: a photograph may say that it is to be turned."""
+    head = file.read(webp.HEAD)
+    size = webp.size_of(head)  # Pillow would read all of the file
+    if size is not None:
+        return _image(size, _exif_of_webp(file) if webp.has_exif(head) else b"", "webp")
+    file.seek(0)
+    if head[8:12] in _AVIF:
+        size = heif.size_of(file.read(heif.HEAD))
+        if size is not None:
+            return _image(size, b"", "avif")
+        file.seek(0)
     picture = _open_picture(file)
     if picture is None:
         return None
-    width, height = picture.size
-    if _orientation(picture) in _TURNED:
-        width, height = height, width
     codec = "jpeg" if picture.format == "MPO" else str(picture.format).lower()
+    return _image(picture.size, picture.info.get("exif", b""), codec)
+
+
+def _image(size: tuple[int, int], exif: bytes, codec: str) -> Told:
+    width, height = reversed(size) if _orientation(exif) in _TURNED else size
     return {"kind": "image", "width": width, "height": height, "codec": codec}
 
 
-def _orientation(picture: Any) -> int:
-    from PIL import Image  # noqa: PLC0415
-
-    told = Image.Exif()
+def _exif_of_webp(file: BinaryIO) -> bytes:
+    """Its Exif data; none where that is not to be had with a few reads."""
+    at = _FIRST_CHUNK
     try:
-        told.load(picture.info.get("exif", b""))
+        for _ in range(_CHUNKS):
+            file.seek(at)
+            header = file.read(8)
+            length = int.from_bytes(header[4:], "little")
+            if header.startswith(b"EXIF"):
+                return file.read(min(length, _LONGEST_EXIF))
+            at += len(header) + length + length % 2
+    except OSError:  # it stands elsewhere, and cannot be read there
+        pass
+    return b""
+
+
+def _orientation(exif: bytes) -> int:
+    try:
+        from PIL import Image  # noqa: PLC0415
+
+        told = Image.Exif()
+        told.load(exif)
         return int(told.get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001  Exif is often broken, and says nothing then
+    except Exception:  # noqa: BLE001  Exif is often broken, and says nothing then; Pillow may be missing
         return 1
 
 
@@ -144,7 +190,7 @@ def _open_film(file: BinaryIO) -> Any:
     """The container; None where PyAV is missing, or does not know it."""
     try:
         import av  # noqa: PLC0415
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     av.logging.set_level(av.logging.PANIC)
     try:

@@ -16,7 +16,7 @@ import sys
 from typing import Any, BinaryIO
 
 from mirror.media.confinement import allow, confine
-from mirror.media.reading import Undecodable, decode, describe
+from mirror.media.reading import Hindered, Undecodable, Unopened, decode, describe
 
 _BUFFER = 64 << 10
 _PIECE = 256 << 10
@@ -90,7 +90,7 @@ class Remote(io.RawIOBase):
 
 def main() -> None:
     parent, memory = int(sys.argv[1]), int(sys.argv[2])
-    confine(parent, memory)
+    has_room = confine(parent, memory)
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     channel = Channel(os.fdopen(os.dup(0), "rb"), outgoing)
@@ -98,25 +98,35 @@ def main() -> None:
         channel.send({})
         while (message := channel.receive()) is not None:
             request = json.loads(message)
-            channel.send(_answer(request, channel), more=request["more"])
+            channel.send(_answer(request, channel, has_room), more=request["more"])
 
 
-def _answer(request: Request, channel: Channel) -> Request:
+def _answer(request: Request, channel: Channel, has_room: bool) -> Request:
     allow(request["seconds"])
     remote = Remote(channel, request["size"]) if "size" in request else None
     try:
         with _opened(request, remote) as file:
-            if request["decode"]:
-                return {"known": decode(file)}
-            return {"media": describe(file)}
+            return _found(file, request["decode"], has_room)
     except Undecodable as error:
         if remote is not None and remote.failed:
             return {"error": "it cannot be read there", "unread": True}
         return {"known": True, "wrong": str(error)}
+    except Hindered as error:
+        return {"error": f"it could not be decoded here: {error}", "unread": True}
     except OSError as error:
         return {"error": f"cannot be read: {error.strerror or error}", "unread": True}
     except MemoryError:
         return {"error": "it takes more memory than a helper may have"}
+
+
+def _found(file: BinaryIO, to_decode: bool, has_room: bool) -> Request:
+    """With little room, set by whoever started us, what needs more of it is not the file's fault."""
+    try:
+        return {"known": decode(file)} if to_decode else {"media": describe(file)}
+    except (MemoryError, Unopened):  # a library leaves out the formats that it has no room for
+        if has_room:
+            raise
+        raise Hindered("the memory that is allowed here (ulimit -v) may not do") from None
 
 
 def _opened(request: Request, remote: Remote | None) -> Any:
