@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,9 @@ def test_an_interrupt_while_modules_are_imported_is_silent(archive: Archive, tmp
     (told / "click.py").write_text("import os, time\nos.write(1, b'here')\nfor _ in range(300):\n    time.sleep(0.1)\n")
     paths = [str(told), *filter(None, [os.environ.get("PYTHONPATH")])]
 
-    with running(archive, "status", environ={"PYTHONPATH": os.pathsep.join(paths)}) as process:
+    not_ignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as it is where tests run in the background
+    environ = {"PYTHONPATH": os.pathsep.join(paths)}
+    with running(archive, "status", environ=environ, preexec_fn=not_ignored) as process:
         assert process.stdout
         assert process.stdout.read(4) == "here"
         process.send_signal(signal.SIGINT)
