@@ -130,12 +130,11 @@ class _Job:
         self._result = self.publication.place(folder)
 
     def go_on(self, step: Callable[[], None]) -> bool:
-        """Take a step, unless an earlier one failed; whether it was taken and did not fail."""
-        if self.error is None:
-            try:
-                step()
-            except BaseException as error:  # noqa: BLE001  its caller gets it
-                self.error = error
+        """Take a step; False where it failed, and no other is to follow."""
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001  its caller gets it
+            self.error = error
         return self.error is None
 
     def outcome(self) -> Any:
