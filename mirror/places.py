@@ -144,9 +144,12 @@ def _unobserved(_: Event, /) -> None:
     """Nobody watches."""
 
 
-def open_places(settings: Settings, observer: Observer = _unobserved) -> Places:
-    """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only."""
-    disk = LocalStore(settings)
+def open_places(settings: Settings, observer: Observer = _unobserved, desk: str = "") -> Places:
+    """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only.
+
+    ``desk`` is the name of a worker, where several share the root.
+    """
+    disk = LocalStore(settings, desk)
     if not settings.s3.bucket:
         return Places(disk, None, only_bucket=False)
     from mirror.stores.s3.store import S3Store  # noqa: PLC0415

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4",
+        "catalog.records catalog.schema h1.chunks inflight sources.lines sources.records stores.files stores.s3.sigv4",
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
@@ -70,8 +70,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
-        "sources to choose from, lines to read, lanes to travel on",
-        "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
+        "sources to choose from, lines to read, lanes to travel on; what runs ask of a catalog; desks of workers",
+        (
+            "sources.args sources.file sources.stdin observers.formats observers.progress lanes ledger stores.desks "
+            "stores.s3.wire"
+        ),
     ),
     (
         "files that must be there whole, a partial one on disk, objects that are streamed, uploads whose id was lost",
@@ -102,8 +105,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "custody manifests.formats run",
     ),
     (
-        "a prompt's files; a format each; whether a sound one can be decoded",
-        "decoding manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
+        "a prompt's files; what there is work for; all that runs work with; a format each; whether it can be decoded",
+        "decoding gear intake manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
     ),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
     ("all prompts; what is flawed; down the history", "pipeline repair walk"),

@@ -111,6 +111,7 @@ class S3Store:
         sink = ObjectSink(self.uploads, self._budget, target, name, via)
         try:
             if self.uploads.has(name):
+                await self.uploads.take_left(name)
                 await sink.recover()
         except BaseException:
             await sink.close()
@@ -121,6 +122,7 @@ class S3Store:
         name = self._name(identity)
         if not self.uploads.has(name):
             return
+        await self.uploads.take_left(name)
         journal = self.uploads.journal(name)
         if name not in self.uploads.completed:  # the file came another way: what was begun is not left about
             await self.uploads.abort(*await self.uploads.hop(journal, partial(self.uploads.read, journal)))
