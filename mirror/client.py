@@ -271,7 +271,12 @@ class Mirror:
             self._note(f"stopped after {options.max_time:g} s (max_time)")
 
     def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
-        return Pipeline(run, emit, workers=self._gear.visits)
+        options = run.options
+        if options.processes < 2 or options.dry_run:
+            return Pipeline(run, emit, workers=self._gear.visits)
+        from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
+
+        return Processes(run, catalog, self.settings, emit, count=options.processes, want_manifests=want_manifests)
 
     def _note(self, message: str) -> None:
         self._observer(Noted(level="warning", message=message))

@@ -65,6 +65,12 @@ class Places:
         if self.bucket is not None:
             await self.bucket.open()
 
+    async def gather(self) -> None:
+        """See what workers that have ended left under the root."""
+        await self.disk.disk.run(self.disk.gather)
+        if self.bucket is not None and self.bucket.is_open:
+            await self.bucket.uploads.scan()
+
     async def folders(self) -> AsyncGenerator[list[str], None]:
         """The names of all folders that could be a prompt's, in pages, from where files go first."""
         if self.wants_disk:

@@ -92,9 +92,22 @@ class LocalStore:
         """
         self.disk.prepare()
         self._take_locks()
+        self.gather()
+
+    def gather(self) -> None:
+        """See what earlier runs left, and workers that have ended. Blocks.
+
+        Raises:
+            StoreError: it cannot be listed or moved.
+        """
         if not self._desk:
             gather(self.disk.parts)
         self._left = {name.partition(".")[0] for name in self.disk.left()}
+
+    @property
+    def locked(self) -> list[int]:
+        """The descriptors of the locks that are held: the root stays locked while any process has one open."""
+        return [lock.fd for lock in self._locks if lock.fd is not None]
 
     async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
         """As :meth:`open`; where another run holds the root, wait for its end so many seconds (None: not at all).

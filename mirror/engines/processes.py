@@ -1,0 +1,277 @@
+"""``--processes N``: workers that are processes of this machine, and the driver's end of it.
+
+The driver looks up, deals out, records and tells; it holds the root's lock, which each worker inherits, so that nobody
+else has the root before the last of them has gone. A worker that dies is replaced, and its prompts are taken up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterable, Sequence
+
+from msgspec.structs import replace
+
+from mirror.catalog import Catalog, FileSaved, PromptRecord, Write
+from mirror.engines.channel import Channel
+from mirror.engines.messages import (
+    Broke,
+    Ended,
+    Enter,
+    Finished,
+    Given,
+    Leave,
+    NoMore,
+    Ready,
+    Shard,
+    Start,
+    Stop,
+    ToDriver,
+    Told,
+    Writes,
+    Written,
+    heard,
+    to_driver,
+)
+from mirror.engines.shares import share_of
+from mirror.engines.turns import Turns
+from mirror.errors import StoreUnavailable, first_error
+from mirror.events import Noted
+from mirror.inflight import Elsewhere, Turn
+from mirror.models import PromptId
+from mirror.run import Emit, Result, Run
+from mirror.settings import Settings
+
+_SHARD = 16
+"""Prompts that are handed out at once."""
+
+_GRACE = 1.5
+"""Seconds that workers may take to stop."""
+
+_DEATHS = 3
+"""Workers that may die, over their number, before the run is given up."""
+
+
+class _Member:
+    """A worker process as the driver sees it. ``holding`` are the prompts that it has, and no result of."""
+
+    def __init__(self, number: int, holding: dict[PromptId, None]) -> None:
+        self.number = number
+        self.holding = holding
+        self.ready = asyncio.Event()
+        self.has_ended = False
+        self.broke: Exception | None = None
+        self.channel: Channel[ToDriver] = Channel(to_driver)
+        self._process: asyncio.subprocess.Process
+
+    async def start(self, locks: Sequence[int]) -> None:
+        """Start the process. It inherits ``locks``.
+
+        Raises:
+            StoreUnavailable: the system has no process to spare.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *locks),
+                start_new_session=True,  # a terminal's signals are for the driver
+            )
+        except OSError as error:
+            ours.close()
+            told = f"a worker process cannot be started: {error.strerror}"
+            raise StoreUnavailable(f"{told}: raise the limit (ulimit -u) or ask for fewer --processes") from None
+        finally:
+            theirs.close()
+        await self.channel.open(ours)
+
+    async def end(self) -> int:
+        """Have it gone, whatever it does. Returns its exit status."""
+        self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            if not self.has_ended:
+                self._process.kill()
+        return await self._process.wait()
+
+
+class Processes:
+    """An engine of ``count`` worker processes. ``catalog`` is the driver's, and the root is locked."""
+
+    def __init__(
+        self, run: Run, catalog: Catalog, settings: Settings, emit: Emit, *, count: int, want_manifests: bool
+    ) -> None:
+        self._run = run
+        self._catalog = catalog
+        self._settings = share_of(settings, count)
+        self._emit = emit
+        self._count = count
+        self._want_manifests = want_manifests
+        self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(count)
+        self._under_way: set[PromptId] = set()
+        self._turns: Turns[_Member] = Turns(_give, self._stored)
+        self._deaths = 0
+        self._stopping: asyncio.Future[None]
+
+    @property
+    def unfinished(self) -> int:
+        """Prompts that were taken up and not brought to a result."""
+        return len(self._under_way)
+
+    async def run(self, prompts: AsyncIterable[list[PromptId]]) -> None:
+        """Until all of them have a result.
+
+        Raises:
+            MirrorError: the fatal one that ended the run.
+        """
+        self._stopping = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._deal(prompts))
+                for number in range(self._count):
+                    group.create_task(self._keep(number))
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+        finally:
+            await self._run.places.gather()
+
+    # Dealing out -------------------------------------------------------------------------------
+
+    async def _deal(self, prompts: AsyncIterable[list[PromptId]]) -> None:
+        async for batch in prompts:
+            new = [prompt_id for prompt_id in dict.fromkeys(batch) if prompt_id not in self._under_way]
+            self._under_way.update(new)
+            records = await self._catalog.enroll(new)
+            for start in range(0, len(records), _SHARD):
+                await self._shards.put(records[start : start + _SHARD])
+        await self._shards.put([])  # that was all: whoever finds it leaves it there
+
+    async def _hand_out(self, member: _Member) -> None:
+        """Shards, as the worker has room for them; first what it holds: the one before it left that."""
+        records = [replace(record, run=None) for record in await self._catalog.enroll([*member.holding])]
+        while True:
+            await member.ready.wait()
+            member.ready.clear()
+            records = records or await self._shards.get()
+            if not records:
+                break
+            member.holding |= dict.fromkeys(record.prompt_id for record in records)
+            member.channel.post(Shard(records=records))
+            records = []
+        self._shards.put_nowait([])
+        member.channel.post(NoMore())
+
+    # Workers -----------------------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number until there is nothing to do for it."""
+        left: dict[PromptId, None] = {}
+        while True:
+            member = _Member(number, left)
+            await member.start(self._run.places.disk.locked)
+            try:
+                await self._work_with(member)
+            finally:
+                status = await member.end()
+                self._run.places.disk.disk.in_doubt |= not member.has_ended
+                await self._turns.leave_all(member)
+            if member.has_ended:
+                return
+            self._lost(status)
+            left = member.holding
+
+    def _lost(self, status: int) -> None:
+        self._deaths += 1
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        told = f"a worker process died ({how})"
+        if self._deaths > self._count + _DEATHS:
+            raise StoreUnavailable(f"{told}, as {self._deaths - 1} before it: is there memory enough for them?")
+        self._run.observer(Noted(level="warning", message=f"{told}: another one takes up what it was at"))
+
+    async def _work_with(self, member: _Member) -> None:
+        """Until it has ended, or is dead. If we are to stop, it is told so, and heard to its end."""
+        start = Start(
+            settings=self._settings,
+            options=self._run.options,
+            run_id=self._run.run_id,
+            desk=f"worker-{member.number}",
+            want_manifests=self._want_manifests,
+        )
+        member.channel.post(start)
+        handing = asyncio.create_task(self._hand_out(member))
+        heeding = asyncio.create_task(self._heed(member))
+        try:
+            await asyncio.wait({handing, heeding}, return_when=asyncio.FIRST_COMPLETED)
+            if not handing.done() or handing.exception() is None:
+                await asyncio.wait({heeding})
+        except asyncio.CancelledError:
+            if not self._stopping.done():
+                self._stopping.set_result(None)
+            member.channel.post(Stop())
+            await asyncio.wait({heeding}, timeout=_GRACE)
+            raise
+        finally:
+            for task in (handing, heeding):
+                task.cancel()
+            await asyncio.gather(handing, heeding, return_exceptions=True)
+        for task in (heeding, handing):
+            if not task.cancelled():
+                task.result()
+
+    async def _heed(self, member: _Member) -> None:
+        """Do what it asks for, in order: until its last word, or until it is dead.
+
+        Raises:
+            MirrorError: the fatal one that it met.
+        """
+        while not member.has_ended and (messages := await member.channel.hear()):
+            for message in messages:
+                if isinstance(message, Ended):
+                    self._run.places.disk.disk.in_doubt |= message.in_doubt
+                    member.has_ended = True
+                    break
+                await self._do(member, message)
+        if member.broke is not None:
+            raise member.broke
+
+    async def _do(self, member: _Member, message: ToDriver) -> None:
+        match message:
+            case Told():
+                for event in message.events:
+                    self._run.observer(event)
+            case Writes():
+                await self._write(message.writes)
+                member.channel.post(Written())
+            case Enter():
+                await self._turns.enter(member, message.identity)
+            case Leave():
+                await self._turns.leave(member, message.identity, message.ended)
+            case Finished():
+                await self._finish(member, message.result)
+            case Ready():
+                member.ready.set()
+            case Broke():
+                member.broke = heard(message)
+
+    async def _write(self, writes: Sequence[Write]) -> None:
+        await self._catalog.apply(writes)
+        for write in writes:
+            if isinstance(write, FileSaved):
+                self._run.recent.add(write.record.identity)
+
+    async def _finish(self, member: _Member, result: Result) -> None:
+        member.holding.pop(result.prompt_id, None)
+        self._under_way.discard(result.prompt_id)
+        handing_on = asyncio.ensure_future(self._emit(result))
+        await asyncio.wait({handing_on, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not handing_on.done():  # its reader is slow, and we are to stop
+            handing_on.cancel()
+
+    async def _stored(self, identity: str) -> Elsewhere | None:
+        return (await self._run.stored_elsewhere([identity])).get(identity)
+
+
+def _give(member: _Member, identity: str, turn: Turn) -> None:
+    member.channel.post(Given(identity=identity, turn=turn))
