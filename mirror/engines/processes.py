@@ -38,14 +38,14 @@ from mirror.engines.messages import (
 from mirror.engines.shares import share_of
 from mirror.engines.turns import Turns
 from mirror.errors import StoreUnavailable, first_error
-from mirror.events import Noted
+from mirror.events import Event, Noted, PromptStarted, PromptWaiting
 from mirror.inflight import Elsewhere, Turn
 from mirror.models import PromptId
 from mirror.run import Emit, Result, Run
 from mirror.settings import Settings
 
 _SHARD = 16
-"""Prompts that are handed out at once."""
+"""Prompts that are handed out at once, at most; and how many more than another one a worker may be at."""
 
 _GRACE = 1.5
 """Seconds that workers may take to stop."""
@@ -55,16 +55,25 @@ _DEATHS = 3
 
 
 class _Member:
-    """A worker process as the driver sees it. ``holding`` are the prompts that it has, and no result of."""
+    """A worker process as the driver sees it.
+
+    ``holding`` are the prompts that it has, and no result of; ``waiting`` those of them that wait for the service.
+    """
 
     def __init__(self, number: int, holding: dict[PromptId, None]) -> None:
         self.number = number
         self.holding = holding
+        self.waiting: set[str] = set()
         self.ready = asyncio.Event()
         self.has_ended = False
         self.broke: Exception | None = None
         self.channel: Channel[ToDriver] = Channel(to_driver)
         self._process: asyncio.subprocess.Process
+
+    @property
+    def load(self) -> int:
+        """How many prompts it is at."""
+        return len(self.holding) - len(self.waiting)
 
     async def start(self, locks: Sequence[int]) -> None:
         """Start the process. It inherits ``locks``.
@@ -111,6 +120,8 @@ class Processes:
         self._want_manifests = want_manifests
         self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(count)
         self._under_way: set[PromptId] = set()
+        self._members: dict[int, _Member] = {}
+        self._moved = asyncio.Event()
         self._turns: Turns[_Member] = Turns(_give, self._stored)
         self._deaths = 0
         self._stopping: asyncio.Future[None]
@@ -144,8 +155,9 @@ class Processes:
             new = [prompt_id for prompt_id in dict.fromkeys(batch) if prompt_id not in self._under_way]
             self._under_way.update(new)
             records = await self._catalog.enroll(new)
-            for start in range(0, len(records), _SHARD):
-                await self._shards.put(records[start : start + _SHARD])
+            size = min(_SHARD, 1 + len(records) // (2 * self._count))
+            for start in range(0, len(records), size):
+                await self._shards.put(records[start : start + size])
         await self._shards.put([])  # that was all: whoever finds it leaves it there
 
     async def _hand_out(self, member: _Member) -> None:
@@ -154,6 +166,9 @@ class Processes:
         while True:
             await member.ready.wait()
             member.ready.clear()
+            while self._is_ahead(member):
+                self._moved.clear()
+                await self._moved.wait()
             records = records or await self._shards.get()
             if not records:
                 break
@@ -163,13 +178,17 @@ class Processes:
         self._shards.put_nowait([])
         member.channel.post(NoMore())
 
+    def _is_ahead(self, member: _Member) -> bool:
+        """Whether another one has much less to do: it may just have started."""
+        return member.load > min(other.load for other in self._members.values()) + _SHARD
+
     # Workers -----------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
         """Have a worker of this number until there is nothing to do for it."""
         left: dict[PromptId, None] = {}
         while True:
-            member = _Member(number, left)
+            member = self._members[number] = _Member(number, left)
             await member.start(self._run.places.disk.locked)
             try:
                 await self._work_with(member)
@@ -178,6 +197,8 @@ class Processes:
                 self._run.places.disk.disk.in_doubt |= not member.has_ended
                 await self._turns.leave_all(member)
             if member.has_ended:
+                del self._members[number]
+                self._moved.set()
                 return
             self._lost(status)
             left = member.holding
@@ -196,7 +217,7 @@ class Processes:
             settings=self._settings,
             options=self._run.options,
             run_id=self._run.run_id,
-            desk=f"worker-{member.number}",
+            desk=f"{self._run.run_id}-{member.number}",
             want_manifests=self._want_manifests,
         )
         member.channel.post(start)
@@ -240,6 +261,7 @@ class Processes:
         match message:
             case Told():
                 for event in message.events:
+                    self._look(member, event)
                     self._run.observer(event)
             case Writes():
                 await self._write(message.writes)
@@ -255,6 +277,13 @@ class Processes:
             case Broke():
                 member.broke = heard(message)
 
+    def _look(self, member: _Member, event: Event) -> None:
+        if isinstance(event, PromptWaiting):
+            member.waiting.add(event.prompt_id)
+            self._moved.set()
+        elif isinstance(event, PromptStarted):
+            member.waiting.discard(event.prompt_id)
+
     async def _write(self, writes: Sequence[Write]) -> None:
         await self._catalog.apply(writes)
         for write in writes:
@@ -263,6 +292,7 @@ class Processes:
 
     async def _finish(self, member: _Member, result: Result) -> None:
         member.holding.pop(result.prompt_id, None)
+        self._moved.set()
         self._under_way.discard(result.prompt_id)
         handing_on = asyncio.ensure_future(self._emit(result))
         await asyncio.wait({handing_on, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
