@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from mirror.catalog import PromptRecord, Write
 from mirror.engines.channel import Channel
@@ -36,7 +37,7 @@ from mirror.engines.messages import (
     to_worker,
 )
 from mirror.engines.worker import Worker
-from mirror.events import BytesReceived, BytesSent, Event, InARun
+from mirror.events import BytesReceived, BytesSent, Event, InARun, Noted
 from mirror.inflight import Fetched, Inflight, Turn
 from mirror.run import Result
 
@@ -80,6 +81,20 @@ class _Telling:
         if self._events:
             self._channel.post(Told(events=self._events))
         self._events, self._received, self._sent = [], 0, 0
+
+
+class _Logging(logging.Handler):
+    """What a library has to say goes to the driver, too, which knows what must not be shown."""
+
+    def __init__(self, tell: Callable[[Noted], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._loop = asyncio.get_running_loop()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        noted = Noted(level="warning", message=self.format(record))
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._tell, noted)
 
 
 class _Writing:
@@ -158,6 +173,7 @@ class _Process:
 
     async def run(self, end: socket.socket) -> None:
         await self._channel.open(end)
+        logging.basicConfig(handlers=[_Logging(self._telling)], level=logging.WARNING)
         first, *more = await self._hear()
         assert isinstance(first, Start)
         working = asyncio.create_task(self._work(first))

@@ -50,6 +50,9 @@ _SHARD = 16
 _GRACE = 1.5
 """Seconds that workers may take to stop."""
 
+_MOMENT = 0.3
+"""Seconds that a worker may take to be gone when nobody listens any more."""
+
 _DEATHS = 3
 """Workers that may die, over their number, before the run is given up."""
 
@@ -60,9 +63,9 @@ class _Member:
     ``holding`` are the prompts that it has, and no result of; ``waiting`` those of them that wait for the service.
     """
 
-    def __init__(self, number: int, holding: dict[PromptId, None]) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.holding = holding
+        self.holding: dict[PromptId, None] = {}
         self.waiting: set[str] = set()
         self.ready = asyncio.Event()
         self.has_ended = False
@@ -74,6 +77,10 @@ class _Member:
     def load(self) -> int:
         """How many prompts it is at."""
         return len(self.holding) - len(self.waiting)
+
+    def hold(self, records: Sequence[PromptRecord]) -> None:
+        """These are its to deal with."""
+        self.holding |= dict.fromkeys(record.prompt_id for record in records)
 
     async def start(self, locks: Sequence[int]) -> None:
         """Start the process. It inherits ``locks``.
@@ -99,10 +106,12 @@ class _Member:
 
     async def end(self) -> int:
         """Have it gone, whatever it does. Returns its exit status."""
-        self.channel.close()
+        self.channel.close()  # it ends when it hears that
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):
+                return await self._process.wait()
         with contextlib.suppress(ProcessLookupError):
-            if not self.has_ended:
-                self._process.kill()
+            self._process.kill()
         return await self._process.wait()
 
 
@@ -154,28 +163,36 @@ class Processes:
         async for batch in prompts:
             new = [prompt_id for prompt_id in dict.fromkeys(batch) if prompt_id not in self._under_way]
             self._under_way.update(new)
-            records = await self._catalog.enroll(new)
+            known = await self._catalog.enroll(new)
+            records = [record for record in known if record.run != self._run.run_id]
+            ended = [record.prompt_id for record in known if record.run == self._run.run_id]  # just now
+            self._under_way.difference_update(ended)
             size = min(_SHARD, 1 + len(records) // (2 * self._count))
             for start in range(0, len(records), size):
                 await self._shards.put(records[start : start + size])
         await self._shards.put([])  # that was all: whoever finds it leaves it there
 
-    async def _hand_out(self, member: _Member) -> None:
-        """Shards, as the worker has room for them; first what it holds: the one before it left that."""
-        records = [replace(record, run=None) for record in await self._catalog.enroll([*member.holding])]
+    async def _next(self) -> list[PromptRecord]:
+        """A shard; empty when all were dealt."""
+        records = await self._shards.get()
+        if not records:
+            self._shards.put_nowait([])
+        return records
+
+    async def _hand_out(self, member: _Member, records: list[PromptRecord]) -> None:
+        """These, and then shards as the worker has room for them."""
         while True:
             await member.ready.wait()
             member.ready.clear()
             while self._is_ahead(member):
                 self._moved.clear()
                 await self._moved.wait()
-            records = records or await self._shards.get()
+            records = records or await self._next()
             if not records:
                 break
-            member.holding |= dict.fromkeys(record.prompt_id for record in records)
+            member.hold(records)
             member.channel.post(Shard(records=records))
             records = []
-        self._shards.put_nowait([])
         member.channel.post(NoMore())
 
     def _is_ahead(self, member: _Member) -> bool:
@@ -185,23 +202,26 @@ class Processes:
     # Workers -----------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """Have a worker of this number until there is nothing to do for it."""
-        left: dict[PromptId, None] = {}
-        while True:
-            member = self._members[number] = _Member(number, left)
+        """Have a worker of this number from the first shard that is there for it until nothing is."""
+        records = await self._next()
+        has_ended = not records
+        while not has_ended:
+            member = self._members[number] = _Member(number)
+            member.hold(records)
             await member.start(self._run.places.disk.locked)
             try:
-                await self._work_with(member)
+                await self._work_with(member, records)
             finally:
                 status = await member.end()
                 self._run.places.disk.disk.in_doubt |= not member.has_ended
                 await self._turns.leave_all(member)
-            if member.has_ended:
                 del self._members[number]
                 self._moved.set()
-                return
-            self._lost(status)
-            left = member.holding
+            has_ended = member.has_ended
+            if not has_ended:
+                self._lost(status)
+                left = await self._catalog.enroll([*member.holding])
+                records = [replace(record, run=None) for record in left]
 
     def _lost(self, status: int) -> None:
         self._deaths += 1
@@ -211,7 +231,7 @@ class Processes:
             raise StoreUnavailable(f"{told}, as {self._deaths - 1} before it: is there memory enough for them?")
         self._run.observer(Noted(level="warning", message=f"{told}: another one takes up what it was at"))
 
-    async def _work_with(self, member: _Member) -> None:
+    async def _work_with(self, member: _Member, records: list[PromptRecord]) -> None:
         """Until it has ended, or is dead. If we are to stop, it is told so, and heard to its end."""
         start = Start(
             settings=self._settings,
@@ -221,7 +241,7 @@ class Processes:
             want_manifests=self._want_manifests,
         )
         member.channel.post(start)
-        handing = asyncio.create_task(self._hand_out(member))
+        handing = asyncio.create_task(self._hand_out(member, records))
         heeding = asyncio.create_task(self._heed(member))
         try:
             await asyncio.wait({handing, heeding}, return_when=asyncio.FIRST_COMPLETED)
