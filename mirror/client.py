@@ -272,7 +272,7 @@ class Mirror:
 
     def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
         options = run.options
-        if options.processes < 2 or options.dry_run:
+        if options.processes < 2 or options.dry_run or run.repair is not None:
             return Pipeline(run, emit, workers=self._gear.visits)
         from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
 

@@ -90,23 +90,25 @@ class _Member:
         """
         ours, theirs = socket.socketpair()
         try:
+            await self.channel.open(ours)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *locks),
                 start_new_session=True,  # a terminal's signals are for the driver
             )
-        except OSError as error:
-            ours.close()
+        except BaseException as error:
+            await self.channel.close()
+            if not isinstance(error, OSError):
+                raise
             told = f"a worker process cannot be started: {error.strerror}"
             raise StoreUnavailable(f"{told}: raise the limit (ulimit -u) or ask for fewer --processes") from None
         finally:
             theirs.close()
-        await self.channel.open(ours)
 
     async def end(self) -> int:
         """Have it gone, whatever it does. Returns its exit status."""
-        self.channel.close()  # it ends when it hears that
+        await self.channel.close()  # it ends when it hears that
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MOMENT):
                 return await self._process.wait()
