@@ -56,6 +56,6 @@ class Channel(Generic[M]):
 
     async def close(self) -> None:
         """The other side hears nothing any more, and learns that."""
-        self._writer.close()
+        self._writer.transport.abort()  # it may not read any more
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
