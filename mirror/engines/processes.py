@@ -44,7 +44,7 @@ from mirror.models import PromptId
 from mirror.run import Emit, Result, Run
 from mirror.settings import Settings
 
-_SHARD = 16
+_SHARD = 4
 """Prompts that are handed out at once, at most; and how many more than another one a worker may be at."""
 
 _GRACE = 1.5
@@ -169,7 +169,7 @@ class Processes:
             records = [record for record in known if record.run != self._run.run_id]
             ended = [record.prompt_id for record in known if record.run == self._run.run_id]  # just now
             self._under_way.difference_update(ended)
-            size = min(_SHARD, 1 + len(records) // (2 * self._count))
+            size = min(_SHARD, 1 + len(records) // (4 * self._count))
             for start in range(0, len(records), size):
                 await self._shards.put(records[start : start + size])
         await self._shards.put([])  # that was all: whoever finds it leaves it there
