@@ -31,6 +31,7 @@ from mirror.engines.messages import (
     Stop,
     Told,
     ToWorker,
+    Trusted,
     Writes,
     Written,
     spelled,
@@ -170,6 +171,7 @@ class _Process:
         self._writing = _Writing(self._channel)
         self._turns = _Turns(self._channel)
         self._shards: asyncio.Queue[list[PromptRecord] | None] = asyncio.Queue()
+        self._worker: Worker | None = None
 
     async def run(self, end: socket.socket) -> None:
         await self._channel.open(end)
@@ -202,6 +204,9 @@ class _Process:
                         self._shards.put_nowait(message.records)
                     case NoMore():
                         self._shards.put_nowait(None)
+                    case Trusted():
+                        if self._worker is not None:
+                            self._worker.trust()
                     case _:
                         assert isinstance(message, Stop)
                         working.cancel()
@@ -212,7 +217,11 @@ class _Process:
         in_doubt = True
         worker: Worker | None = None
         try:
-            worker = Worker(start.settings, self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns)
+            worker = self._worker = Worker(
+                start.settings, self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns
+            )
+            if start.is_trusted:
+                worker.trust()
             await worker.open()
             await worker.run(self._come(), self._emit, start.options, start.run_id, want_manifests=start.want_manifests)
         except asyncio.CancelledError:

@@ -7,15 +7,12 @@ else has the root before the last of them has gone. A worker that dies is replac
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import sys
 from collections.abc import AsyncIterable, Sequence
 
 from msgspec.structs import replace
 
 from mirror.catalog import Catalog, FileSaved, PromptRecord, Write
-from mirror.engines.channel import Channel
+from mirror.engines.member import Member
 from mirror.engines.messages import (
     Broke,
     Ended,
@@ -30,15 +27,15 @@ from mirror.engines.messages import (
     Stop,
     ToDriver,
     Told,
+    Trusted,
     Writes,
     Written,
     heard,
-    to_driver,
 )
 from mirror.engines.shares import share_of
 from mirror.engines.turns import Turns
 from mirror.errors import StoreUnavailable, first_error
-from mirror.events import Event, Noted, PromptStarted, PromptWaiting
+from mirror.events import Event, FilePlanned, Noted, PromptStarted, PromptWaiting
 from mirror.inflight import Elsewhere, Turn
 from mirror.models import PromptId
 from mirror.run import Emit, Result, Run
@@ -50,71 +47,8 @@ _SHARD = 4
 _GRACE = 1.5
 """Seconds that workers may take to stop."""
 
-_MOMENT = 0.3
-"""Seconds that a worker may take to be gone when nobody listens any more."""
-
 _DEATHS = 3
 """Workers that may die, over their number, before the run is given up."""
-
-
-class _Member:
-    """A worker process as the driver sees it.
-
-    ``holding`` are the prompts that it has, and no result of; ``waiting`` those of them that wait for the service.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.holding: dict[PromptId, None] = {}
-        self.waiting: set[str] = set()
-        self.ready = asyncio.Event()
-        self.has_ended = False
-        self.broke: Exception | None = None
-        self.channel: Channel[ToDriver] = Channel(to_driver)
-        self._process: asyncio.subprocess.Process
-
-    @property
-    def load(self) -> int:
-        """How many prompts it is at."""
-        return len(self.holding) - len(self.waiting)
-
-    def hold(self, records: Sequence[PromptRecord]) -> None:
-        """These are its to deal with."""
-        self.holding |= dict.fromkeys(record.prompt_id for record in records)
-
-    async def start(self, locks: Sequence[int]) -> None:
-        """Start the process. It inherits ``locks``.
-
-        Raises:
-            StoreUnavailable: the system has no process to spare.
-        """
-        ours, theirs = socket.socketpair()
-        try:
-            await self.channel.open(ours)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *locks),
-                start_new_session=True,  # a terminal's signals are for the driver
-            )
-        except BaseException as error:
-            await self.channel.close()
-            if not isinstance(error, OSError):
-                raise
-            told = f"a worker process cannot be started: {error.strerror}"
-            raise StoreUnavailable(f"{told}: raise the limit (ulimit -u) or ask for fewer --processes") from None
-        finally:
-            theirs.close()
-
-    async def end(self) -> int:
-        """Have it gone, whatever it does. Returns its exit status."""
-        await self.channel.close()  # it ends when it hears that
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MOMENT):
-                return await self._process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        return await self._process.wait()
 
 
 class Processes:
@@ -131,10 +65,11 @@ class Processes:
         self._want_manifests = want_manifests
         self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(count)
         self._under_way: set[PromptId] = set()
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, Member] = {}
         self._moved = asyncio.Event()
-        self._turns: Turns[_Member] = Turns(_give, self._stored)
+        self._turns: Turns[Member] = Turns(_give, self._stored)
         self._deaths = 0
+        self._is_trusted = False
         self._stopping: asyncio.Future[None]
 
     @property
@@ -181,7 +116,7 @@ class Processes:
             self._shards.put_nowait([])
         return records
 
-    async def _hand_out(self, member: _Member, records: list[PromptRecord]) -> None:
+    async def _hand_out(self, member: Member, records: list[PromptRecord]) -> None:
         """These, and then shards as the worker has room for them."""
         while True:
             await member.ready.wait()
@@ -197,7 +132,7 @@ class Processes:
             records = []
         member.channel.post(NoMore())
 
-    def _is_ahead(self, member: _Member) -> bool:
+    def _is_ahead(self, member: Member) -> bool:
         """Whether another one has much less to do: it may just have started."""
         return member.load > min(other.load for other in self._members.values()) + _SHARD
 
@@ -208,7 +143,7 @@ class Processes:
         records = await self._next()
         has_ended = not records
         while not has_ended:
-            member = self._members[number] = _Member(number)
+            member = self._members[number] = Member(number)
             member.hold(records)
             await member.start(self._run.places.disk.locked)
             try:
@@ -233,7 +168,7 @@ class Processes:
             raise StoreUnavailable(f"{told}, as {self._deaths - 1} before it: is there memory enough for them?")
         self._run.observer(Noted(level="warning", message=f"{told}: another one takes up what it was at"))
 
-    async def _work_with(self, member: _Member, records: list[PromptRecord]) -> None:
+    async def _work_with(self, member: Member, records: list[PromptRecord]) -> None:
         """Until it has ended, or is dead. If we are to stop, it is told so, and heard to its end."""
         start = Start(
             settings=self._settings,
@@ -241,6 +176,7 @@ class Processes:
             run_id=self._run.run_id,
             desk=f"{self._run.run_id}-{member.number}",
             want_manifests=self._want_manifests,
+            is_trusted=self._is_trusted,
         )
         member.channel.post(start)
         handing = asyncio.create_task(self._hand_out(member, records))
@@ -263,7 +199,7 @@ class Processes:
             if not task.cancelled():
                 task.result()
 
-    async def _heed(self, member: _Member) -> None:
+    async def _heed(self, member: Member) -> None:
         """Do what it asks for, in order: until its last word, or until it is dead.
 
         Raises:
@@ -279,7 +215,7 @@ class Processes:
         if member.broke is not None:
             raise member.broke
 
-    async def _do(self, member: _Member, message: ToDriver) -> None:
+    async def _do(self, member: Member, message: ToDriver) -> None:
         match message:
             case Told():
                 for event in message.events:
@@ -299,12 +235,16 @@ class Processes:
             case Broke():
                 member.broke = heard(message)
 
-    def _look(self, member: _Member, event: Event) -> None:
+    def _look(self, member: Member, event: Event) -> None:
         if isinstance(event, PromptWaiting):
             member.waiting.add(event.prompt_id)
             self._moved.set()
         elif isinstance(event, PromptStarted):
             member.waiting.discard(event.prompt_id)
+        elif isinstance(event, FilePlanned) and not self._is_trusted:
+            self._is_trusted = True
+            for each in self._members.values():
+                each.channel.post(Trusted())
 
     async def _write(self, writes: Sequence[Write]) -> None:
         await self._catalog.apply(writes)
@@ -312,7 +252,7 @@ class Processes:
             if isinstance(write, FileSaved):
                 self._run.recent.add(write.record.identity)
 
-    async def _finish(self, member: _Member, result: Result) -> None:
+    async def _finish(self, member: Member, result: Result) -> None:
         member.holding.pop(result.prompt_id, None)
         self._moved.set()
         self._under_way.discard(result.prompt_id)
@@ -325,5 +265,5 @@ class Processes:
         return (await self._run.stored_elsewhere([identity])).get(identity)
 
 
-def _give(member: _Member, identity: str, turn: Turn) -> None:
+def _give(member: Member, identity: str, turn: Turn) -> None:
     member.channel.post(Given(identity=identity, turn=turn))

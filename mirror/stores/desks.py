@@ -29,7 +29,7 @@ def gather(parts: Path) -> None:
     Raises:
         StoreError: it cannot be listed or moved.
     """
-    for desk in _desks(parts):
+    for desk in desks(parts):
         lock = desk_lock(desk)
         with translated(f"{desk}"), contextlib.suppress(Locked):
             lock.take()
@@ -39,8 +39,9 @@ def gather(parts: Path) -> None:
                 lock.release(unmark=False)
 
 
-def _desks(parts: Path) -> Iterator[Path]:
-    with translated(f"{parts}"), os.scandir(parts) as entries:
+def desks(parts: Path) -> Iterator[Path]:
+    """The desks of workers, alive or not; none where there is no such folder."""
+    with translated(f"{parts}"), contextlib.suppress(FileNotFoundError), os.scandir(parts) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield Path(entry.path)
