@@ -128,6 +128,7 @@ class Processes:
             if not records:
                 break
             member.hold(records)
+            self._moved.set()
             member.channel.post(Shard(records=records))
             records = []
         member.channel.post(NoMore())
