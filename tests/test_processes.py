@@ -21,6 +21,9 @@ from tests.conftest import Archive
 from tests.faults import FOREVER, Reply
 from tests.helpers import asked, done_prompt, large_prompt, mirrored, picture, running
 from tests.origin import Origin, answer, task
+from tests.s3.bucket import Bucket
+from tests.s3.proxy import FaultProxy
+from tests.s3_runs_e2e import LARGE, Ground
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 
@@ -140,7 +143,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(origin: Origin,
     with running(archive, "fetch", "large", *names, "--json", *TWO) as process:
         origin.wait_bytes("/large/large.mp4", 4 * MIB)
         until(lambda: claimed(archive) > 0)
-        victims = [pid for pid in children(process.pid) if any_part(pid)]
+        victims = [pid for pid in children(process.pid) if any(path.suffix == ".part" for path in opened(pid))]
         assert victims
         os.kill(victims[0], signal.SIGKILL)
         origin.wait_for(lambda: origin.count("/large/") == 2, 20)
@@ -157,13 +160,13 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(origin: Origin,
     verified(archive, 81)
 
 
-def any_part(pid: int) -> bool:
-    """Whether a process has a partial file open."""
+def opened(pid: int) -> list[Path]:
+    """The files that a process has open."""
+    found = []
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if fd.readlink().suffix == ".part":
-                return True
-    return False
+            found.append(fd.readlink())
+    return found
 
 
 def test_workers_that_die_all_the_time_end_the_run(origin: Origin, archive: Archive) -> None:
@@ -302,3 +305,27 @@ def test_while_a_worker_lives_nobody_else_has_the_root(origin: Origin, archive: 
         until(lambda: all(map(is_gone, workers)), 3)
     assert refused.code == 4, refused.err
     assert archive.run("cleanup").code == 0
+
+
+@pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
+def test_into_a_bucket_alone_whatever_happens_to_a_worker(
+    archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = Ground.prepared(archive, bucket, proxy, monkeypatch)
+    names = many(ground.origin, 20)
+    large_prompt(ground.origin, "large", LARGE, faults.hold_after(8 * MIB))
+    flags = ("--s3", ground.url, "--s3-only", *TWO)
+    with running(archive, "fetch", "large", *names, *flags) as process:
+        until(lambda: any((archive.root / ".mirror" / "parts").glob("*/*.upload")) and bucket.uploads() != [])
+        [desk] = {path.parent for path in (archive.root / ".mirror" / "parts").glob("*/*.upload")}
+        [victim] = [pid for pid in children(process.pid) if desk / "lock" in opened(pid)]
+        os.kill(victim, signal.SIGKILL)
+        ground.origin.wait_for(lambda: ground.origin.count("/large/") == 2, 20)
+        ground.origin.release("/large/large.mp4")
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert ground.media()["pre/large/large.mp4"] == LARGE
+    assert (len(ground.media()), bucket.uploads(), archive.files()) == (41, [], {})
+    assert archive.partials() == []
+    checked = archive.run("verify", "--s3", "--bucket", ground.url, "--deep")
+    assert checked.code == 0, checked.out
