@@ -255,11 +255,14 @@ class Processes:
 
     async def _finish(self, member: Member, result: Result) -> None:
         member.holding.pop(result.prompt_id, None)
+        member.waiting.discard(result.prompt_id)
         self._moved.set()
         self._under_way.discard(result.prompt_id)
         handing_on = asyncio.ensure_future(self._emit(result))
         await asyncio.wait({handing_on, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not handing_on.done():  # its reader is slow, and we are to stop
+        if handing_on.done():
+            handing_on.result()
+        else:  # its reader is slow, and we are to stop
             handing_on.cancel()
 
     async def _stored(self, identity: str) -> Elsewhere | None:
