@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from mirror.adoption import record_from
 from mirror.catalog import Catalog, Mode
 from mirror.catalog.schema import remove
-from mirror.errors import CatalogError, StoreUnavailable
+from mirror.errors import CatalogError, ConfigError, StoreUnavailable
 from mirror.events import Noted, Observer
-from mirror.places import Places
+from mirror.places import Places, open_places
 from mirror.settings import Settings
 from mirror.stores.disk import INTERNAL
 from mirror.stores.files import translated
@@ -42,6 +42,44 @@ _ATTEMPTS = 8
 def catalog_path(settings: Settings) -> Path:
     """Where the catalog of an archive stands on disk."""
     return Path(settings.archive.catalog or Path(settings.archive.root) / INTERNAL / "catalog.sqlite")
+
+
+def has_catalog(settings: Settings) -> bool:
+    """Whether there is a catalog on disk.
+
+    Raises:
+        StoreError: nobody can tell.
+    """
+    path = catalog_path(settings)
+    with translated(f"the catalog {path}"):
+        return path.exists()
+
+
+def require_catalog(settings: Settings) -> None:
+    """Check that there is a catalog to work with.
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: nobody can tell.
+    """
+    if not settings.s3.catalog and not has_catalog(settings):
+        told = f"{catalog_path(settings)}: there is no catalog; is --root right?"
+        raise ConfigError(f"{told} (`mirror rebuild` makes one from manifests)")
+
+
+@contextlib.asynccontextmanager
+async def reading(settings: Settings, observer: Observer) -> AsyncIterator[tuple[Places, Catalog]]:
+    """The places of an archive, and its catalog as it stands, for what changes nothing and takes no lock.
+
+    Raises:
+        CatalogError, StoreError: they cannot be read.
+    """
+    places = open_places(settings, observer)
+    try:
+        async with catalog_of(settings, places, observer, "read") as catalog:
+            yield places, catalog
+    finally:
+        await places.close()
 
 
 @contextlib.asynccontextmanager

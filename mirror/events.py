@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -175,11 +178,28 @@ class Observer(Protocol):
 
 
 class Fanout:
-    """One observer that tells several."""
+    """One observer that tells several. One that raises is told nothing more, and the log says so: nobody else, and
+    no run, is the worse for it.
+    """
 
-    def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
-        self._observers = observers
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers: dict[object, Observer] = {object(): observer for observer in observers}
+
+    def add(self, observer: Observer) -> Callable[[], None]:
+        """From now on tell this one, too; the function that is returned takes it away again. Idempotent, that one."""
+        seat = object()
+        self._observers = {**self._observers, seat: observer}
+        return partial(self._remove, seat)
+
+    def _remove(self, seat: object) -> None:
+        # A new table: somebody may be going through the old one.
+        self._observers = {other: each for other, each in self._observers.items() if other is not seat}
 
     def __call__(self, event: Event, /) -> None:
-        for observer in self._observers:
-            observer(event)
+        for seat, observer in self._observers.items():
+            try:
+                observer(event)
+            except Exception:
+                self._remove(seat)
+                told = "an observer failed, and is told nothing more: %r"
+                logging.getLogger("mirror").exception(told, observer)
