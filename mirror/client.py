@@ -14,6 +14,7 @@ from mirror.catalog import Catalog
 from mirror.config import require_api
 from mirror.custody import catalog_of, reading, require_catalog
 from mirror.delivery import Delivery
+from mirror.endings import ended
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.facts import Facts
@@ -105,14 +106,7 @@ class Mirror:
         """A loop that was left with break closes its generator only some time later: nothing may work on after this."""
         for run in self._runs:
             run.cancel()
-        cancelled: asyncio.CancelledError | None = None
-        while self._runs:
-            try:
-                await asyncio.wait(self._runs)
-            except asyncio.CancelledError as error:  # told when they have ended: what is closed next is theirs
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await ended(self._runs)
 
     def on_event(self, observer: Observer) -> Callable[[], None]:
         """From now on tell this observer what happens, too; the function that is returned takes it away again.
@@ -358,7 +352,7 @@ class Mirror:
             await task
         finally:
             task.cancel()
-            await asyncio.wait({task})
+            await ended({task})
             if not task.cancelled():
                 task.exception()
 

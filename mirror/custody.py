@@ -14,6 +14,7 @@ import mmap
 import shutil
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,13 +105,24 @@ async def catalog_of(
     durable = settings.archive.durability == "full"
     if not settings.s3.catalog or places.bucket is None:
         async with contextlib.AsyncExitStack() as stack:
-            catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, mode=mode)
+            catalog = await _opened(places, path, durable=durable, mode=mode)
             stack.push_async_callback(catalog.close)
             yield catalog
         return
     custody = _InBucket(places, places.bucket, path, observer)
     async with custody.taken(mode, anew=anew) as catalog:
         yield catalog
+
+
+async def _opened(places: Places, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
+    """A catalog, opened in a thread; who is cancelled meanwhile leaves none open behind."""
+    opening = places.disk.disk.start(partial(Catalog.open, path, durable=durable, mode=mode))
+    try:
+        return await opening
+    except asyncio.CancelledError:
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
 
 
 class _InBucket:
@@ -136,7 +148,7 @@ class _InBucket:
             found = await self._bucket.objects.find(self._key)
             self._etag = found.etag if found is not None else None
         is_there = not anew and await self._take(taken)
-        catalog = await asyncio.to_thread(Catalog.open, self._path, durable=False)
+        catalog = await _opened(self._places, self._path, durable=False)
         try:
             if is_there:
                 await catalog.merge(taken)
@@ -173,7 +185,7 @@ class _InBucket:
         try:
             path = folder / "catalog.sqlite"
             await self._take(path)
-            catalog = await asyncio.to_thread(Catalog.open, path)
+            catalog = await _opened(self._places, path)
             try:
                 yield catalog
             finally:

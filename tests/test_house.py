@@ -20,8 +20,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "rules and tools of one kind each",
         (
-            "addresses agenda limits media media.confinement media.walk names observers.text observers.textfile "
-            "sampling signatures trust"
+            "addresses agenda endings limits media media.confinement media.walk names observers.text "
+            "observers.textfile sampling signatures trust"
         ),
     ),
     ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
