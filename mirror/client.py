@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from mirror.api import Api
 from mirror.catalog import Catalog
@@ -62,6 +63,7 @@ class Mirror:
         self._codes: set[ExitCode] = set()
         self._pipeline: Pipeline | None = None
         self._inflight: dict[str, asyncio.Future[Fetched]] = {}
+        self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -140,7 +142,7 @@ class Mirror:
         ``options`` hold for this fetch only. An id is dealt with once, and manifests come in the order in which their
         prompts end. Failures are values: a manifest's ``state`` and ``errors`` say what is missing. A manifest of
         state ``unknown`` or ``unresolved`` stands for a prompt that nothing is known of, or for what cannot be an id.
-        Where the loop's body takes its time the run waits, 64 manifests ahead at most.
+        Where the loop's body takes its time the run waits, a few hundred prompts ahead at most, and so does ``ids``.
 
         Leaving the loop or cancelling the task stops the run cleanly: partial files are kept for the next one. With
         ``break`` it is the end of the Mirror's block that waits for it, or :func:`contextlib.aclosing` around this.
@@ -167,7 +169,8 @@ class Mirror:
 
         ``prompt_id`` that cannot be one (empty, longer than 256 characters, control characters) gives a manifest of
         state ``unknown`` with the error BadParameter, and no request. ``options`` are as in :meth:`fetch`. May be
-        called many times at once; a list is faster with :meth:`fetch`, which looks ids up together.
+        called many times at once, where calls for one prompt wait for each other: the later ones find it complete. A
+        list is faster with :meth:`fetch`, which looks ids up together.
 
         Raises:
             Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
@@ -181,7 +184,8 @@ class Mirror:
                 if manifest.state is mirror.PromptState.COMPLETE:
                     print(sum(file.bytes for file in manifest.files), "bytes")
         """
-        manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
+        async with self._asked.setdefault(prompt_id, asyncio.Lock()):
+            manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
         if not manifests:
             limit = options.max_time if options is not None else 0.0
             raise TimeoutError(f"{prompt_id}: not done after {limit:g} s (max_time)")

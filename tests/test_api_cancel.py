@@ -18,9 +18,9 @@ from mirror import Event, Manifest, Mirror
 from mirror.facts import Facts
 from tests import faults, media
 from tests.conftest import Archive
-from tests.helpers import done_prompt, large_prompt, mirrored
+from tests.helpers import done_prompt, journaled, large_prompt, mirrored
 from tests.origin import Origin, answer, task
-from tests.test_python_api import assert_free, journaled, seen
+from tests.test_python_api import assert_free, seen
 
 IDS = ["p", "q", "nobody"]
 FAST = {"archive_durability": "fast"}
@@ -72,14 +72,14 @@ def test_cancelled_at_any_step_of_the_loop(origin: Origin, archive: Archive, twi
     bodies = serve(origin)
 
     async def run(steps: int, place: Archive) -> bool:
-        task = asyncio.create_task(whole_run(place))
+        work = asyncio.create_task(whole_run(place))
         await steps_of_the_loop(steps)
-        is_cancelled = task.cancel()
+        is_cancelled = work.cancel()
         if twice:
             await steps_of_the_loop(steps % 7)
-            task.cancel()
+            work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await task
+            await work
         await nothing_works_on()
         await is_free_and_completes(place, bodies)
         return is_cancelled
@@ -101,11 +101,11 @@ def test_cancelled_at_any_event(origin: Origin, archive: Archive) -> None:
             nonlocal told
             told += 1
             if told == number:
-                task.cancel()
+                work.cancel()
 
-        task = asyncio.create_task(whole_run(place, count))
+        work = asyncio.create_task(whole_run(place, count))
         with contextlib.suppress(asyncio.CancelledError):
-            await task
+            await work
         await nothing_works_on()
         await is_free_and_completes(place, bodies)
         return told >= number
@@ -122,18 +122,18 @@ def test_cancelled_while_it_is_closed(origin: Origin, archive: Archive, steps: i
     done_prompt(origin, "p", "a.png")
     done = asyncio.Event()
 
-    async def work() -> None:
+    async def one_run() -> None:
         async with Mirror(archive.settings(**FAST)) as m:
             await m.fetch_one("p")
             done.set()
 
     async def run() -> None:
-        task = asyncio.create_task(work())
+        work = asyncio.create_task(one_run())
         await done.wait()
         await steps_of_the_loop(steps)
-        task.cancel()
+        work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await task
+            await work
         await nothing_works_on()
         async with Mirror(archive.settings(**FAST)) as m:
             assert (await m.fetch_one("p")).state == "complete"
