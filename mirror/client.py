@@ -225,7 +225,8 @@ class Mirror:
 
         ``source`` is an asynchronous iterator of lists of ids (:mod:`mirror.sources` has some), or the options of a
         sync. Without ``want_manifests`` those of prompts that were complete before are not read, which is faster.
-        Yields what has come since the last time, at least one result: no prompt waits for another one's.
+        ``options`` are as in :meth:`fetch`. Yields what has come since the last time, at least one result: no prompt
+        waits for another one's.
 
         Raises:
             Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.

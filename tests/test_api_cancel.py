@@ -15,7 +15,6 @@ from contextlib import aclosing
 import pytest
 
 from mirror import Event, Manifest, Mirror
-from mirror.facts import Facts
 from tests import faults, media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, journaled, large_prompt, mirrored
@@ -24,12 +23,6 @@ from tests.test_python_api import assert_free, seen
 
 IDS = ["p", "q", "nobody"]
 FAST = {"archive_durability": "fast"}
-
-
-@pytest.fixture
-def no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the extra ``media`` is not installed: to start a helper takes longer than all the rest of a run."""
-    monkeypatch.setattr(Facts, "are_told", False)
 
 
 def serve(origin: Origin) -> dict[str, bytes]:

@@ -76,7 +76,7 @@ class Progress:
             self._draw()
 
     def write(self, line: str) -> int:
-        """Write a line above the bar; a newline at its end may be missing. Makes this a stream to log to.
+        """Write ``line`` above the bar; a newline at its end may be missing. Makes this a stream to log to.
 
         Works after :meth:`close` too. Returns the number of characters taken.
 
