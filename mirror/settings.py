@@ -160,8 +160,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     nor a proxy with a password is shown.
 
     ``api``, ``archive``, ``transfer``, ``security``, ``s3``, ``log``, ``metrics`` and ``hooks`` are the sections of the
-    configuration file, which documents every key; sizes are in bytes, durations in seconds. The last three are for the
-    command line. :func:`load_settings` makes and checks one; made by hand, a value of it is not checked.
+    configuration file; ``config.example.toml`` documents every key. Sizes are in bytes, durations in seconds. The last
+    three are for the command line. :func:`load_settings` makes and checks one; made by hand, a value of it is not checked.
 
     Example::
 

@@ -59,6 +59,8 @@ with mirror.Progress() as progress:
 
 ## What you can count on
 
+- **Units.** Sizes are in bytes, times in seconds, moments in UTC (RFC 3339), unless a name's text says otherwise.
+  `Duration` is a `float` of seconds, `Size` and `Count` are an `int`, `Json` is a `dict` as the service sent it.
 - **Failures are values.** What is wrong with a prompt or a file stands in its manifest: `state` and `errors`. Raised
   is only what ends the run (the token is rejected, the disk is full, another run holds the root), as a
   `mirror.MirrorError`.
@@ -172,8 +174,8 @@ def all_events() -> list[Documented]:
 
 
 def _names_of(args: ast.arguments) -> list[str]:
-    names = [each.arg for each in [*args.posonlyargs, *args.args, *args.kwonlyargs]]
-    return [name for name in names if name != "self"]
+    several = [each for each in (args.vararg, args.kwarg) if each is not None]
+    return [each.arg for each in [*args.posonlyargs, *args.args, *args.kwonlyargs, *several] if each.arg != "self"]
 
 
 # The page ------------------------------------------------------------------------------------------
@@ -244,9 +246,12 @@ def _class(each: Documented, node: ast.ClassDef) -> str:
 def _arguments(args: ast.arguments, returns: str) -> str:
     given = [*args.posonlyargs, *args.args]
     defaults = [*[None] * (len(given) - len(args.defaults)), *args.defaults]
-    told = [_argument(each, default) for each, default in zip(given, defaults, strict=True) if each.arg != "self"]
-    told += ["*"] if args.kwonlyargs else []
+    told = [_argument(each, default) for each, default in zip(given, defaults, strict=True)]
+    told[len(args.posonlyargs) : len(args.posonlyargs)] = ["/"] if args.posonlyargs else []
+    told = [each for each in told if each != "self"]
+    told += [f"*{ast.unparse(args.vararg)}"] if args.vararg else ["*"] if args.kwonlyargs else []
     told += [_argument(each, default) for each, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
+    told += [f"**{ast.unparse(args.kwarg)}"] if args.kwarg else []
     whole = f"({', '.join(told)}){returns}"
     if len(whole) <= 90:
         return whole
@@ -263,7 +268,7 @@ def _yields(node: ast.AST) -> bool:
 
 def _prose(doc: str) -> str:
     """A docstring as Markdown: roles and double backticks become plain ones, ``Raises`` a list, examples code."""
-    text = re.sub(r":(?:class|func|meth|mod|data):`(?:mirror\.)?([^`]+)`", r"`\1`", f"{doc}\n")
+    text = re.sub(r":(?:class|func|meth|mod):`([^`]+)`", r"`\1`", f"{doc}\n")
     text = re.sub(r"``([^`]+)``", r"`\1`", text)
     text = re.sub(r"^Raises:\n((?: {4}.*\n)+)", lambda found: _raises(found[1]), text, flags=re.MULTILINE)
     return _EXAMPLE.sub(lambda found: f"```python\n{textwrap.dedent(found[1]).strip()}\n```\n", text)

@@ -289,6 +289,11 @@ def test_the_public_names_are_these() -> None:
         _ = mirror.Pipeline
 
 
+def test_no_public_name_is_a_module_too() -> None:
+    """Whoever imported the module would find it where the name was."""
+    assert [name for name in PUBLIC if f"mirror.{name}" in MODULES] == []
+
+
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
 def test_a_public_name_resolves_and_is_documented(name: str) -> None:
     value = getattr(mirror, name)

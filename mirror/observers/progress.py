@@ -85,10 +85,8 @@ class Progress:
 
         Example::
 
-            import logging
-
             with mirror.Progress() as progress:
-                logging.getLogger().addHandler(logging.StreamHandler(progress))
+                progress.write("above the bar")
         """
         text = line.removesuffix("\n")
         if self._bar is None:
@@ -103,7 +101,8 @@ class Progress:
 
         Example::
 
-            print("above the bar", file=mirror.Progress(), flush=True)
+            with mirror.Progress() as progress:
+                print("above the bar", file=progress, flush=True)
         """
         self._file.flush()
 
