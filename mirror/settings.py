@@ -161,7 +161,7 @@ class Settings(_Section, frozen=True, kw_only=True):
 
     ``api``, ``archive``, ``transfer``, ``security``, ``s3``, ``log``, ``metrics`` and ``hooks`` are the sections of the
     configuration file; ``config.example.toml`` documents every key. Sizes are in bytes, durations in seconds. The last
-    three are for the command line. :func:`load_settings` makes and checks one; made by hand, a value of it is not checked.
+    three are for the command line. :func:`load_settings` makes one and checks it; one made by hand is not checked.
 
     Example::
 
