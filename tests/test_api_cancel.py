@@ -134,6 +134,35 @@ def test_cancelled_while_it_is_closed(origin: Origin, archive: Archive, steps: i
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("steps", range(3))
+def test_cancelled_while_a_run_is_stopped(origin: Origin, archive: Archive, steps: int) -> None:
+    """Its loop was left, and its generator is still there: the Mirror's end stops it, whatever comes."""
+    done_prompt(origin, "p", "a.png")
+    large_prompt(origin, "q", media.mp4(3 << 20), faults.hold_after(5 << 19))
+    done = asyncio.Event()
+
+    async def one_run(m: Mirror) -> None:
+        async with m:
+            manifests = m.fetch(["p", "q"])
+            await anext(manifests)
+            await seen(lambda: journaled(archive) > 0)
+            done.set()
+        await manifests.aclose()
+
+    async def run() -> None:
+        m = Mirror(archive.settings())
+        work = asyncio.create_task(one_run(m))
+        await done.wait()
+        await steps_of_the_loop(steps)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert not m._runs
+
+    asyncio.run(run())
+    assert_free(archive)
+
+
 def test_a_timeout_around_it_stops_it(origin: Origin, archive: Archive) -> None:
     body = media.mp4(3 << 20)
     large_prompt(origin, "p", body, faults.hold_after(5 << 19))
