@@ -236,6 +236,7 @@ class Mirror:
             async def batches():
                 yield ["ef8ec19d6670c018814358a21a910090", "nobody"]
 
+
             async with mirror.Mirror(settings) as m:
                 async for come in m.results(batches()):
                     for result in come:

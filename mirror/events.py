@@ -23,12 +23,14 @@ class Event(Struct, frozen=True, kw_only=True):
 
         from mirror.events import FileStored, Retrying
 
+
         def tell(event: mirror.Event) -> None:
             match event:
                 case FileStored(prompt_id=prompt_id, path=path, bytes=size):
                     print(prompt_id, path, size)
                 case Retrying(what=what, cause=cause, seconds=seconds):
                     print(what, cause, "again in", seconds, "s")
+
 
         mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, on_event=tell)
     """
@@ -215,12 +217,14 @@ class Observer(Protocol):
 
         from mirror.events import BytesReceived
 
+
         class Received:
             bytes = 0
 
             def __call__(self, event: mirror.Event) -> None:
                 if isinstance(event, BytesReceived):
                     self.bytes += event.bytes
+
 
         received = Received()
         mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, on_event=received)

@@ -221,6 +221,11 @@ def _short(each: Documented) -> str:
 
 
 def _signature(each: Documented) -> str:
+    """As the formatter, which looks into Markdown too, would have it."""
+    return re.sub(r"'([^'\"\\\\]*)'", r'"\1"', _written(each))
+
+
+def _written(each: Documented) -> str:
     node = each.node
     if isinstance(node, ast.ClassDef):
         return _class(each, node)

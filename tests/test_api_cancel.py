@@ -79,7 +79,7 @@ def test_cancelled_at_any_step_of_the_loop(origin: Origin, archive: Archive, twi
 
     steps, points = 0, 0
     while asyncio.run(run(steps, Archive(archive.root / str(steps), origin))):
-        steps, points = max(steps + 1, int(steps * 1.5)), points + 1
+        steps, points = max(steps + 1, int(steps * 1.8)), points + 1
     assert points > 10
 
 
