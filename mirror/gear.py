@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 
@@ -66,8 +67,9 @@ class Gear:
 
     async def rest(self) -> None:
         """Close what works with the network and with helpers; the destinations stay open."""
-        for close in (self.api.close, self._delivery.close, self._facts.close):
-            await close()
+        async with contextlib.AsyncExitStack() as closing:  # each, even where one is cancelled
+            for close in (self._facts.close, self._delivery.close, self.api.close):
+                closing.push_async_callback(close)
 
     async def close(self) -> None:
         """Close the destinations, at the very end."""

@@ -30,6 +30,7 @@ from mirror.catalog.records import (
 )
 from mirror.catalog.rows import decode, listed, read_done, read_prompts
 from mirror.catalog.schema import FAULTS, Mode, connect, damaged
+from mirror.endings import ended
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
@@ -91,10 +92,15 @@ class Catalog:
 
     async def close(self) -> None:
         """Commit what waits, and let go."""
-        while self._committing is not None and not self._committing.done():
-            await asyncio.wait({self._committing})
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-        self._thread.shutdown()
+        try:
+            while self._committing is not None and not self._committing.done():
+                await ended({self._committing})
+        finally:  # who is cancelled closes it, too
+            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._thread.shutdown()
 
     # Reading -----------------------------------------------------------------------------------
 
