@@ -26,7 +26,8 @@ import duckdb, sys
 made = duckdb.execute(sys.argv[2])
 names, rows = [column[0] for column in made.description], made.fetchall()
 if names != ["Count"]:
-    print(*("│".join(map(str, ("", *row, ""))) for row in [names, *rows]), sep="\\n")
+    for row in [names, *rows]:
+        print("", *("NULL" if cell is None else cell for cell in row), "", sep="│")
 """
 """DuckDB's command is no package of Python's; this prints the same cells."""
 
@@ -104,7 +105,7 @@ def test_a_manifest_comes_while_stdin_is_open_and_a_line_that_cannot_be_read_has
             process.stdin.write(given)
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["prompt_id"] == given.split()[-1]
-        process.stdin.buffer.write(b"\xff\n")
+        os.write(process.stdin.fileno(), b"\xff\n")
         out, err = process.communicate(timeout=20)
 
     assert (process.returncode, out, "stdin:5: not UTF-8" in err) == (3, "", True), err

@@ -13,8 +13,8 @@ Mode = Literal["write", "read", "scratch"]
 """``write`` makes or migrates a file as needed; ``read`` leaves it as it is; ``scratch`` is a copy in memory."""
 
 PAGE_SIZE = 8192
-"""Bytes; of a new file only. A row of ``files`` that is longer than a quarter of a page takes a page more, of its own: in
-SQLite's usual ones of 4096 that is most of what stands in a bucket, and the catalog more than twice as large."""
+"""Bytes; of a new file only. A row of ``files`` that is longer than a quarter of a page takes a page more, of its own.
+In SQLite's usual ones of 4096 most files that stand in a bucket do, and the catalog is twice as large."""
 
 MIGRATIONS = (
     """

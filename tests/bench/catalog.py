@@ -1,7 +1,7 @@
 """`catalog`: what a catalog of ten million rows costs: to look up, to count, to write, and to find nothing left to do.
 
-The archive is in a bucket only, so a run over what is complete needs the catalog and no files. The service and the store
-are a port where nobody listens: a single request would fail the run.
+The archive is in a bucket only, so a run over what is complete needs the catalog and no files. The service and the
+store are a port where nobody listens: a single request would fail the run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import os
 import random
-import shutil
 import statistics
 import sys
 import tempfile
@@ -50,7 +49,7 @@ def run(options: Options) -> None:
 def measure(root: Path, ledger: Ledger, *, most: int) -> None:
     """Print what each thing took. ``most`` is how many ids the run over what is complete is given."""
     path = root / ".mirror" / "catalog.sqlite"
-    numbers = random.Random(1)  # noqa: S311  # a sample, and the same each time
+    numbers = random.Random(1)  # a sample, and the same each time
     print(f"{'':<58} {'wall':>10} {'CPU s':>8} {'peak MB':>8}")
     asyncio.run(_read(path, ledger, numbers))
     complete = [ledger.prompt_id(n) for n in numbers.sample(range(ledger.prompts), most) if n % 100 > 2]
@@ -93,7 +92,7 @@ async def _due(catalog: Catalog, bucket: tuple[str, str, str] | None) -> int:
     which, found = Due(run="now", bucket=bucket), 0
     for group in which.groups:
         place = (-1.0, 0)
-        while due := await catalog.due(which, group, place, 2000):
+        while due := await catalog.due(which, group, place, 10_000):
             place, found = due[-1][0], found + len(due)
     return found
 
@@ -155,17 +154,17 @@ def _command(root: Path, words: Sequence[str], ids: int) -> None:
 
 
 async def _timed(what: str, times: int, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    took = []
+    took, cpu = [], time.process_time()
     for _ in range(times):
         since = time.perf_counter()
         await call()
         took.append(time.perf_counter() - since)
-    _say(what, took)
+    _say(what, took, (time.process_time() - cpu) / times)
 
 
-def _say(what: str, took: Sequence[float]) -> None:
+def _say(what: str, took: Sequence[float], cpu: float = 0.0) -> None:
     slowest = f"   at most {_seconds(max(took))}" if len(took) > 1 else ""
-    print(f"{what:<58} {_seconds(statistics.median(took)):>10}{slowest}", flush=True)
+    print(f"{what:<58} {_seconds(statistics.median(took)):>10} {cpu:>8.3f}{slowest}", flush=True)
 
 
 def _seconds(value: float) -> str:

@@ -1,8 +1,8 @@
 """A catalog of many rows, made quickly: by the schema's own connection, in bulk, in the order of its keys.
 
 Its rows are as an archive in a bucket has them. Of a hundred prompts 97 are complete, one failed upstream, one is
-pending, and of one a file is gone for good. A promptId is 32 hex digits, spread evenly and met in no order, as real ones
-are; a file's URL tells the time at which it was made.
+pending, and of one a file is gone for good. A promptId is 32 hex digits, spread evenly and met in no order, as real
+ones are; a file's URL tells the time at which it was made.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ledger:
         return f"https://media.example/faceSwap/{_FILES[which][0]}/{made}_{number:08x}.{_FILES[which][1]}"
 
     def entry(self, number: int, which: int) -> ManifestFile:
-        role, suffix, content_type = _FILES[which]
+        role, _, content_type = _FILES[which]
         prompt_id = self.prompt_id(number)
         url = self.identity(number, which)
         name = url.rpartition("/")[2]
