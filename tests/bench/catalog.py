@@ -14,9 +14,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from mirror.catalog import Catalog, Due, FileRecord, PromptRecord
 from mirror.models import PromptId, PromptState
@@ -102,41 +104,47 @@ async def _all(catalog: Catalog, *, failed: bool) -> int:
 
 
 async def _write(path: Path, ledger: Ledger, numbers: random.Random, prompts: int) -> None:
-    """New prompts with two files each, as a run records them: each call returns when its row is committed."""
-    for durable in (False, True):
+    """New prompts with two files each; each call returns when its row is committed."""
+    rounds = itertools.product((_record, _take_over), (False, True))
+    for place, (record, durable) in enumerate(rounds):
         catalog = Catalog.open(path, durable=durable)
         given = iter(numbers.sample(range(ledger.prompts), prompts))
-        log = path.with_name(path.name + "-wal")
-        since, cpu, most = time.perf_counter(), time.process_time(), 0
+        since, cpu = time.perf_counter(), time.process_time()
 
-        async def work(catalog: Catalog = catalog, given: Any = given, durable: bool = durable) -> None:
+        async def work(catalog: Catalog = catalog, given: Iterator[int] = given, record: Record = record) -> None:
             for number in given:
-                # What stood in another run is beside what stands there: an id of its own for each round.
-                prompt_id = PromptId(ledger.stranger(number)[:-1] + str(int(durable)))
-                await _record(catalog, ledger, prompt_id, number)
+                entries = [ledger.entry(number, which) for which in (0, 1)]
+                new = PromptRecord(
+                    prompt_id=PromptId(f"{ledger.stranger(number)[:-1]}{place}"),  # noqa: B023 - awaited below
+                    folder=ledger.stranger(number),
+                    state=PromptState.COMPLETE,
+                    unfinished=False,
+                    placed=ledger.placed(number),
+                    files=tuple(FileRecord(identity=each.url, role=each.role, entry=each) for each in entries),
+                )
+                await record(catalog, new)
 
         await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
-        wall, cpu, most = time.perf_counter() - since, time.process_time() - cpu, log.stat().st_size
-        told = "each commit synced" if durable else "durability = fast"
-        shown = f"{prompts / wall:,.0f}/s"
-        print(f"{f'claim, two files, prompt; {told}':<58} {shown:>10} {cpu:>8.2f}   log {most / 1e6:.0f} MB")
+        wall, cpu = time.perf_counter() - since, time.process_time() - cpu
+        log = path.with_name(path.name + "-wal").stat().st_size
+        what = f"{(record.__doc__ or '').rstrip('.')}{'; synced' if durable else ''}"
+        print(f"{what:<58} {f'{prompts / wall:,.0f}/s':>10} {cpu:>8.3f}   log {log / 1e6:.0f} MB")
         await catalog.close()
 
 
-async def _record(catalog: Catalog, ledger: Ledger, prompt_id: PromptId, number: int) -> None:
-    claimed = await catalog.claim(prompt_id, "bench")
-    entries = [ledger.entry(number, which) for which in (0, 1)]
-    files = [FileRecord(identity=f"{each.url}?{prompt_id}", role=each.role, entry=each) for each in entries]
-    await asyncio.gather(*(catalog.save_file(prompt_id, file, "bench") for file in files))
-    record = PromptRecord(
-        prompt_id=prompt_id,
-        folder=claimed.folder,
-        state=PromptState.COMPLETE,
-        unfinished=False,
-        placed=ledger.placed(number),
-        files=tuple(files),
-    )
-    await catalog.save_prompt(record, "bench")
+Record = Callable[[Catalog, PromptRecord], Coroutine[Any, Any, None]]
+
+
+async def _record(catalog: Catalog, new: PromptRecord) -> None:
+    """New prompts, two files each, as a run records them."""
+    claimed = await catalog.claim(new.prompt_id, "bench")
+    await asyncio.gather(*(catalog.save_file(new.prompt_id, file, "bench") for file in new.files))
+    await catalog.save_prompt(replace(new, folder=claimed.folder), "bench")
+
+
+async def _take_over(catalog: Catalog, new: PromptRecord) -> None:
+    """New prompts, two files each, as manifests tell them."""
+    await catalog.save_prompt(new, "bench")
 
 
 def _command(root: Path, words: Sequence[str], ids: int) -> None:
