@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import secrets
 import threading
 from collections.abc import (
     AsyncGenerator,
@@ -19,21 +18,18 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mirror.api import Api
 from mirror.catalog import Catalog
 from mirror.config import require_api
 from mirror.custody import catalog_of
-from mirror.delivery import Delivery
 from mirror.errors import ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
-from mirror.facts import Facts
-from mirror.limits import Level, shared_out
+from mirror.gear import Gear
+from mirror.intake import Intake
 from mirror.models import Manifest, PromptId
-from mirror.pipeline import Emit, Pipeline
-from mirror.places import open_places
-from mirror.run import Fetched, Result, Run
+from mirror.pipeline import Pipeline
+from mirror.run import Emit, Result, Run
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable
@@ -46,8 +42,18 @@ if TYPE_CHECKING:
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
 
-_SHORTEST_SECRET = 8
-"""A shorter token is no secret worth looking for in texts: it would be found in half of all words."""
+
+class Engine(Protocol):
+    """Deals with prompts, each once."""
+
+    @property
+    def unfinished(self) -> int:
+        """Prompts that were taken up and not brought to a result."""
+        ...
+
+    async def run(self, prompts: AsyncIterable[list[PromptId]]) -> None:
+        """Until all of them have a result."""
+        ...
 
 
 class Mirror:
@@ -66,19 +72,18 @@ class Mirror:
         self.settings = settings
         self._observer = Fanout(tuple(observers))
         self._codes: set[ExitCode] = set()
-        self._pipeline: Pipeline | None = None
-        self._inflight: dict[str, asyncio.Future[Fetched]] = {}
+        self._engine: Engine | None = None
 
     @property
     def exit_code(self) -> ExitCode:
         """What a command would exit with, for all that was fetched so far."""
-        stopped = self._pipeline is not None and self._pipeline.unfinished > 0
+        stopped = self.unfinished > 0
         return worst([*self._codes, ExitCode.INCOMPLETE] if stopped else self._codes)
 
     @property
     def unfinished(self) -> int:
         """Prompts that were taken up in the last fetch and brought to no result, since it was stopped."""
-        return self._pipeline.unfinished if self._pipeline is not None else 0
+        return self._engine.unfinished if self._engine is not None else 0
 
     async def __aenter__(self) -> Mirror:
         require_api(self.settings.api)
@@ -86,11 +91,8 @@ class Mirror:
         self._held = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._runs: set[asyncio.Task[None]] = set()
-        self._api = Api(self.settings, self._observer)
-        memory = shared_out(self.settings.transfer.memory, bucket=bool(self.settings.s3.bucket))
-        self._places = open_places(self.settings, self._observer)
-        self._delivery = Delivery(self.settings, self._places, memory, self._observer)
-        self._facts = Facts(self._places, self._observer)
+        self._gear = Gear(self.settings, self._observer)
+        self._places = self._gear.places
         return self
 
     async def __aexit__(
@@ -101,15 +103,14 @@ class Mirror:
             run.cancel()
         if self._runs:
             await asyncio.wait(self._runs)
-        for close in (self._api.close, self._delivery.close, self._facts.close):
-            await close()
+        await self._gear.rest()
         try:
             await self._held.__aexit__(kind, error, trace)
         except MirrorError as failed:
             self._codes.add(failed.exit_code)
             raise
         finally:
-            await self._places.close()
+            await self._gear.close()
 
     async def fetch(
         self, ids: Iterable[str] | AsyncIterable[str], options: FetchOptions | None = None
@@ -194,8 +195,8 @@ class Mirror:
             verify = Verify(self._places, catalog, deep=deep, sample=sample, decode=decode)
 
             async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
-                run = self._new_run(options, catalog, wanted)
-                await self._new_pipeline(run, _dropped, want_manifests=False).run(from_iterable(list(wanted)))
+                run = self._gear.new_run(options, catalog, repair=wanted)
+                await self._work(run, catalog, from_iterable(list(wanted)), _dropped, want_manifests=False)
 
             disk_too = self._places.wants_disk
             repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=disk_too)
@@ -240,44 +241,42 @@ class Mirror:
     async def _run(
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
     ) -> None:
-        run = self._new_run(options, catalog)
+        run = self._gear.new_run(options, catalog)
         self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
-        if isinstance(source, SyncOptions):
-            from mirror.sync import Sync  # noqa: PLC0415 - a fetch needs none
+        if not isinstance(source, SyncOptions):
+            await self._work(run, catalog, source, emit, want_manifests)
+            return
+        from mirror.sync import Sync  # noqa: PLC0415 - a fetch needs none
 
-            night = Sync(run, self.settings, source)
-            self._pipeline = self._new_pipeline(run, night.judging(emit), want_manifests)
-            async with contextlib.aclosing(night.batches()) as batches:
-                await self._pipeline.run(batches)
-            self._codes.add(await night.end())
-        else:
-            self._pipeline = self._new_pipeline(run, emit, want_manifests)
-            await self._pipeline.run(source)
-        if self._pipeline.stopped_by_time:
+        night = Sync(run, catalog, self.settings, source)
+        async with contextlib.aclosing(night.batches()) as batches:
+            await self._work(run, catalog, batches, night.judging(emit), want_manifests)
+        self._codes.add(await night.end())
+
+    async def _work(self, run: Run, catalog: Catalog, source: Source, emit: Emit, want_manifests: bool) -> None:
+        """Until all ids have a result, or ``max_time`` is over."""
+        options = run.options
+        engine = self._engine = self._new_engine(run, catalog, emit, want_manifests)
+        intake = Intake(run, emit, want_manifests=want_manifests, adopt=isinstance(engine, Pipeline))
+        try:
+            async with (
+                asyncio.timeout(options.max_time or None) as timer,
+                contextlib.aclosing(intake.of(source)) as ids,
+            ):
+                await engine.run(ids)
+        except TimeoutError:
+            if not timer.expired():
+                raise
             self._codes.add(ExitCode.INCOMPLETE)
-            self._observer(Noted(level="warning", message=f"stopped after {options.max_time:g} s (max_time)"))
+            self._note(f"stopped after {options.max_time:g} s (max_time)")
 
-    def _new_pipeline(self, run: Run, emit: Emit, want_manifests: bool) -> Pipeline:
-        return Pipeline(run, emit, workers=max(16, self._delivery.cap), want_manifests=want_manifests)
+    def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
+        options = run.options
+        if options.processes < 2 or options.dry_run or run.repair is not None:
+            return Pipeline(run, emit, workers=self._gear.visits)
+        from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
 
-    def _new_run(
-        self, options: FetchOptions, catalog: Catalog, repair: Mapping[PromptId, frozenset[str]] | None = None
-    ) -> Run:
-        token = self.settings.api.token
-        return Run(
-            run_id=secrets.token_hex(8),
-            options=options,
-            api=self._api,
-            places=self._places,
-            catalog=catalog,
-            delivery=self._delivery,
-            facts=self._facts,
-            observer=self._observer,
-            secrets=(token,) if len(token) >= _SHORTEST_SECRET else (),
-            slots=Level.fixed(2 * self._delivery.cap),
-            inflight=self._inflight,
-            repair=repair,
-        )
+        return Processes(run, catalog, self.settings, emit, count=options.processes, want_manifests=want_manifests)
 
     def _note(self, message: str) -> None:
         self._observer(Noted(level="warning", message=message))

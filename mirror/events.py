@@ -10,7 +10,7 @@ from msgspec import Struct
 from mirror.models import Failure, PromptState, Role
 
 
-class Event(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True, kw_only=True, tag=True):
     """Something that happened. URLs in events are identities: they carry no signature."""
 
 
@@ -166,6 +166,25 @@ class RunFinished(Event, frozen=True, kw_only=True):
     exit_code: int
     fatal: str | None = None
     unfinished: int = 0
+
+
+InARun = (
+    PromptStarted
+    | PromptWaiting
+    | PromptFinished
+    | FilePlanned
+    | FileSized
+    | BytesReceived
+    | BytesSent
+    | FilePlaced
+    | FileStored
+    | FileFailed
+    | RequestSent
+    | Answered
+    | Retrying
+    | Noted
+)
+"""What a worker, which does a part of a run, has to tell."""
 
 
 class Observer(Protocol):

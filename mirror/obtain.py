@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -11,9 +10,10 @@ import msgspec
 from mirror import names
 from mirror.catalog import FileRecord
 from mirror.events import FileFailed, FilePlaced, FileStored
+from mirror.inflight import Elsewhere, Fetched
 from mirror.manifests.document import entry
 from mirror.models import Asset, Failure, ManifestFile, Outcome, PromptId, Receipt
-from mirror.run import Fetched, Run
+from mirror.run import Run
 from mirror.stock import Stock
 from mirror.stores import Store, Target
 
@@ -22,9 +22,6 @@ _OF_ONE_PLACE = frozenset({"ChecksumMismatch", "Obstructed", "StoreUnavailable"}
 
 _NOT_THAT_OBJECT = frozenset({"Gone", "Changed", "ChecksumMismatch", "NotMedia"})
 """What a restore fails with where the bucket has something else, or nothing."""
-
-Elsewhere = tuple[str, ManifestFile]
-"""A folder, and the entry of a file that this run has stored there for another prompt."""
 
 
 class Obtain:
@@ -52,25 +49,22 @@ class Obtain:
     async def obtain(self, asset: Asset, elsewhere: Elsewhere | None) -> None:
         """Store one file and record it; the same file for several prompts is fetched by one of them."""
         inflight = self._run.inflight
-        while (other := inflight.get(asset.identity)) is not None:
-            await asyncio.wait({other})
-            failed = other.result() if self.asked else None
+        while not (turn := await inflight.enter(asset.identity)).mine:
+            failed = turn.failed if self.asked else None
             if failed is not None and failed[0] == asset.url and failed[1].error not in _OF_ONE_PLACE:
                 await self._failed(asset, msgspec.structs.replace(failed[1], role=asset.role))
                 return
-            elsewhere = (await self._run.stored_elsewhere([asset.identity])).get(asset.identity)
+            elsewhere = turn.elsewhere or (await self._run.stored_elsewhere([asset.identity])).get(asset.identity)
             if elsewhere is not None and await self._share(asset, elsewhere):
                 return
-        mine = inflight[asset.identity] = asyncio.get_running_loop().create_future()
         ended: Fetched = None
         try:
-            failure = await self._deliver(asset, elsewhere)
+            failure = await self._deliver(asset, turn.elsewhere or elsewhere)
             if failure is not None:
                 ended = (asset.url, failure)
                 await self._failed(asset, failure)
         finally:
-            del inflight[asset.identity]
-            mine.set_result(ended)
+            inflight.leave(asset.identity, ended)
 
     async def _share(self, asset: Asset, elsewhere: Elsewhere) -> bool:
         """Take over what another prompt has on disk now: of thousands that waited for it, all at once.
@@ -201,7 +195,7 @@ class Obtain:
     async def _record_file(self, asset: Asset, file: ManifestFile, store: Store) -> None:
         """The row, then what the store kept to find the file again after a crash goes."""
         record = FileRecord(identity=asset.identity, role=asset.role, entry=file)
-        await self._run.catalog.save_file(self._id, record, self._run.run_id)
+        await self._run.ledger.save_file(self._id, record, self._run.run_id)
         self._run.recent.add(asset.identity)
         await store.settle(asset.identity)
         self._stock.known[asset.identity] = file
@@ -215,6 +209,6 @@ class Obtain:
         if not self._stock.is_there(asset.identity):  # else its row stays: it is on disk, and only the bucket lacks it
             lost = self._stock.known.get(asset.identity)
             record = FileRecord(identity=asset.identity, role=asset.role, entry=lost, failure=failure)
-            await self._run.catalog.save_file(self._id, record, self._run.run_id)
+            await self._run.ledger.save_file(self._id, record, self._run.run_id)
         self.failures[asset.identity] = failure
         self._run.observer(FileFailed(prompt_id=self._id, failure=failure))

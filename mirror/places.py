@@ -65,6 +65,12 @@ class Places:
         if self.bucket is not None:
             await self.bucket.open()
 
+    async def gather(self) -> None:
+        """See what workers that have ended left under the root."""
+        await self.disk.disk.run(self.disk.gather)
+        if self.bucket is not None and self.bucket.is_open:
+            await self.bucket.uploads.scan()
+
     async def folders(self) -> AsyncGenerator[list[str], None]:
         """The names of all folders that could be a prompt's, in pages, from where files go first."""
         if self.wants_disk:
@@ -144,9 +150,12 @@ def _unobserved(_: Event, /) -> None:
     """Nobody watches."""
 
 
-def open_places(settings: Settings, observer: Observer = _unobserved) -> Places:
-    """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only."""
-    disk = LocalStore(settings)
+def open_places(settings: Settings, observer: Observer = _unobserved, desk: str = "") -> Places:
+    """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only.
+
+    ``desk`` is the name of a worker, where several share the root.
+    """
+    disk = LocalStore(settings, desk)
     if not settings.s3.bucket:
         return Places(disk, None, only_bucket=False)
     from mirror.stores.s3.store import S3Store  # noqa: PLC0415

@@ -18,7 +18,7 @@ async def preview(run: Run, prompt_id: PromptId) -> Result:
         MirrorError: a fatal one.
     """
     run.observer(PromptStarted(prompt_id=prompt_id))
-    record = await run.catalog.claim(prompt_id, run.run_id)
+    record = await run.ledger.claim(prompt_id, run.run_id)
     resolver = Resolver(run.api, prompt_id)
     try:
         answer = await resolver.ask()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from mirror.api import Api
-from mirror.catalog import Catalog
 from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
 from mirror.facts import Facts
+from mirror.inflight import Elsewhere, Inflight
+from mirror.ledger import Ledger
 from mirror.limits import Level
 from mirror.manifests.document import without_answer
-from mirror.models import Asset, Failure, Manifest, ManifestFile, PromptId, PromptState
+from mirror.models import Asset, Failure, Manifest, PromptId, PromptState
 from mirror.places import Places
 from mirror.resolve import Resolver
 from mirror.settings import FetchOptions
@@ -26,9 +26,6 @@ LONGEST_POLL = 60.0
 
 _RECENT = 16_384
 """Files, by identity, that are remembered."""
-
-Fetched = tuple[str, Failure] | None
-"""How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
 
 
 class Recent:
@@ -65,13 +62,13 @@ class Run:
     options: FetchOptions
     api: Api
     places: Places
-    catalog: Catalog
+    ledger: Ledger
     delivery: Delivery
     facts: Facts
     observer: Observer
     secrets: tuple[str, ...]
     slots: Level
-    inflight: dict[str, asyncio.Future[Fetched]] = field(default_factory=dict)
+    inflight: Inflight = field(default_factory=Inflight)
     recent: Recent = field(default_factory=Recent)
     repair: Mapping[PromptId, frozenset[str]] | None = None
 
@@ -79,10 +76,10 @@ class Run:
         """Whether a file is one that this run is for."""
         return self.repair is None or identity in self.repair.get(prompt_id, frozenset())
 
-    async def stored_elsewhere(self, identities: list[str]) -> dict[str, tuple[str, ManifestFile]]:
+    async def stored_elsewhere(self, identities: list[str]) -> dict[str, Elsewhere]:
         """Which of these files this run has stored already: for each, a folder and the file's entry."""
         asked = [identity for identity in identities if self.recent.may_have(identity, 0)]
-        return await self.catalog.stored_in(self.run_id, asked) if asked else {}
+        return await self.ledger.stored_in(self.run_id, asked) if asked else {}
 
 
 @dataclass
@@ -123,6 +120,10 @@ class Result:
     manifest: Manifest | None = None
     planned: tuple[Asset, ...] = ()
     skipped: bool = False
+
+
+Emit = Callable[[Result], Awaitable[None]]
+"""Hands a result on; waits where its reader is slow."""
 
 
 def refused(raw: str, error: BadParameter, url: str) -> Result:

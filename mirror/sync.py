@@ -7,12 +7,11 @@ import dataclasses
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from mirror.catalog import Due, Place
+from mirror.catalog import Catalog, Due, Place
 from mirror.errors import ApiError, ExitCode, Severity
 from mirror.events import Noted
 from mirror.models import PromptState
-from mirror.pipeline import Emit
-from mirror.run import Result, Run
+from mirror.run import Emit, Result, Run
 from mirror.settings import Settings, SyncOptions
 from mirror.sources import Batch
 from mirror.walk import Walk
@@ -25,8 +24,9 @@ _DUE = 10_000
 class Sync:
     """The source of a run that finds its work by itself, and what follows from its results."""
 
-    def __init__(self, run: Run, settings: Settings, options: SyncOptions) -> None:
+    def __init__(self, run: Run, catalog: Catalog, settings: Settings, options: SyncOptions) -> None:
         self._run = run
+        self._catalog = catalog
         self._options = options
         bucket = run.places.bucket
         self._due = Due(
@@ -36,7 +36,7 @@ class Sync:
             refresh=run.options.refresh,
             bucket=bucket.home if bucket is not None else None,
         )
-        self._walk = Walk(run.api, run.catalog, settings.api, run.observer, name=run.run_id, since=options.since)
+        self._walk = Walk(run.api, catalog, settings.api, run.observer, name=run.run_id, since=options.since)
         self._left = options.max_prompts or None
         self._more = asyncio.Event()
         self._began = time.time()
@@ -67,14 +67,14 @@ class Sync:
 
     async def _in_order(self, walking: asyncio.Task[None]) -> AsyncIterator[Batch]:
         if self._due.retry_failed:
-            await self._run.catalog.reopen()
+            await self._catalog.reopen()
         after = 0
         while True:
             ended = walking.done()  # looked at before the catalog: what was put in last is found then
             if ended:
                 _raise_from(walking)
             self._more.clear()
-            found = await self._run.catalog.untried(after, _BATCH)
+            found = await self._catalog.untried(after, _BATCH)
             if found:
                 after = found[-1][0]
                 yield [prompt_id for _, prompt_id in found]
@@ -84,7 +84,7 @@ class Sync:
                 await self._more.wait()
         for group in self._due.groups:
             place: Place = (-1.0, 0)
-            while due := await self._run.catalog.due(self._due, group, place, _DUE):
+            while due := await self._catalog.due(self._due, group, place, _DUE):
                 place = due[-1][0]
                 yield [prompt_id for _, prompt_id in due]
 
@@ -115,7 +115,7 @@ class Sync:
         code = ExitCode.INCOMPLETE if self._walk_failed else ExitCode.OK
         if not self._options.give_up:
             return code
-        given_up = await self._run.catalog.give_up(self._due, self._began - self._options.give_up)
+        given_up = await self._catalog.give_up(self._due, self._began - self._options.give_up)
         for each in given_up:
             message = (
                 f"{each.prompt_id}: still pending {each.seconds / 86400:.1f} days after it was first seen: "

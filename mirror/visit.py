@@ -18,9 +18,10 @@ from mirror.events import (
     PromptStarted,
     PromptWaiting,
 )
+from mirror.inflight import Elsewhere
 from mirror.manifests.document import encode, ordered
 from mirror.models import Answer, Asset, Media, PromptState
-from mirror.obtain import Elsewhere, Obtain
+from mirror.obtain import Obtain
 from mirror.plan import Plan, plan
 from mirror.resolve import Resolver
 from mirror.run import Case, Result, Run
@@ -52,7 +53,7 @@ class Visit:
         """
         self._run.observer(PromptStarted(prompt_id=self._id))
         await self._run.places.ready()
-        self._record = await self._run.catalog.claim(self._id, self._run.run_id)
+        self._record = await self._run.ledger.claim(self._id, self._run.run_id)
         self._stock = Stock(self._run.places, self._record)
         await self._stock.take(ask=self._run.options.refresh)
         self._keep_failures(left=True)
@@ -317,7 +318,7 @@ class Visit:
             placed=self._stock.placed,
             files=files,
         )
-        await self._run.catalog.save_prompt(record, run_id)
+        await self._run.ledger.save_prompt(record, run_id)
         if verdict.note:
             self._note(verdict.note)
 

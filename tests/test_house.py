@@ -20,11 +20,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "rules and tools of one kind each",
         (
-            "addresses agenda limits media media.confinement media.walk names observers.text observers.textfile "
-            "sampling signatures trust"
+            "addresses agenda engines.channel limits media media.confinement media.walk names observers.text "
+            "observers.textfile sampling signatures trust"
         ),
     ),
-    ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
+    ("the front pages of folders", ". demo engines gallery h1 manifests observers sources stores stores.s3"),
     ("a file's structure, a file a format", "media.gif media.heif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
     ("what libraries say of media, in a process of its own", "media.reading"),
@@ -36,7 +36,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema h1.chunks sources.lines sources.records stores.files stores.s3.sigv4",
+        (
+            "catalog.records catalog.schema engines.shares h1.chunks inflight sources.lines sources.records "
+            "stores.files stores.s3.sigv4"
+        ),
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
@@ -51,8 +54,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     ("patience, the wire, the plan", "http plan retry segments manifests.document manifests.rows"),
     (
-        "rows, journals, counts, what a bucket refuses",
-        "catalog.rows stores.disk stores.journal stores.lock observers.redact observers.tally stores.s3.errors",
+        "rows, journals, counts, what a bucket refuses; whose turn it is at a file",
+        (
+            "catalog.rows engines.turns stores.disk stores.journal stores.lock observers.redact observers.tally "
+            "stores.s3.errors"
+        ),
     ),
     (
         "bytes as they come, tables",
@@ -70,8 +76,12 @@ FLOORS: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
-        "sources to choose from, lines to read, lanes to travel on",
-        "sources.args sources.file sources.stdin observers.formats observers.progress lanes stores.s3.wire",
+        "sources to choose from, lines to read, lanes to travel on; what runs ask of a catalog; desks of workers",
+        (
+            "sources.args sources.file sources.stdin observers.formats observers.progress lanes ledger engines.ledger "
+            "stores.desks "
+            "stores.s3.wire"
+        ),
     ),
     (
         "files that must be there whole, a partial one on disk, objects that are streamed, uploads whose id was lost",
@@ -102,12 +112,16 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "custody manifests.formats run",
     ),
     (
-        "a prompt's files; a format each; whether a sound one can be decoded",
-        "decoding manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
+        "a prompt's files; what there is work for; all that runs work with; what workers say; a format each; decoding",
+        (
+            "decoding engines.messages gear intake manifests.bagit manifests.csv manifests.jsonl manifests.parquet "
+            "manifests.sha256sums obtain"
+        ),
     ),
     ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
-    ("all prompts; what is flawed; down the history", "pipeline repair walk"),
-    ("a night's work", "sync"),
+    ("all prompts; what is flawed; down the history; another process", "engines.member pipeline repair walk"),
+    ("a night's work; a worker, and who deals out to several", "engines.processes engines.worker sync"),
+    ("a worker's process", "engines.process"),
     ("the public API", "client"),
     ("the gallery's data, links, and who makes previews", "gallery.links gallery.pages gallery.records gallery.worker"),
     ("the gallery's page and previews", "gallery.page gallery.previews"),

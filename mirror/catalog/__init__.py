@@ -18,7 +18,16 @@ from typing import Any, TypeVar
 from mirror.catalog import queue, rows
 from mirror.catalog.merge import merge
 from mirror.catalog.queue import Due, Found, GivenUp, Place, Standing
-from mirror.catalog.records import Done, FileRecord, PromptRecord
+from mirror.catalog.records import (
+    Claimed,
+    Done,
+    FileRecord,
+    FileSaved,
+    Marked,
+    PromptRecord,
+    PromptSaved,
+    Write,
+)
 from mirror.catalog.rows import decode, listed, read_done, read_prompts
 from mirror.catalog.schema import FAULTS, Mode, connect, damaged
 from mirror.errors import CatalogError
@@ -26,15 +35,20 @@ from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
 __all__ = [
     "Catalog",
+    "Claimed",
     "Done",
     "Due",
     "FileRecord",
+    "FileSaved",
     "Found",
     "GivenUp",
+    "Marked",
     "Mode",
     "Place",
     "PromptRecord",
+    "PromptSaved",
     "Standing",
+    "Write",
     "in_pages",
 ]
 
@@ -183,17 +197,30 @@ class Catalog:
         """Count a run's try at a prompt, and give it its folder, which stays its own."""
         return await self._write(lambda connection: rows.claim(connection, prompt_id, run))
 
+    async def enroll(self, prompt_ids: Sequence[PromptId]) -> list[PromptRecord]:
+        """Have a row, and a folder, for each of these prompts. Returns what is known of them, in order."""
+        return await self._write(lambda connection: rows.enroll(connection, prompt_ids))
+
+    async def apply(self, writes: Sequence[Write]) -> None:
+        """Make several writes together."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            for write in writes:
+                rows.apply(connection, write)
+
+        await self._write(apply)
+
     async def save_file(self, prompt_id: PromptId, record: FileRecord, run: str) -> None:
         """Record the outcome of one file. Call it after the file is durable."""
-        await self._write(lambda connection: rows.save_file(connection, prompt_id, record, run))
+        await self.apply([FileSaved(prompt_id=prompt_id, record=record, run=run)])
 
     async def save_prompt(self, record: PromptRecord, run: str) -> None:
         """Record a prompt's state and its files. Call it after the manifest is durable."""
+        await self.apply([PromptSaved(record=record, run=run)])
 
-        def save(connection: sqlite3.Connection) -> None:
-            rows.save_prompt(connection, record, run)
-
-        await self._write(save)
+    async def mark(self, prompt_ids: Sequence[PromptId], run: str) -> None:
+        """Note that a run has dealt with these prompts."""
+        await self.apply([Marked(prompt_ids=list(prompt_ids), run=run)])
 
     async def enlist(self, listed: Sequence[Listed], walk: str) -> tuple[int, int]:
         """Put rows of the history in; returns how many this walk, and how many nobody, had seen before."""
@@ -229,17 +256,6 @@ class Catalog:
             return connection.total_changes > 0
 
         return await self._read(save)
-
-    async def mark(self, prompt_ids: Sequence[PromptId], run: str) -> None:
-        """Note that a run has dealt with these prompts."""
-
-        def mark(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE prompts SET run = ? WHERE prompt_id IN (SELECT value FROM json_each(?))",
-                (run, listed(prompt_ids)),
-            )
-
-        await self._write(mark)
 
     async def forget(self, prompt_id: PromptId) -> bool:
         """Remove a prompt; False if it was not there."""

@@ -63,3 +63,45 @@ class PromptRecord(Struct, frozen=True, kw_only=True):
     def wanted(self) -> Wanted:
         """What of it should be in a store."""
         return Wanted(folder=self.folder, files=tuple(self.stored().values()), manifest=self.placed)
+
+    def done(self, only: str | None) -> Done | None:
+        """The record of what is complete, as far as files of the role ``only`` go; None where something is not."""
+        states = (PromptState.COMPLETE,) if only is None else (PromptState.COMPLETE, PromptState.PARTIAL)
+        if self.unfinished or self.state not in states:
+            return None
+        if any(file.entry is None or file.failure is not None for file in self.files if only in (None, file.role)):
+            return None
+        return Done(prompt_id=self.prompt_id, state=self.state, run=self.run, wanted=self.wanted())
+
+
+class Claimed(Struct, frozen=True, kw_only=True, tag="claim"):
+    """A run tries a prompt, which is unfinished until its result is saved."""
+
+    prompt_id: PromptId
+    run: str
+
+
+class FileSaved(Struct, frozen=True, kw_only=True, tag="file"):
+    """What became of one file, in a run."""
+
+    prompt_id: PromptId
+    record: FileRecord
+    run: str
+
+
+class PromptSaved(Struct, frozen=True, kw_only=True, tag="prompt"):
+    """What became of a prompt, in a run; with those of its files that the record has."""
+
+    record: PromptRecord
+    run: str
+
+
+class Marked(Struct, frozen=True, kw_only=True, tag="mark"):
+    """A run has found these prompts complete."""
+
+    prompt_ids: list[PromptId]
+    run: str
+
+
+Write = Claimed | FileSaved | PromptSaved | Marked
+"""What a run tells the catalog: values, so that a worker elsewhere can hand them on."""

@@ -12,7 +12,16 @@ from typing import TypeVar
 import msgspec
 
 from mirror import names
-from mirror.catalog.records import Done, FileRecord, PromptRecord
+from mirror.catalog.records import (
+    Claimed,
+    Done,
+    FileRecord,
+    FileSaved,
+    Marked,
+    PromptRecord,
+    PromptSaved,
+    Write,
+)
 from mirror.models import Failure, ManifestFile, Placed, PromptId, PromptState, Role
 from mirror.stores import Kept, Wanted
 
@@ -166,22 +175,49 @@ def listed(values: Sequence[str]) -> str:
     return msgspec.json.encode(values).decode()
 
 
+def apply(connection: sqlite3.Connection, write: Write) -> None:
+    """Make one write."""
+    match write:
+        case Claimed():
+            _touch(connection, write.prompt_id, write.run)
+        case FileSaved():
+            _save_file(connection, write.prompt_id, write.record, write.run)
+        case PromptSaved():
+            _save_prompt(connection, write.record, write.run)
+        case Marked():
+            connection.execute(
+                "UPDATE prompts SET run = ? WHERE prompt_id IN (SELECT value FROM json_each(?))",
+                (write.run, listed(write.prompt_ids)),
+            )
+
+
 def claim(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> PromptRecord:
     """Count a try at a prompt, unfinished until its result is saved; a new one gets a folder that no other has.
 
     The record is the one from before.
     """
+    [known] = enroll(connection, [prompt_id])
+    _touch(connection, prompt_id, run)
+    return known
+
+
+def enroll(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId]) -> list[PromptRecord]:
+    """Have a row for each of these, new ones with a folder that no other has. Returns what is known, in order."""
     now = time.time()
-    add(connection, prompt_id, now)
-    known = next(read_prompts(connection, [prompt_id]), None)
-    if known is None:
+    for prompt_id in prompt_ids:
+        add(connection, prompt_id, now)
+    known = {record.prompt_id: record for record in read_prompts(connection, prompt_ids)}
+    if len(known) < len(set(prompt_ids)):
         raise sqlite3.DatabaseError("a row is in the index only")
+    return [known[prompt_id] for prompt_id in prompt_ids]
+
+
+def _touch(connection: sqlite3.Connection, prompt_id: PromptId, run: str) -> None:
     connection.execute(
         "UPDATE prompts SET tries = tries + (?2 = '' OR claimed IS NOT ?2), last_tried = ?1, changed = ?1, claimed = ?2"
         ", unfinished = 1 WHERE prompt_id = ?3",
-        (now, run, prompt_id),
+        (time.time(), run, prompt_id),
     )
-    return known
 
 
 def add(connection: sqlite3.Connection, prompt_id: PromptId, now: float) -> bool:
@@ -215,7 +251,7 @@ def _folder_key(connection: sqlite3.Connection, record: PromptRecord) -> str:
     return key if owner is None or owner[0] == record.prompt_id else f"{key}/{record.folder}"
 
 
-def save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileRecord, run: str) -> None:
+def _save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileRecord, run: str) -> None:
     """Write a file's row."""
     entry = record.entry
     connection.execute(
@@ -234,7 +270,7 @@ def save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileR
     )
 
 
-def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) -> None:
+def _save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) -> None:
     """Write a prompt's row and those of its files that the record has; other files stay as they are."""
     connection.execute(
         "INSERT INTO prompts (prompt_id, folder, folder_key, state, unfinished, error, message, note, first_seen, run,"
@@ -257,7 +293,7 @@ def save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) 
         ),
     )
     for file in record.files:
-        save_file(connection, record.prompt_id, file, run)
+        _save_file(connection, record.prompt_id, file, run)
 
 
 def decode(blob: bytes, kind: type[T] | msgspec.json.Decoder[T]) -> T:

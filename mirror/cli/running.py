@@ -65,6 +65,9 @@ _OPTIONS = (
     ),
     click.option("--concurrency", type=click.IntRange(0, 4096), help="Requests at once to one host; 0 adapts."),
     click.option("--limit-rate", type=SIZE, help="Bytes a second in all (10M)."),
+    click.option(
+        "--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes that share the work."
+    ),
     click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary as JSON."),
     click.option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),
     click.option("-q", "--quiet", is_flag=True, help="Log errors only, and no summary."),

@@ -38,11 +38,17 @@ _datasync = getattr(os, "fdatasync", os.fsync)
 
 
 class Disk:
-    """``root`` on a local or network file system, and the threads that work on it."""
+    """``root`` on a local or network file system, and the threads that work on it.
 
-    def __init__(self, root: Path, *, durable: bool, min_free: int) -> None:
+    ``desk`` is the name of a worker, where several share the root: what is not finished stands in a folder of its own
+    then, so that no two ever write one partial file.
+    """
+
+    def __init__(self, root: Path, *, durable: bool, min_free: int, desk: str = "") -> None:
         self.root = root
-        self.parts = root / INTERNAL / "parts"
+        self._left_by_all = root / INTERNAL / "parts"
+        self._desk = desk
+        self.parts = self._left_by_all / desk
         self.in_doubt = False
         """Something that was written may not be durable: it was not synced, or that failed."""
         self.is_durable = durable
@@ -93,11 +99,11 @@ class Disk:
             for folder in reversed(missing):
                 folder.mkdir(exist_ok=True)
                 self.sync_folder(folder.parent)
-            for name in (INTERNAL, f"{INTERNAL}/parts"):
-                if (self.root / name).is_symlink():
-                    raise Denied(f"{self.root / name} is a symlink: it must be a folder")
-                (self.root / name).mkdir(mode=0o700, exist_ok=True)
-                self.sync_folder((self.root / name).parent)
+            for own in dict.fromkeys((self.root / INTERNAL, self._left_by_all, self.parts)):
+                if own.is_symlink():
+                    raise Denied(f"{own} is a symlink: it must be a folder")
+                own.mkdir(mode=0o700, exist_ok=True)
+                self.sync_folder(own.parent)
 
     def left(self, suffix: str = "") -> list[str]:
         """The names of what earlier runs left, of one kind or of all. Blocks.
@@ -105,9 +111,17 @@ class Disk:
         Raises:
             StoreError: it cannot be listed.
         """
-        with translated(f"{self.parts}"), contextlib.suppress(FileNotFoundError):
-            return [name for name in os.listdir(self.parts) if name.endswith(suffix)]
-        return []
+        names: set[str] = set()
+        for folder in {self._left_by_all, self.parts}:
+            with translated(f"{folder}"), contextlib.suppress(FileNotFoundError):
+                names |= {name for name in os.listdir(folder) if name.endswith(suffix)}
+        return sorted(names)
+
+    def take_left(self, name: str) -> None:
+        """Have a file that an earlier run left at the worker's own desk. Of several that try, one gets it. Blocks."""
+        if self._desk:
+            with translated(f"{self._left_by_all / name}"), contextlib.suppress(FileNotFoundError):
+                os.rename(self._left_by_all / name, self.parts / name)
 
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:

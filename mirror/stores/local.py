@@ -22,6 +22,7 @@ from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
+from mirror.stores.desks import desk_lock, gather
 from mirror.stores.disk import INTERNAL, Disk
 from mirror.stores.files import (
     READ,
@@ -51,11 +52,13 @@ _HOP = 64 << 20
 class LocalStore:
     """A Store under ``archive.root``.
 
+    With ``desk`` it is that of one of several workers, under a root that somebody else has locked for them all.
+
     Raises:
         ConfigError: Python would not write names as UTF-8, or the root is relative to a folder that is gone.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, desk: str = "") -> None:
         if sys.getfilesystemencoding() != "utf-8":  # then one archive would have two names for a file
             told = f"names of files are UTF-8 in an archive, and this Python writes {sys.getfilesystemencoding()}"
             raise ConfigError(f"{told}: set PYTHONUTF8=1, or a UTF-8 locale (LC_ALL=C.UTF-8)")
@@ -68,12 +71,14 @@ class LocalStore:
             self.root,
             durable=settings.archive.durability == "full",
             min_free=settings.transfer.min_free_space,
+            desk=desk,
         )
         self._publisher = Publisher(self.disk)
         self._left: set[str] = set()
         self._unsettled: set[str] = set()
-        self._locks = [Lock(self.root / INTERNAL / "lock", str(self.root))]
-        self._catalog = _outside(self.root, settings.archive.catalog)
+        self._desk = desk
+        self._locks = [desk_lock(self.disk.parts) if desk else Lock(self.root / INTERNAL / "lock", str(self.root))]
+        self._catalog = _outside(self.root, settings.archive.catalog) if not desk else None
         if self._catalog is not None:  # other roots may name the same one
             path = self._catalog.with_name(f"{self._catalog.name}.lock")
             self._locks.append(Lock(path, f"the catalog {self._catalog}"))
@@ -87,7 +92,22 @@ class LocalStore:
         """
         self.disk.prepare()
         self._take_locks()
+        self.gather()
+
+    def gather(self) -> None:
+        """See what earlier runs left, and workers that have ended. Blocks.
+
+        Raises:
+            StoreError: it cannot be listed or moved.
+        """
+        if not self._desk:
+            gather(self.disk.parts)
         self._left = {name.partition(".")[0] for name in self.disk.left()}
+
+    @property
+    def locked(self) -> list[int]:
+        """The descriptors of the locks that are held: the root stays locked while any process has one open."""
+        return [lock.fd for lock in self._locks if lock.fd is not None]
 
     async def open_when_free(self, wait: float | None, tell: Callable[[str], None]) -> None:
         """As :meth:`open`; where another run holds the root, wait for its end so many seconds (None: not at all).
@@ -159,6 +179,8 @@ class LocalStore:
         if not is_new:
             self._left.discard(key)
             try:
+                for name in (f"{key}.journal", f"{key}.part"):
+                    await self.disk.run(self.disk.take_left, name)
                 await sink.recover()
             except BaseException:
                 await sink.close()

@@ -14,12 +14,12 @@ from mirror.stores.files import is_ours_alone, let_go, translated
 
 
 class Lock:
-    """One run at a time uses ``what``. While it does, the file says which."""
+    """One run at a time uses ``what``. While it does, the file says which, and ``fd`` is its descriptor."""
 
     def __init__(self, path: Path, what: str) -> None:
         self._path = path
         self._what = what
-        self._fd: int | None = None
+        self.fd: int | None = None
 
     def take(self) -> bool:
         """Take it, if this run has not. The file stays as it is; True where its last holder left it marked.
@@ -28,7 +28,7 @@ class Lock:
             Locked: another run holds it.
             StoreError: it cannot be locked.
         """
-        if self._fd is not None:
+        if self.fd is not None:
             return False
         with translated(f"the lock {self._path}"), contextlib.ExitStack() as unless_locked:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -46,29 +46,29 @@ class Lock:
                 raise Denied(f"{self._path} cannot be locked: {why}") from None
             is_marked = os.fstat(fd).st_size > 0
             unless_locked.pop_all()
-            self._fd = fd
+            self.fd = fd
             return is_marked
 
     def mark(self) -> None:
         """Say in the file who holds it."""
         with translated(f"the lock {self._path}"):
-            if self._fd is not None and is_ours_alone(os.fstat(self._fd)):  # else it may be somebody's file
+            if self.fd is not None and is_ours_alone(os.fstat(self.fd)):  # else it may be somebody's file
                 since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
+                os.ftruncate(self.fd, 0)
+                os.pwrite(self.fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
 
     def is_marked(self) -> bool:
         """True if another run has marked it."""
         with contextlib.suppress(OSError):
-            return self._fd is None and self._path.lstat().st_size > 0
+            return self.fd is None and self._path.lstat().st_size > 0
         return False
 
     def release(self, *, unmark: bool) -> None:
         """Let go of it; the mark stays where the next run is to know that this one did not end well."""
-        if self._fd is None:
+        if self.fd is None:
             return
         with contextlib.suppress(OSError):  # then it stays marked, which harms nobody
-            if unmark and is_ours_alone(os.fstat(self._fd)):
-                os.ftruncate(self._fd, 0)
-        let_go(self._fd)
-        self._fd = None
+            if unmark and is_ours_alone(os.fstat(self.fd)):
+                os.ftruncate(self.fd, 0)
+        let_go(self.fd)
+        self.fd = None

@@ -15,7 +15,7 @@ import msgspec
 from tests.bench import again, catalog, machine, media, nginx, page, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
-from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
+from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, scale, start
 from tests.bench.tools import CHECKOUT
 
 SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
@@ -27,6 +27,7 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
     "hashing": hashing.run,
     "start": start.run,
     "memory": memory.run,
+    "scale": scale.run,
     "puts": puts.run,
     "s3only": buckets.s3only,
     "copy": buckets.copy,

@@ -112,6 +112,10 @@ class Uploads:
         self._there.discard(journal.path.stem)
         await self.hop(journal, journal.remove)
 
+    async def take_left(self, name: str) -> None:
+        """An earlier run left this journal: it is ours from here on."""
+        await self._disk.run(self._disk.take_left, f"{name}.upload")
+
     def journal(self, name: str) -> Journal[Record]:
         return Journal(self._disk.parts / f"{name}.upload", _decoder)
 

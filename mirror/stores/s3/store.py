@@ -48,7 +48,7 @@ class S3Store:
         self._copier = Copier(settings, self.objects, observer)
         self._budget = ByteBudget(memory)
         self._opening = asyncio.Lock()
-        self._is_open = False
+        self.is_open = False
         self.exchange = Exchange(self.objects)
         self._destination = "\n".join(("", *self.home))
 
@@ -59,10 +59,10 @@ class S3Store:
             ConfigError, StoreError: it cannot be worked with, and why.
         """
         async with self._opening:
-            if not self._is_open:
+            if not self.is_open:
                 await self._control.open()
                 await self.uploads.scan()
-                self._is_open = True
+                self.is_open = True
 
     async def close(self) -> None:
         await self._wire.close()
@@ -111,6 +111,7 @@ class S3Store:
         sink = ObjectSink(self.uploads, self._budget, target, name, via)
         try:
             if self.uploads.has(name):
+                await self.uploads.take_left(name)
                 await sink.recover()
         except BaseException:
             await sink.close()
@@ -121,6 +122,7 @@ class S3Store:
         name = self._name(identity)
         if not self.uploads.has(name):
             return
+        await self.uploads.take_left(name)
         journal = self.uploads.journal(name)
         if name not in self.uploads.completed:  # the file came another way: what was begun is not left about
             await self.uploads.abort(*await self.uploads.hop(journal, partial(self.uploads.read, journal)))

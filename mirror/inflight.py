@@ -1,0 +1,49 @@
+"""Files that are fetched right now: one that several prompts name is fetched by one of them, and the others wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import Struct
+
+from mirror.models import Failure, ManifestFile
+
+Fetched = tuple[str, Failure] | None
+"""How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
+
+Elsewhere = tuple[str, ManifestFile]
+"""A folder, and the entry of a file that the run has stored there for another prompt."""
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """Whose a file is. ``mine``: the caller's, until it leaves. Else another one had it, and ``failed`` says how.
+
+    ``elsewhere`` is where the run has stored it already, as far as whoever gave the turn knows.
+    """
+
+    mine: bool
+    failed: Fetched = None
+    elsewhere: Elsewhere | None = None
+
+
+_MINE = Turn(mine=True)
+
+
+class Inflight:
+    """The files, by identity, that visits of this process fetch."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, asyncio.Future[Fetched]] = {}
+
+    async def enter(self, identity: str) -> Turn:
+        """The caller's turn at a file; or, once whoever is at it has left, how that ended."""
+        other = self._ends.get(identity)
+        if other is not None:
+            await asyncio.wait({other})
+            return Turn(mine=False, failed=other.result())
+        self._ends[identity] = asyncio.get_running_loop().create_future()
+        return _MINE
+
+    def leave(self, identity: str, ended: Fetched) -> None:
+        """The caller's turn is over."""
+        self._ends.pop(identity).set_result(ended)

@@ -1,0 +1,62 @@
+"""Where each of several workers under one root keeps what is not finished. Blocks.
+
+A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by the next run
+that has the root for itself, into the folder from which every worker takes up what was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirror.errors import Locked
+from mirror.stores.files import translated
+from mirror.stores.lock import Lock
+
+_LOCK = "lock"
+
+
+def desk_lock(desk: Path) -> Lock:
+    """The lock of a worker on its own desk."""
+    return Lock(desk / _LOCK, f"the desk {desk}")
+
+
+def gather(parts: Path) -> None:
+    """Bring together what workers of earlier runs left, but for those that are alive.
+
+    Raises:
+        StoreError: it cannot be listed or moved.
+    """
+    for desk in desks(parts):
+        lock = desk_lock(desk)
+        with translated(f"{desk}"), contextlib.suppress(Locked):
+            lock.take()
+            try:
+                _clear(desk, parts)
+            finally:
+                lock.release(unmark=False)
+
+
+def desks(parts: Path) -> Iterator[Path]:
+    """The desks of workers, alive or not; none where there is no such folder."""
+    with translated(f"{parts}"), contextlib.suppress(FileNotFoundError), os.scandir(parts) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _clear(desk: Path, parts: Path) -> None:
+    names = [name for name in os.listdir(desk) if name != _LOCK]
+    for name in names:
+        os.rename(desk / name, _free(parts, name, desk.name))
+    os.unlink(desk / _LOCK)
+    os.rmdir(desk)
+
+
+def _free(parts: Path, name: str, desk: str) -> Path:
+    """Where it goes. Of two that are about one file the second gets a name that only ``mirror cleanup`` looks at."""
+    stem, dot, kind = name.partition(".")
+    path = parts / name
+    return parts / f"{stem}-{desk}{dot}{kind}" if os.path.lexists(path) else path
