@@ -275,13 +275,15 @@ async def fill(catalog: Catalog, places: Places) -> tuple[int, list[str]]:
     """Put in what the manifests tell; how many prompts that were, and the folders whose manifest cannot be read."""
     prompts, unreadable = 0, []
     async for folders in places.folders():
-        for folder, document in zip(folders, await places.read_manifests(folders), strict=True):
-            record = record_from(document, folder) if document is not None else None
-            if record is None:
-                unreadable.append(folder)
-                continue
-            await catalog.save_prompt(record, "")
-            prompts += 1
+        documents = await places.read_manifests(folders)
+        told = [
+            record_from(document, folder) if document is not None else None
+            for folder, document in zip(folders, documents, strict=True)
+        ]
+        unreadable += [folder for folder, record in zip(folders, told, strict=True) if record is None]
+        records = [record for record in told if record is not None]
+        await asyncio.gather(*(catalog.save_prompt(record, "") for record in records))  # one commit for all of them
+        prompts += len(records)
     return prompts, unreadable
 
 

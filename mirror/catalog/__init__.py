@@ -128,17 +128,7 @@ class Catalog:
 
     async def counts(self) -> dict[str, tuple[int, int, int]]:
         """For each state: prompts, stored files, and their bytes."""
-
-        def count(connection: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
-            rows = connection.execute(
-                "SELECT state, count(*), coalesce(sum(n), 0), coalesce(sum(size), 0) FROM prompts LEFT JOIN"
-                " (SELECT prompt_id, count(entry) AS n, sum(bytes) AS size FROM files"
-                " WHERE failure IS NULL GROUP BY prompt_id)"
-                " USING (prompt_id) GROUP BY state ORDER BY state"
-            )
-            return {state: (prompts, files, size) for state, prompts, files, size in rows}
-
-        return await self._read(count)
+        return await self._read(rows.counts)
 
     async def standing(self) -> Standing:
         """How things stand beyond the states."""
