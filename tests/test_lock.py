@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from mirror import FetchOptions, Mirror
 from mirror.errors import Locked
 from mirror.settings import FOREVER
+from mirror.stores.lock import Lock
 from tests import faults, media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, large_prompt, mirrored, running
@@ -148,3 +151,39 @@ def test_two_roots_never_write_one_catalog_at_the_same_time(
         assert holder.wait(20) == 0
         assert process.wait(20) == 0
     assert [archive.run("cleanup").code, shared.run("cleanup").code] == [0, 0]
+
+
+def test_a_forked_process_keeps_nobody_out(origin: Origin, archive: Archive) -> None:
+    """As those of a ProcessPoolExecutor are: what it inherits holds no lock, and what it closes frees none."""
+    for prompt_id in ("p", "q"):
+        done_prompt(origin, prompt_id, "a.png")
+    code = """
+import os, mirror
+settings = mirror.load_settings()
+manifests = mirror.fetch(["p", "q"], settings)
+next(manifests)
+end, open_so_long = os.pipe()
+if os.fork() == 0:
+    os.close(open_so_long)
+    os.read(end, 1)
+    os._exit(0)
+manifests.close()
+print(mirror.fetch_one("q", settings).state)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], env=archive.environment(), stdout=subprocess.PIPE, text=True)
+    assert process.communicate(timeout=20)[0] == "complete\n"
+
+
+def test_a_forked_process_frees_no_lock_that_it_did_not_take(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock", "the root")
+    lock.take()
+    lock.mark()
+    child = os.fork()
+    if child == 0:
+        lock.release(unmark=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(Locked, match=f"pid {os.getpid()} since"):
+        Lock(tmp_path / "lock", "the root").take()
+    lock.release(unmark=True)
+    assert Lock(tmp_path / "lock", "the root").take() is False

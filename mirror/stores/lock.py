@@ -19,6 +19,7 @@ class Lock:
     def __init__(self, path: Path, what: str) -> None:
         self._path = path
         self._what = what
+        self._taken_by = 0
         self.fd: int | None = None
 
     def take(self) -> bool:
@@ -40,13 +41,13 @@ class Lock:
             except BlockingIOError:
                 holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
                 told = f"{self._what} is in use by another run ({holder or 'unknown'})"
-                raise Locked(f"{told}: wait for its end, or give --wait-lock") from None
+                raise Locked(f"{told}: try again after its end, or wait for it (--wait-lock, wait_lock)") from None
             except OSError as error:
                 why = f"{error.strerror}: is it on a file system with locks?"
                 raise Denied(f"{self._path} cannot be locked: {why}") from None
             is_marked = os.fstat(fd).st_size > 0
             unless_locked.pop_all()
-            self.fd = fd
+            self.fd, self._taken_by = fd, os.getpid()
             return is_marked
 
     def mark(self) -> None:
@@ -64,11 +65,17 @@ class Lock:
         return False
 
     def release(self, *, unmark: bool) -> None:
-        """Let go of it; the mark stays where the next run is to know that this one did not end well."""
+        """Let go of it; the mark stays where the next run is to know that this one did not end well.
+
+        A process that was forked meanwhile holds the lock no longer, and cannot take it from us by letting go of it.
+        """
         if self.fd is None:
             return
-        with contextlib.suppress(OSError):  # then it stays marked, which harms nobody
-            if unmark and is_ours_alone(os.fstat(self.fd)):
-                os.ftruncate(self.fd, 0)
+        if self._taken_by == os.getpid():
+            with contextlib.suppress(OSError):  # then it stays marked, which harms nobody
+                if unmark and is_ours_alone(os.fstat(self.fd)):
+                    os.ftruncate(self.fd, 0)
+            with contextlib.suppress(OSError):  # to close it is not enough where a forked process has it open, too
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
         let_go(self.fd)
         self.fd = None
