@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from msgspec.structs import replace
+
 from mirror.catalog import Catalog
 from mirror.config import require_api
 from mirror.custody import catalog_of, reading, require_catalog
-from mirror.endings import ended
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.gear import Gear
 from mirror.intake import Intake
 from mirror.models import Manifest, PromptId
-from mirror.outbox import Outbox
 from mirror.pipeline import Pipeline
 from mirror.run import Emit, Result, Run
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
 from mirror.sources.args import from_iterable, listed
+from mirror.tasks import Tasks, Work
 from mirror.times import now
 
 if TYPE_CHECKING:
@@ -64,8 +75,10 @@ class Mirror:
     """
 
     def __init__(self, settings: Settings, *, observers: Iterable[Observer] = ()) -> None:
+        _check(settings, Settings, "settings")
         self.settings = settings
-        self._observer = Fanout(observers)
+        self._tasks = Tasks()
+        self._observer = Fanout(observers, self._tasks.leave)
         self._codes: set[ExitCode] = set()
         self._engine: Engine | None = None
         self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -83,9 +96,9 @@ class Mirror:
 
     async def __aenter__(self) -> Mirror:
         require_api(self.settings.api)
+        self._tasks.open()
         self._catalog: Catalog | None = None
         self._opening = asyncio.Lock()
-        self._runs: set[asyncio.Task[None]] = set()
         self._gear = Gear(self.settings, self._observer)
         self._places = self._gear.places
         # From the last to the first, each even where one of them fails or is cancelled: the root is free at the end.
@@ -94,7 +107,7 @@ class Mirror:
         self._held = contextlib.AsyncExitStack()
         self._closing.push_async_exit(self._held)
         self._closing.push_async_callback(self._gear.rest)
-        self._closing.push_async_callback(self._stop)
+        self._closing.push_async_callback(self._tasks.stop)
         return self
 
     async def __aexit__(
@@ -105,12 +118,6 @@ class Mirror:
         except MirrorError as failed:
             self._codes.add(failed.exit_code)
             raise
-
-    async def _stop(self) -> None:
-        """A loop that was left with break closes its generator only some time later: nothing may work on after this."""
-        for run in self._runs:
-            run.cancel()
-        await ended(self._runs)
 
     def on_event(self, observer: Observer) -> Callable[[], None]:
         """From now on tell this observer what happens, too; the function that is returned takes it away again.
@@ -186,10 +193,18 @@ class Mirror:
                 if manifest.state is mirror.PromptState.COMPLETE:
                     print(sum(file.bytes for file in manifest.files), "bytes")
         """
-        async with self._asked.setdefault(prompt_id, asyncio.Lock()):
-            manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
+        limit = options.max_time if options is not None else 0.0
+        began = time.monotonic()
+        lock, manifests = self._asked.setdefault(prompt_id, asyncio.Lock()), []
+        if await _taken(lock, limit):
+            try:
+                if options is not None and limit:
+                    options = replace(options, max_time=max(limit - (time.monotonic() - began), 1e-3))
+                manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
+            finally:
+                lock.release()
         if not manifests:
-            limit = options.max_time if options is not None else 0.0
+            self._codes.add(ExitCode.INCOMPLETE)
             raise TimeoutError(f"{prompt_id}: not done after {limit:g} s (max_time)")
         return manifests[0]
 
@@ -210,12 +225,17 @@ class Mirror:
                 async for manifest in m.sync(night=mirror.SyncOptions(max_prompts=100)):
                     print(manifest.prompt_id, manifest.state)  # → complete
         """
-        return self._manifests(night or SyncOptions(), options)
+        wanted = night or SyncOptions()
+        _check(wanted, SyncOptions, "night")
+        return self._manifests(wanted, options)
 
     async def _manifests(
-        self, source: Source | SyncOptions, options: FetchOptions | None
+        self, source: AsyncGenerator[list[str], None] | SyncOptions, options: FetchOptions | None
     ) -> AsyncGenerator[Manifest, None]:
-        async with contextlib.aclosing(self.results(source, options)) as results:
+        async with (
+            contextlib.nullcontext() if isinstance(source, SyncOptions) else contextlib.aclosing(source),
+            contextlib.aclosing(self.results(source, options)) as results,
+        ):
             async for come in results:
                 for manifest in [result.manifest for result in come if result.manifest is not None]:
                     yield manifest
@@ -226,7 +246,8 @@ class Mirror:
         """As :meth:`fetch` for batches of ids, or as :meth:`sync`; each result with its prompt's exit code.
 
         ``source`` is an asynchronous iterator of lists of ids (:mod:`mirror.sources` has some), or the options of a
-        sync. Without ``want_manifests`` those of prompts that were complete before are not read, which is faster.
+        sync; whoever made it closes it. Without ``want_manifests`` those of prompts that were complete before are not
+        read, which is faster.
         ``options`` are as in :meth:`fetch`. Yields what has come since the last time, at least one result: no prompt
         waits for another one's.
 
@@ -244,13 +265,13 @@ class Mirror:
                     for result in come:
                         print(result.prompt_id, result.state, int(result.code))  # → nobody unknown 3
         """
-        options = options or FetchOptions()
+        wanted = options or FetchOptions()
+        _check(wanted, FetchOptions, "options")
         try:
-            async with (
-                self._open_catalog(options) as catalog,
-                contextlib.aclosing(self._drain(source, options, catalog, want_manifests)) as results,
-            ):
+            work: Work[Result] = partial(self._run, source, wanted, want_manifests)
+            async with contextlib.aclosing(self._tasks.drain(work)) as results:
                 async for come in results:
+                    self._codes.update(result.code for result in come)
                     yield come
         except MirrorError as error:
             self._codes.add(error.exit_code)
@@ -295,6 +316,7 @@ class Mirror:
             verify = Verify(places, catalog, deep=deep, sample=sample, decode=decode)
             async with contextlib.aclosing(verify.in_bucket(wanted) if bucket else verify.on_disk(wanted)) as found:
                 async for checked in found:
+                    self._tasks.heed()
                     yield checked
 
     async def repair(
@@ -331,38 +353,26 @@ class Mirror:
         from mirror.verification import Verify  # noqa: PLC0415
 
         options = FetchOptions(wait_lock=wait_lock)
-        async with self._open_catalog(options) as catalog:
-            verify = Verify(self._places, catalog, deep=deep, sample=sample, decode=decode)
+        wanted = [PromptId(each) for each in listed(ids)]
 
-            async def fetch(wanted: Mapping[PromptId, frozenset[str]]) -> None:
-                run = self._gear.new_run(options, catalog, repair=wanted)
-                await self._work(run, catalog, from_iterable(list(wanted)), _dropped, want_manifests=False)
+        async def work(emit: Callable[[Checked], Awaitable[None]]) -> None:
+            async with self._open_catalog(options) as catalog:
 
-            disk_too = self._places.wants_disk
-            repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=disk_too)
-            async with contextlib.aclosing(repair.run([PromptId(each) for each in listed(ids)])) as found:
-                async for checked in found:
+                async def fetch(lost: Mapping[PromptId, frozenset[str]]) -> None:
+                    run = self._gear.new_run(options, catalog, repair=lost)
+                    async with contextlib.aclosing(from_iterable(list(lost))) as source:
+                        await self._work(run, catalog, source, _dropped, want_manifests=False)
+
+                verify = Verify(self._places, catalog, deep=deep, sample=sample, decode=decode)
+                repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=self._places.wants_disk)
+                async with contextlib.aclosing(repair.run(wanted)) as found:
+                    async for checked in found:
+                        await emit(checked)
+
+        async with contextlib.aclosing(self._tasks.drain(work)) as found:
+            async for come in found:
+                for checked in come:
                     yield checked
-
-    async def _drain(
-        self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
-    ) -> AsyncGenerator[list[Result], None]:
-        # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
-        outbox = Outbox()
-        task = asyncio.create_task(self._run(source, options, catalog, outbox.put, want_manifests))
-        self._runs.add(task)
-        task.add_done_callback(self._runs.discard)
-        task.add_done_callback(lambda _: outbox.close())
-        try:
-            while results := await outbox.take():
-                self._codes.update(result.code for result in results)
-                yield results
-            await task
-        finally:
-            task.cancel()
-            await ended({task})
-            if not task.cancelled():
-                task.exception()
 
     @contextlib.asynccontextmanager
     async def _open_catalog(self, options: FetchOptions) -> AsyncIterator[Catalog]:
@@ -378,20 +388,20 @@ class Mirror:
                 self._catalog = await self._held.enter_async_context(opened)
         yield self._catalog
 
-    async def _run(
-        self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, emit: Emit, want_manifests: bool
-    ) -> None:
-        run = self._gear.new_run(options, catalog)
-        self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
-        if not isinstance(source, SyncOptions):
-            await self._work(run, catalog, source, emit, want_manifests)
-            return
-        from mirror.night import Sync  # noqa: PLC0415 - a fetch needs none
+    async def _run(self, source: Source | SyncOptions, options: FetchOptions, want_manifests: bool, emit: Emit) -> None:
+        async with self._open_catalog(options) as catalog:
+            run = self._gear.new_run(options, catalog)
+            self._observer(RunStarted(run_id=run.run_id, root=self._places.shown, started_at=now()))
+            if not isinstance(source, SyncOptions):
+                async with contextlib.aclosing(self._tasks.given(source)) as batches:
+                    await self._work(run, catalog, batches, emit, want_manifests)
+                return
+            from mirror.night import Sync  # noqa: PLC0415 - a fetch needs none
 
-        night = Sync(run, catalog, self.settings, source)
-        async with contextlib.aclosing(night.batches()) as batches:
-            await self._work(run, catalog, batches, night.judging(emit), want_manifests)
-        self._codes.add(await night.end())
+            night = Sync(run, catalog, self.settings, source)
+            async with contextlib.aclosing(night.batches()) as batches:
+                await self._work(run, catalog, batches, night.judging(emit), want_manifests)
+            self._codes.add(await night.end())
 
     async def _work(self, run: Run, catalog: Catalog, source: Source, emit: Emit, want_manifests: bool) -> None:
         """Until all ids have a result, or ``max_time`` is over."""
@@ -424,3 +434,22 @@ class Mirror:
 
 async def _dropped(_: Result) -> None:
     """The files themselves are looked at."""
+
+
+async def _taken(lock: asyncio.Lock, limit: float) -> bool:
+    """Take a lock; False if that took longer than so many seconds (0: there is no limit)."""
+    try:
+        async with asyncio.timeout(limit or None):
+            return await lock.acquire()
+    except TimeoutError:
+        return False
+
+
+def _check(given: object, kind: type, name: str) -> None:
+    """Check what a caller may have put in another one's place.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, kind):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(given).__name__}")

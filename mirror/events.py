@@ -230,7 +230,8 @@ class Observer(Protocol):
     """Told of each event, in order, on the event loop's thread: it must return at once and not raise.
 
     Any callable that takes an event is one. Without asyncio it is called on the run's own thread. One that raises is
-    told nothing more, and the run goes on; the log (``logging``, logger ``mirror``) says why.
+    told nothing more, and the run goes on; the log (``logging``, logger ``mirror``) says why. But SystemExit and
+    KeyboardInterrupt stop the run, and are raised to whoever reads the manifests.
 
     Example::
 
@@ -256,10 +257,14 @@ class Observer(Protocol):
 class Fanout:
     """One observer that tells several. One that raises is told nothing more, and the log says so: nobody else, and
     no run, is the worse for it.
+
+    Only what is to end the whole program, SystemExit and KeyboardInterrupt, is handed to ``leave``: raised in the midst
+    of a run it would tear its tasks from the loop.
     """
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+    def __init__(self, observers: Iterable[Observer], leave: Callable[[BaseException], None]) -> None:
         self._observers: dict[object, Observer] = {object(): observer for observer in observers}
+        self._leave = leave
 
     def add(self, observer: Observer) -> Callable[[], None]:
         """From now on tell this one, too; the function that is returned takes it away again. Idempotent, that one."""
@@ -275,7 +280,10 @@ class Fanout:
         for seat, observer in self._observers.items():
             try:
                 observer(event)
-            except Exception:
+            except (SystemExit, KeyboardInterrupt) as error:
+                self._remove(seat)
+                self._leave(error)
+            except BaseException:  # a CancelledError is no cancellation of the run's
                 self._remove(seat)
                 told = "an observer failed, and is told nothing more: %r"
                 logging.getLogger("mirror").exception(told, observer)

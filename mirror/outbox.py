@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Generic, TypeVar
 
-from mirror.run import Result
+T = TypeVar("T")
 
 _RESULTS = 64
 """Results that may wait for a slow reader before the run waits too."""
 
 
-class Outbox:
+class Outbox(Generic[T]):
     """Who puts a result in waits while there is no room, and so does all behind it, back to the source of the ids."""
 
     def __init__(self) -> None:
-        self._results: list[Result] = []
+        self._results: list[T] = []
         self._closed = False
         self._something = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    async def put(self, result: Result) -> None:
+    async def put(self, result: T) -> None:
         while len(self._results) >= _RESULTS:
             self._room.clear()
             await self._room.wait()
@@ -32,7 +33,7 @@ class Outbox:
         self._closed = True
         self._something.set()
 
-    async def take(self) -> list[Result]:
+    async def take(self) -> list[T]:
         """All that has come, at least one; none when it is closed."""
         await self._something.wait()
         taken, self._results = self._results, []

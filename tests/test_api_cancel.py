@@ -157,7 +157,7 @@ def test_cancelled_while_a_run_is_stopped(origin: Origin, archive: Archive, step
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
-        assert not m._runs
+        assert not m._tasks._running
 
     asyncio.run(run())
     assert_free(archive)
@@ -193,7 +193,7 @@ def test_left_half_way_the_run_is_over_with_the_block(origin: Origin, archive: A
                     if way == "error":
                         raise LookupError("the caller's own")
                     break
-            assert not m._runs, "closing the generator is enough: the Mirror may be used for more"
+            assert not m._tasks._running, "closing the generator is enough: the Mirror may be used for more"
             assert (await m.fetch_one("p")).state == "complete"
         await nothing_works_on()
 

@@ -118,7 +118,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
             "manifests.sha256sums obtain outbox"
         ),
     ),
-    ("one prompt; all manifests; what was left", "audit preview sweep verification visit"),
+    ("one prompt; all manifests; what was left; tasks", "audit preview sweep tasks verification visit"),
     ("all prompts; what is flawed; down the history; another process", "engines.member pipeline repairs walk"),
     ("a night's work; a worker, and who deals out to several", "engines.processes engines.worker night"),
     ("a worker's process", "engines.process"),

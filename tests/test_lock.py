@@ -170,7 +170,9 @@ if os.fork() == 0:
 manifests.close()
 print(mirror.fetch_one("q", settings).state)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], env=archive.environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=archive.environment(), stdout=subprocess.PIPE, text=True
+    )
     assert process.communicate(timeout=20)[0] == "complete\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import click
@@ -39,9 +40,14 @@ def fetch(
     require_inputs(inputs)
     reading = Reading(settings=settings, column=column, format=input_format)
 
-    def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:
+    async def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:
         source = ids_of(ids, inputs, reading, on_bad_line=command.incomplete, observer=command.observe)
-        return mirror.results(source, run.options, want_manifests=command.wants_manifests)
+        async with (
+            aclosing(source),
+            aclosing(mirror.results(source, run.options, want_manifests=command.wants_manifests)) as found,
+        ):
+            async for come in found:
+                yield come
 
     command = Command(settings, run, results)
     return run_until_signal(command.run, command.stopped)
