@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from mirror.client import Mirror
 from mirror.events import Observer
@@ -181,40 +181,85 @@ def _iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, 
     The generator is used by one task from its beginning to its end. Closing this one cancels that task, and waits until
     it has ended: nothing works on afterwards. A second Ctrl-C does not wait.
     """
-    loop = asyncio.new_event_loop()
-    come: SimpleQueue[T | _Ended] = SimpleQueue()
-    asked = asyncio.Event()
-
-    async def produce() -> None:
-        async with contextlib.aclosing(make()) as items:
-            async for item in items:
-                come.put(item)
-                await asked.wait()
-                asked.clear()
-
-    task = loop.create_task(produce())
-    thread = threading.Thread(target=_work, args=(loop, task, come), name="mirror-blocking", daemon=True)
+    work = _Work(make)
+    thread = threading.Thread(target=work.run, name="mirror-blocking", daemon=True)
     try:
         thread.start()
-        while not isinstance(item := come.get(), _Ended):
+        work.may_begin.put(True)
+        while not isinstance(item := work.come.get(), _Ended):
             yield item
-            loop.call_soon_threadsafe(asked.set)
+            work.go_on()
         if item.error is not None:
             raise item.error
     finally:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        work.may_begin.put(False)
+        work.stop()
+        with contextlib.suppress(RuntimeError):  # Ctrl-C came while it was being started: it was not allowed to begin
+            thread.join()
 
 
-def _work(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], come: SimpleQueue[T | _Ended]) -> None:
-    error: BaseException | None = None
-    try:
-        loop.run_until_complete(task)
-    except BaseException as failed:  # noqa: BLE001 - it is raised where the caller waits
-        error = failed
-    finally:
+class _Work(Generic[T]):
+    """A loop in a thread, with one task.
+
+    ``may_begin`` decides whether anything is done at all; ``come`` is what was yielded, and the end.
+    """
+
+    def __init__(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
+        self.may_begin: SimpleQueue[bool] = SimpleQueue()
+        self.come: SimpleQueue[T | _Ended] = SimpleQueue()
+        self._make = make
+        self._asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+
+    def go_on(self) -> None:
+        """Have the next item made. For another thread."""
+        self._call(self._asked.set)
+
+    def stop(self) -> None:
+        """Cancel the task, now or as soon as there is one. For another thread."""
+        self._stopped = True
+        self._call(self._cancel)
+
+    def _call(self, what: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(what)
+
+    def _cancel(self) -> None:
+        self._task.cancel()
+
+    def run(self) -> None:
+        """The thread, from its beginning to its end."""
+        if not self.may_begin.get():
+            return
+        loop = asyncio.new_event_loop()
+        self._task = loop.create_task(self._produce())
+        self._loop = loop
+        if self._stopped:
+            self._cancel()
+        error = _run(loop, self._task)
+        if not self._task.done():  # something was raised that no task holds: all of it is put away before it is told
+            self._cancel()
+            while not self._task.done():
+                _run(loop, self._task)
         # Not asyncio.run: it would wait for threads that a slow name server holds.
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        _run(loop, loop.shutdown_asyncgens())
         loop.close()
-        come.put(_Ended(error))
+        self.come.put(_Ended(error))
+
+    async def _produce(self) -> None:
+        async with contextlib.aclosing(self._make()) as items:
+            async for item in items:
+                self.come.put(item)
+                await self._asked.wait()
+                self._asked.clear()
+
+
+def _run(loop: asyncio.AbstractEventLoop, what: Awaitable[None]) -> BaseException | None:
+    """Until it has ended, or SystemExit or KeyboardInterrupt left the loop; what was raised."""
+    try:
+        loop.run_until_complete(what)
+    except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
+        return error
+    return None
