@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mirror.checks import Checked as Checked
     from mirror.client import Mirror as Mirror
     from mirror.config import load_settings as load_settings
+    from mirror.errors import ExitCode as ExitCode
     from mirror.errors import MirrorError as MirrorError
     from mirror.events import Event as Event
     from mirror.events import Observer as Observer
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Checked": "checks",
     "Event": "events",
+    "ExitCode": "errors",
     "Failure": "models",
     "FetchOptions": "settings",
     "Manifest": "models",
@@ -68,12 +70,14 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mirror' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mirror.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else every name, misspelt ones too, would be there for type checkers
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'mirror' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"mirror.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

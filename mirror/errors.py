@@ -36,7 +36,18 @@ class Severity(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller (design, part 2)."""
+    """What a command tells its caller, and :attr:`Mirror.exit_code` a program.
+
+    OK: all is mirrored. BUG: a bug of ours. USAGE: wrong usage or configuration. INCOMPLETE: some prompts failed or are
+    incomplete. STOPPED: the run had to stop. PENDING: some tasks are still queued or running. SIGINT, SIGPIPE and
+    SIGTERM: that ended the command.
+
+    Example::
+
+        async with mirror.Mirror(settings) as m:
+            await m.fetch_one("nobody")
+        print(m.exit_code is mirror.ExitCode.INCOMPLETE, int(m.exit_code))  # → True 3
+    """
 
     OK = 0
     BUG = 1

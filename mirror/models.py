@@ -272,12 +272,14 @@ class Failure(Struct, frozen=True, kw_only=True):
 
     ``role`` is that of the file, and ``url`` its identity; without them it is the prompt that could not be had.
     ``message`` is for people; ``attempts`` is how many requests were made for the file in this run.
-    ``was`` is left out, but for a file that was mirrored and is lost: its digest is not forgotten.
+    ``was`` is what a file was that was mirrored and is lost: its digest is not forgotten. For any other it is left out,
+    which Python sees as ``msgspec.UNSET``: ask ``isinstance(failure.was, mirror.ManifestFile)``.
 
     Example::
 
         [failure] = mirror.fetch_one("nobody", settings).errors
         print(failure.error, failure.url)  # → NoData None
+        print(isinstance(failure.was, mirror.ManifestFile))  # → False
     """
 
     url: str | None = None

@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 import secrets
 
+from mirror.errors import ConfigError
+
 
 class Sample:
     """Which files are looked at: each with the chance ``share`` (0 to 1), or ``count`` of them in all.
 
     ``seed`` repeats a choice, as long as the archive is the same; None takes one from the system. ``total`` is of how
     many files was chosen, known once it was begun. For one verify at a time.
+
+    Raises:
+        ConfigError: neither or both of ``share`` and ``count`` are given, or one is out of bounds.
 
     Example::
 
@@ -20,6 +25,13 @@ class Sample:
     """
 
     def __init__(self, *, share: float | None = None, count: int | None = None, seed: int | None = None) -> None:
+        # A sample of nothing would find nothing wrong.
+        if (share is None) == (count is None):
+            raise ConfigError("Sample: expected either share or count")
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            raise ConfigError(f"Sample: share: expected a number above 0, and 1 at most, got {share!r}")
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            raise ConfigError(f"Sample: count: expected a whole number of files, 1 at least, got {count!r}")
         self.share = share
         self.count = count
         self.seed = secrets.randbits(32) if seed is None else seed

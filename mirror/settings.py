@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, ValidationError, convert
+
+from mirror.errors import ConfigError
 
 _SIZE = r"^\s*\d{1,15}(\.\d{1,9})?\s*[KkMmGgTt]?[Ii]?[Bb]?\s*$"
 _NUMBER = r"\d{1,12}(\.\d{1,9})?"
@@ -40,7 +44,32 @@ FOREVER = 1e9
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the configuration file."""
+    """A table of the configuration file, or options. Its values are checked whoever makes it.
+
+    Raises:
+        ConfigError: a value is of a wrong type, or out of bounds; the message names the field, and no value.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            value = getattr(self, name)
+            try:
+                convert(float(value) if isinstance(value, float) else value, kind)  # NumPy's is one, too
+            except ValidationError as error:
+                raise ConfigError(f"{type(self).__name__}: {name}: {_expected(kind, error)}") from None
+
+
+@functools.cache
+def _kinds(section: type[_Section]) -> Mapping[str, Any]:
+    return get_type_hints(section, include_extras=True)
+
+
+def _expected(kind: Any, error: ValidationError) -> str:
+    said = str(error)
+    if said.startswith("Invalid enum value"):
+        choices = [repr(each) for part in (kind, *get_args(kind)) for each in get_args(part) if isinstance(each, str)]
+        return f"expected {', '.join(choices)}"
+    return said[:1].lower() + said[1:].replace("null", "None")
 
 
 class ApiSettings(_Section, frozen=True, kw_only=True):
@@ -161,7 +190,8 @@ class Settings(_Section, frozen=True, kw_only=True):
 
     ``api``, ``archive``, ``transfer``, ``security``, ``s3``, ``log``, ``metrics`` and ``hooks`` are the sections of the
     configuration file; ``config.example.toml`` documents every key. Sizes are in bytes, durations in seconds. The last
-    three are for the command line. :func:`load_settings` makes one and checks it; one made by hand is not checked.
+    three are for the command line. :func:`load_settings` makes one and checks it; of one made by hand types and bounds
+    are checked, and nothing that looks at several keys or at files.
 
     Example::
 
@@ -186,6 +216,9 @@ class SyncOptions(_Section, frozen=True, kw_only=True):
     seconds a prompt that stays unfinished is left alone (0: never); ``max_prompts`` is how many are taken up at most
     (0: all).
 
+    Raises:
+        ConfigError: a value is of a wrong type, or out of bounds; the message names it, and what was expected.
+
     Example::
 
         import time
@@ -208,6 +241,9 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to wait where another run holds
     the root (None: not at all; ``mirror.settings.FOREVER``: as long as it takes); ``processes`` is how many worker
     processes share the work (1: this one does it).
+
+    Raises:
+        ConfigError: a value is of a wrong type, or out of bounds; the message names it, and what was expected.
 
     Example::
 

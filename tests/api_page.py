@@ -273,7 +273,7 @@ def _yields(node: ast.AST) -> bool:
 
 def _prose(doc: str) -> str:
     """A docstring as Markdown: roles and double backticks become plain ones, ``Raises`` a list, examples code."""
-    text = re.sub(r":(?:class|func|meth|mod):`([^`]+)`", r"`\1`", f"{doc}\n")
+    text = re.sub(r":(?:attr|class|func|meth|mod):`([^`]+)`", r"`\1`", f"{doc}\n")
     text = re.sub(r"``([^`]+)``", r"`\1`", text)
     text = re.sub(r"^Raises:\n((?: {4}.*\n)+)", lambda found: _raises(found[1]), text, flags=re.MULTILINE)
     return _EXAMPLE.sub(lambda found: f"```python\n{textwrap.dedent(found[1]).strip()}\n```\n", text)

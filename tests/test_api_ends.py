@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import mirror
-from mirror import Event, FetchOptions, Mirror
+from mirror import Event, FetchOptions, Mirror, Sample, SyncOptions
+from mirror.errors import ConfigError
 from mirror.events import PromptFinished
+from mirror.settings import FOREVER, ApiSettings
 from tests import faults, media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, journaled, large_prompt
@@ -144,13 +146,15 @@ def test_ctrl_c_while_a_function_begins(origin: Origin, archive: Archive, when: 
         if event == when and (frame.f_code.co_name if called is None else called.__name__) == what:
             raise KeyboardInterrupt
 
-    before = sys.getprofile()
-    with pytest.raises(KeyboardInterrupt):
-        sys.setprofile(interrupt)
-        try:
-            next(manifests)
-        finally:
-            sys.setprofile(before)
+    before, was_interrupted = sys.getprofile(), False
+    sys.setprofile(interrupt)
+    try:
+        next(manifests)
+    except KeyboardInterrupt:
+        was_interrupted = True
+    finally:
+        sys.setprofile(before)
+    assert was_interrupted
     with pytest.raises(StopIteration):
         next(manifests)
     alive = [each for each in threading.enumerate() if each.name == "mirror-blocking"]
@@ -255,3 +259,35 @@ def test_arguments_in_the_wrong_places_are_told_by_name(archive: Archive) -> Non
             call()
     with contextlib.suppress(FileNotFoundError):
         assert list(archive.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "told"),
+    [
+        (FetchOptions, {"only": "origins"}, "FetchOptions: only: expected 'origin', 'thumbnail'"),
+        (FetchOptions, {"only": ["origin"]}, "FetchOptions: only: expected `str | None`, got `array`"),
+        (FetchOptions, {"processes": -3}, "FetchOptions: processes: expected `int` >= 1"),
+        (FetchOptions, {"wait": "30m"}, "FetchOptions: wait: expected `float`, got `str`"),
+        (FetchOptions, {"wait": float("nan")}, "FetchOptions: wait: expected `float` >= 0.0"),
+        (FetchOptions, {"max_time": -5}, "FetchOptions: max_time: expected `float` >= 0.0"),
+        (SyncOptions, {"since": "yesterday"}, "SyncOptions: since: expected `float | None`, got `str`"),
+        (Sample, {}, "Sample: expected either share or count"),
+        (Sample, {"share": 0.5, "count": 2}, "Sample: expected either share or count"),
+        (Sample, {"share": 50}, "Sample: share: expected a number above 0, and 1 at most, got 50"),
+        (Sample, {"count": -1}, "Sample: count: expected a whole number of files, 1 at least, got -1"),
+        (ApiSettings, {"timeout": "soon"}, "ApiSettings: timeout: expected `float`, got `str`"),
+    ],
+)
+def test_options_are_checked_when_they_are_made(kind: type, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        kind(**given)
+    assert str(raised.value) == told
+
+
+def test_options_may_be_of_kinds_that_are_as_good() -> None:
+    class Seconds(float):
+        pass
+
+    origin: Any = mirror.Role.ORIGIN
+    options = FetchOptions(only=origin, wait=Seconds(3), max_time=4, wait_lock=FOREVER)
+    assert (options.only, options.wait, options.max_time) == ("origin", 3.0, 4.0)

@@ -176,6 +176,20 @@ def test_a_reader_of_stdout_that_goes_away_ends_the_run(origin: Origin, archive:
     assert "the reader of the output went away" in err
 
 
+def test_a_reader_that_goes_away_while_ids_are_left_is_told_of_nothing_else(archive: Archive, tmp_path: Path) -> None:
+    """The file of ids, and all that reads it, is closed in order."""
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"n{number}\n" for number in range(3000)))
+
+    with running(archive, "fetch", "-q", "-i", str(ids), "--json", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
 def test_a_run_needs_no_streams(origin: Origin, archive: Archive, closed: str) -> None:
     done_prompt(origin, "p", "a.png")
