@@ -30,14 +30,16 @@ def fetch(
 ) -> Generator[Manifest, None, None]:
     """Mirror these prompts, as :meth:`Mirror.fetch` does; yields each one's manifest as soon as it is finished.
 
-    ``ids`` may be lazy: it is iterated in a thread of its own, and no faster than the loop over the manifests goes.
+    ``ids`` may be lazy: it is iterated in a thread of its own, and no faster than the loop over the manifests goes. A
+    list is faster, as there.
     ``settings`` say where things are, ``options`` what is asked for. ``on_event`` is told what happens, in the run's
     thread. Leaving the loop, Ctrl-C too, stops the run within two seconds; partial files are kept for the next one.
     A loop that is left half way ends its run when the generator is closed: ``contextlib.closing`` makes that sure.
 
     Raises:
         MirrorError: what ends the run, as in :meth:`Mirror.fetch`; wrong settings (ConfigError) included.
-        TypeError: one string instead of several, or an id that is no string.
+        TypeError: one string instead of several, an id that is no string, or arguments in each other's places.
+        Exception: what ``ids`` raises, as there.
 
     Example::
 
@@ -108,7 +110,8 @@ def verify(
     """Compare what is there with the manifests, as :meth:`Mirror.verify` does; yields what was found of each file.
 
     ``ids``, ``bucket``, ``deep``, ``sample`` and ``decode`` are as there; ``settings`` need no token. ``on_event`` is
-    as in :func:`fetch`.
+    told of requests to the bucket and of warnings, and of nothing else: what is found of each file is yielded, and a
+    :class:`Progress` stands still meanwhile.
 
     Raises:
         MirrorError: as :meth:`Mirror.verify`.

@@ -60,10 +60,14 @@ class Mirror:
 
     ``settings`` say where things are; ``observers`` are told what happens, as by :meth:`on_event`. From the first
     fetch on it holds the root's lock, to the end of its block: there nothing works on, and another run can begin.
-    Several fetches may be under way at once; they share connections, limits and files.
+    Several fetches may be under way at once; they share connections, limits and files. It is for one block: who uses
+    it before or after, enters it again, or still waits for a manifest when the block ends gets a RuntimeError. Only
+    :meth:`verify` needs no block.
 
     Raises:
+        TypeError: ``settings`` are none.
         ConfigError: on entering: base_url or the token is missing, or they cannot be used.
+        RuntimeError: on entering: it was entered before.
         StoreError, CatalogError: on leaving: the catalog cannot be put back where it belongs.
 
     Example::
@@ -148,6 +152,8 @@ class Mirror:
         """Mirror these prompts; yields each one's manifest as soon as it is finished, complete ones included.
 
         ``ids`` may be lazy, and is read no faster than prompts are taken up; one that blocks is iterated in a thread.
+        A list or tuple is several times as fast where most is complete: it is looked up 500 ids at a time. From
+        anything else each id is taken up before the next is asked for, which may follow from what became of it.
         ``options`` hold for this fetch only. An id is dealt with once, and manifests come in the order in which their
         prompts end. Failures are values: a manifest's ``state`` and ``errors`` say what is missing. A manifest of
         state ``unknown`` or ``unresolved`` stands for a prompt that nothing is known of, or for what cannot be an id.
@@ -160,7 +166,9 @@ class Mirror:
             Unauthorized: the token is rejected.
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
-            TypeError: one string instead of several, or an id that is no string.
+            RuntimeError: outside of the Mirror's block, or it ends while this waits; or a CancelledError of the ids.
+            TypeError: one string instead of several, or an id that is no string; options that are none.
+            Exception: what ``ids`` raises ends the run, and is raised once the manifests that were ready are yielded.
 
         Example::
 
@@ -178,11 +186,11 @@ class Mirror:
 
         ``prompt_id`` that cannot be one (empty, longer than 256 characters, control characters) gives a manifest of
         state ``unknown`` with the error BadParameter, and no request. ``options`` are as in :meth:`fetch`. May be
-        called many times at once, where calls for one prompt wait for each other: the later ones find it complete. A
-        list is faster with :meth:`fetch`, which looks ids up together.
+        called many times at once, where calls for one prompt wait for each other (``max_time`` counts meanwhile): the
+        later ones find it complete. A list is faster with :meth:`fetch`, which looks ids up together.
 
         Raises:
-            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+            Unauthorized, Locked, StoreError, CatalogError, RuntimeError: as :meth:`fetch`.
             TimeoutError: ``options.max_time`` was over first; what has come is kept for the next time.
             TypeError: the id is no string.
 
@@ -217,7 +225,7 @@ class Mirror:
         alone, and what failed upstream does not count against the exit code.
 
         Raises:
-            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+            Unauthorized, Locked, StoreError, CatalogError, RuntimeError: as :meth:`fetch`.
 
         Example::
 
@@ -252,7 +260,7 @@ class Mirror:
         waits for another one's.
 
         Raises:
-            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+            Unauthorized, Locked, StoreError, CatalogError, RuntimeError: as :meth:`fetch`.
 
         Example::
 

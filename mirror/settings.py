@@ -236,11 +236,16 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     """What one run is asked to do, beyond where things are.
 
     ``only`` limits the run to files of one role (``"origin"`` or ``"thumbnail"``); ``wait`` is how many seconds a task
-    that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never);
-    ``refresh`` asks the API again for what is complete; ``retry_failed`` tries again what failed for good;
-    ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to wait where another run holds
-    the root (None: not at all; ``mirror.settings.FOREVER``: as long as it takes); ``processes`` is how many worker
-    processes share the work (1: this one does it).
+    that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never; what
+    ``wait_lock`` takes does not count); ``refresh`` asks the API again for what is complete; ``retry_failed`` tries
+    again what failed for good; ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to
+    wait where another run holds the root (None: not at all; ``mirror.settings.FOREVER``: as long as it takes);
+    ``processes`` is how many worker processes share the work (1: this one does it).
+
+    A manifest tells of the whole prompt. With ``only`` it is of state ``partial`` while files of the other role are
+    missing, though all that was asked for is there: the exit code says so (0), and ``errors`` is empty. With
+    ``dry_run`` it is what stands on no disk: ``files`` are those that are there already, and ``partial`` without an
+    error means that the others would be fetched.
 
     Raises:
         ConfigError: a value is of a wrong type, or out of bounds; the message names it, and what was expected.

@@ -70,10 +70,16 @@ with mirror.Progress() as progress:
 - **Backpressure.** Who reads slowly holds the run up: no more than a few hundred prompts are taken up ahead, and a
   lazy `ids` is read no faster than that, however many it has. An `ids` that blocks is iterated in a thread, and holds
   nothing up.
+- **Ids that fail.** What `ids` raises ends the run, and is raised where the manifests are read. All that were ready by
+  then are yielded first; prompts that were under way are stopped as by `break`, and the next run goes on from there. A
+  prompt that ended in the last moment may be complete without having been yielded: the next fetch yields it, without a
+  request. So it is when an observer raises SystemExit or KeyboardInterrupt.
 - **Order.** Manifests come in the order in which their prompts end. An id is dealt with once in a fetch.
 - **Threads.** Functions may be called in any thread, in several at once. One run at a time holds an archive: others
   raise `Locked`, or wait, with `FetchOptions(wait_lock=…)`. `verify` takes no lock. A `Mirror` is for the thread of
   its loop.
+- **Processes.** One that is forked while an archive is open (a `ProcessPoolExecutor` does so on Linux) may use what
+  was yielded, and functions of this module for an archive of its own; a `Mirror` or a generator stays its parent's.
 - **Observers** are called between two steps of the run: they must return at once. One that raises is told nothing
   more, the logger `mirror` says so, and the run goes on.
 """
