@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from mirror.demo.origin import DemoOrigin
+from tests import media
 from tests.conftest import Archive
 from tests.helpers import done_prompt, running
-from tests.origin import Origin
+from tests.origin import Origin, answer, task
 
 CHECKOUT = Path(__file__).parents[1]
 DUCKDB = """
@@ -47,7 +48,8 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     ids = [prompt.prompt_id for prompt in origin.prompts]
-    (tmp_path / "ids.txt").write_text("".join(f"{each}\n" for each in ids))
+    lines = [f"{ids[0]}\r", f"\t{ids[1]} # the second", "# no id", "", *ids[2:]]
+    (tmp_path / "ids.txt").write_text("\n".join(lines), newline="\n")
     campaigns = zip(ids, ["spring"] * 2 + ["summer"] * 3, strict=True)
     (tmp_path / "campaigns.csv").write_text("promptId,campaign\n" + "".join(f"{i},{name}\n" for i, name in campaigns))
     try:
@@ -89,7 +91,10 @@ def test_every_recipe_gives_what_the_page_shows(environ: dict[str, str], page: s
     found = list(BLOCKS.finditer(text))
     assert len(found) == count
     for block in found:
-        assert told(run(block["command"], environ)) == told(block["output"] or ""), block["command"]
+        output = run(block["command"], environ)
+        assert told(output) == told(block["output"] or ""), block["command"]
+        if "$ids" in block["command"]:
+            assert output == block["output"], "that is what it is for: the order"
 
 
 def test_a_manifest_comes_while_stdin_is_open_and_a_line_that_cannot_be_read_has_none(
@@ -109,3 +114,25 @@ def test_a_manifest_comes_while_stdin_is_open_and_a_line_that_cannot_be_read_has
         out, err = process.communicate(timeout=20)
 
     assert (process.returncode, out, "stdin:5: not UTF-8" in err) == (3, "", True), err
+
+
+@pytest.mark.skipif(
+    shutil.which("xargs") is None or shutil.which("sha256sum") is None, reason="there are no such tools"
+)
+def test_the_recipes_take_any_id(environ: dict[str, str], origin: Origin, archive: Archive, tmp_path: Path) -> None:
+    """Also those that a shell, an option's parser or a path would read as something else."""
+    ids = ["p", "--dry-run", "a/b", "..", "it's", 'a "b', "a\\b"]
+    for number, prompt_id in enumerate(ids):
+        url = origin.add(f"/{number}.png", media.png(seed=number))
+        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, url)])))
+    (tmp_path / "ids.txt").write_text("".join(f"{each}\n" for each in ids))
+    environ = {**archive.environment(), "PATH": environ["PATH"], "PYTHONPATH": environ["PYTHONPATH"]}
+    page = (CHECKOUT / "docs/stage.md").read_text("utf-8")
+    [xargs] = re.findall(r"`(xargs -d .*?)`", page)
+    [sums] = re.findall(r"^(mirror export sha256sums .*)$", page, re.MULTILINE)
+
+    states = {found["prompt_id"]: found["state"] for found in map(json.loads, run(xargs, environ).splitlines())}
+
+    assert states == dict.fromkeys(ids, "complete")
+    assert run(sums, environ) == "sound\n"
+    assert len(run(sums.partition(" | ")[0], environ).splitlines()) == 2 * len(ids)
