@@ -17,9 +17,10 @@ Work = Callable[[Callable[[T], Awaitable[None]]], Coroutine[Any, Any, None]]
 
 
 class Tasks:
-    """Open from :meth:`open` to :meth:`stop`, once."""
+    """Open from :meth:`open` to :meth:`stop`, once, and in one event loop."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._is_open = self._is_over = False
         self._left: BaseException | None = None
@@ -32,7 +33,7 @@ class Tasks:
         """
         if self._is_open or self._is_over:
             raise RuntimeError("a Mirror is for one block: make another one")
-        self._is_open = True
+        self._is_open, self._loop = True, asyncio.get_running_loop()
 
     def check(self) -> None:
         """Check that there may be tasks.
@@ -46,6 +47,8 @@ class Tasks:
             raise RuntimeError("the Mirror was closed: its `async with` block has ended")
         if not self._is_open:
             raise RuntimeError("the Mirror is not open: use it in its `async with` block")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("the Mirror belongs to another event loop: make one in each")
 
     def leave(self, error: BaseException) -> None:
         """The program is to end: all tasks are stopped, and whoever reads what they hand on gets the error."""

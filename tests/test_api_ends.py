@@ -193,6 +193,8 @@ def test_a_mirror_is_used_in_its_block_once(origin: Origin, archive: Archive) ->
         async with m:
             await m.fetch_one("p")
             await refused(m.__aenter__, "for one block")
+            found = await asyncio.to_thread(outcome, lambda: asyncio.run(fetched(m, ["p"])))
+            assert "belongs to another event loop" in str(found)
             taken_out = m.fetch(["p"])
             begun = m.fetch(["p", "nobody"])
             await anext(begun)
