@@ -348,6 +348,7 @@ class Mirror:
             Unauthorized: the token is rejected.
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
+            RuntimeError: as :meth:`fetch`.
             TypeError: one string instead of several, or an id that is no string.
 
         Example::

@@ -118,7 +118,7 @@ def test_waiting_from_python(holder: subprocess.Popen[str], origin: Origin, arch
         return states
 
     for wait in (None, 0.0):
-        with pytest.raises(Locked, match=f"pid {holder.pid} since"):
+        with pytest.raises(Locked, match=rf"pid {holder.pid} since .*\(--wait-lock, wait_lock\)"):
             asyncio.run(fetch(wait))
     assert asyncio.run(both()) == ["complete"]
 
