@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mirror.client import Mirror as Mirror
     from mirror.client import fetch as fetch
     from mirror.config import load_settings as load_settings
+    from mirror.engines.embedded import MirrorStage as MirrorStage
+    from mirror.engines.embedded import mirror_partition as mirror_partition
     from mirror.errors import MirrorError as MirrorError
     from mirror.events import Event as Event
     from mirror.events import Observer as Observer
@@ -42,6 +44,7 @@ _HOMES = {
     "ManifestFile": "models",
     "Mirror": "client",
     "MirrorError": "errors",
+    "MirrorStage": "engines.embedded",
     "Observer": "events",
     "PromptState": "models",
     "Role": "models",
@@ -49,6 +52,7 @@ _HOMES = {
     "SyncOptions": "settings",
     "fetch": "client",
     "load_settings": "config",
+    "mirror_partition": "engines.embedded",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

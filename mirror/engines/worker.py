@@ -13,6 +13,7 @@ from mirror.gear import Gear
 from mirror.inflight import Inflight
 from mirror.intake import Intake
 from mirror.pipeline import Pipeline
+from mirror.places import Places
 from mirror.run import Emit, Result
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Batch
@@ -32,6 +33,11 @@ class Worker:
     ) -> None:
         self._ledger = ShardLedger(hand_on)
         self._gear = Gear(settings, observer, desk=desk, inflight=inflight)
+
+    @property
+    def places(self) -> Places:
+        """Where its files go."""
+        return self._gear.places
 
     async def open(self) -> None:
         """Take the desk.

@@ -1,18 +1,19 @@
 """Where each of several workers under one root keeps what is not finished. Blocks.
 
-A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by the next run
-that has the root for itself, into the folder from which every worker takes up what was left.
+A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by whoever comes
+next, into the folder from which every worker takes up what was left. Who takes a desk, or gathers, does so in turn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.errors import Locked
-from mirror.stores.files import translated
+from mirror.stores.files import let_go, translated
 from mirror.stores.lock import Lock
 
 _LOCK = "lock"
@@ -23,20 +24,44 @@ def desk_lock(desk: Path) -> Lock:
     return Lock(desk / _LOCK, f"the desk {desk}")
 
 
-def gather(parts: Path) -> None:
-    """Bring together what workers of earlier runs left, but for those that are alive.
+@contextlib.contextmanager
+def turn(parts: Path) -> Iterator[None]:
+    """Nobody else takes a desk here, or clears one, meanwhile: a new one would be taken for one that was left.
+
+    Raises:
+        StoreError: there is nothing to lock.
+    """
+    path = parts.with_name("desks")
+    with translated(f"{path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        with translated(f"{path}"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        let_go(fd)
+
+
+def gather(parts: Path) -> bool:
+    """Bring together what workers left, but for those that are alive. True where one of them was killed.
 
     Raises:
         StoreError: it cannot be listed or moved.
     """
-    for desk in _desks(parts):
-        lock = desk_lock(desk)
-        with translated(f"{desk}"), contextlib.suppress(Locked):
-            lock.take()
-            try:
-                _clear(desk, parts)
-            finally:
-                lock.release(unmark=False)
+    desks = list(_desks(parts))
+    if not desks:
+        return False
+    was_killed = False
+    with turn(parts):
+        for desk in desks:
+            lock = desk_lock(desk)
+            with translated(f"{desk}"), contextlib.suppress(Locked, FileNotFoundError):
+                was_killed |= lock.take()
+                try:
+                    _clear(desk, parts)
+                finally:
+                    lock.release(unmark=False)
+    return was_killed
 
 
 def _desks(parts: Path) -> Iterator[Path]:
