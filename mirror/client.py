@@ -272,6 +272,10 @@ class Mirror:
 
     def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
         options = run.options
+        if options.engine == "ray" and not options.dry_run:
+            from mirror.engines.ray.engine import Rounds  # noqa: PLC0415 - few runs have a cluster
+
+            return Rounds(run, catalog, self.settings, emit, count=options.processes)
         if options.processes < 2 or options.dry_run:
             return Pipeline(run, emit, workers=self._gear.visits)
         from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process

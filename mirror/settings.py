@@ -189,8 +189,9 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never);
     ``refresh`` asks the API again for what is complete; ``retry_failed`` tries again what failed for good;
     ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to wait where another run holds
-    the root (None: not at all; :data:`FOREVER`: as long as it takes); ``processes`` is how many worker processes share
-    the work (1: this one does it).
+    the root (None: not at all; :data:`FOREVER`: as long as it takes); ``engine`` says who does the work: ``"local"`` is
+    this machine, ``"ray"`` a Ray cluster; ``processes`` is how many worker processes share it (0: locally this process
+    does it alone, with Ray there is one for each CPU of the cluster).
     """
 
     only: Literal["origin", "thumbnail"] | None = None
@@ -200,4 +201,5 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     retry_failed: bool = False
     dry_run: bool = False
     wait_lock: Duration | None = None
-    processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    engine: Literal["local", "ray"] = "local"
+    processes: Annotated[int, Meta(ge=0, le=4096)] = 0

@@ -63,8 +63,13 @@ _OPTIONS = (
     ),
     click.option("--concurrency", type=click.IntRange(0, 4096), help="Requests at once to one host; 0 adapts."),
     click.option("--limit-rate", type=SIZE, help="Bytes a second in all (10M)."),
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="This machine, or a Ray cluster."),
     click.option(
-        "--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes that share the work."
+        "--processes",
+        type=click.IntRange(0, 4096),
+        default=0,
+        metavar="N",
+        help="Worker processes that share the work [1; with --engine ray: one for each CPU].",
     ),
     click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary as JSON."),
     click.option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),

@@ -1,0 +1,92 @@
+"""The cluster: found, joined, and left. Blocks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+from mirror.errors import ConfigError, StoreUnavailable
+
+_joining = threading.Lock()
+
+_QUIET = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What Ray reads of the environment when it starts: its own log is in its session's folder, and not on our stderr."""
+
+
+class Cluster:
+    """The Ray cluster that this process is connected to. ``is_ours``: it was we who connected it."""
+
+    def __init__(self, ray: Any, *, is_ours: bool) -> None:
+        self.ray = ray
+        self.is_ours = is_ours
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs there are in all; at least one."""
+        return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+
+    @property
+    def most_cpus(self) -> int:
+        """How many the largest node has."""
+        nodes = [node["Resources"].get("CPU", 1) for node in self.ray.nodes() if node["Alive"]]
+        return max(1, *map(int, nodes))
+
+    def hush(self, dataset: Any) -> Any:
+        """The same dataset, which shows no bars and prints nothing."""
+        context = dataset.context
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        return dataset
+
+    def cancel(self, dataset: Any) -> None:
+        """End what is under way for a dataset."""
+        if self.is_ours:
+            self.ray.shutdown()
+            return
+        executor = getattr(dataset, "_current_executor", None)
+        if executor is not None:
+            executor.shutdown(force=True)
+
+    def leave(self) -> None:
+        """Let go of it, unless whoever uses us was there before."""
+        if self.is_ours:
+            self.ray.shutdown()
+
+
+def join() -> Cluster:
+    """The cluster that ``RAY_ADDRESS`` names or this machine is a part of; else one is started here.
+
+    Where this process is connected already, that stays as it is.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        StoreUnavailable: the cluster cannot be reached.
+    """
+    with _joining:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray  # noqa: PLC0415
+            import ray.data  # noqa: PLC0415
+        except ImportError:
+            raise ConfigError("--engine ray needs Ray: pip install 'prompt-mirror[ray]'") from None
+        if ray.is_initialized():
+            return Cluster(ray, is_ours=False)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as error:  # whatever it is: of its own errors, too, none is documented
+            raise StoreUnavailable(f"no Ray cluster can be reached or started: {first_line(error)}") from None
+        return Cluster(ray, is_ours=True)
+
+
+def first_line(error: BaseException) -> str:
+    """As much of what Ray says as fits into a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
