@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from mirror.cli import system_needed
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
-from mirror.cli.streams import ReaderGoneError, stdout_code, write_lines
+from mirror.cli.streams import ReaderGoneError, ours_alone, stdout_code, write_lines
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.custody import catalog_path
@@ -210,7 +210,8 @@ class Command:
         mirror = Mirror(self._settings, observers=self._observers)
         try:
             # Hooks are waited for when the archive is closed: they may work on it.
-            with system_needed():
+            alone = ours_alone() if self._flags.options.engine == "ray" else contextlib.nullcontext()
+            with system_needed(), alone:
                 async with self._hooks or contextlib.nullcontext(), mirror:
                     await self._print(self._results(mirror))
         except asyncio.CancelledError:

@@ -174,10 +174,10 @@ class Rounds:
             compute=data.ActorPoolStrategy(
                 size=min(self._count, -(-len(items) // size)),
                 max_tasks_in_flight_per_actor=3,
+                max_concurrent_calls_per_actor=2,  # while the last prompts of a batch take their time, the next begins
                 enable_true_multi_threading=True,
             ),
             num_cpus=_CPU,
-            max_concurrency=2,  # a batch whose last prompt takes its time does not keep the next from beginning
         )
         return cluster.hush(made)
 
