@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mirror.engines.notes import Notes
 from tests.conftest import Archive, Done
 from tests.faults import hold_after
-from tests.helpers import done_prompt, picture, running
+from tests.helpers import picture, running
 from tests.origin import Origin, answer, task
 from tests.s3.bucket import Bucket
 from tests.s3.servers import Server
@@ -36,7 +34,8 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=options)
+        told = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+        self.cluster = Cluster(initialize_head=True, head_node_args={**options, "_system_config": told})
         self._second: Any = None
         self.environ = {"RAY_ADDRESS": self.cluster.address}
 
@@ -44,6 +43,11 @@ class Nodes:
         """Have a second node."""
         if self._second is None:
             self._second = self.cluster.add_node(num_cpus=1, object_store_memory=_STORE, wait=True)
+
+    @property
+    def logs(self) -> list[Path]:
+        """All that Ray has written down."""
+        return sorted(Path(self.cluster.head_node.get_session_dir_path(), "logs").rglob("*"))
 
     def kill(self) -> None:
         """The second node is gone, with all its processes, as if its power had failed."""
@@ -73,50 +77,104 @@ def two(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
     return nodes
 
 
-def held_prompts(origin: Origin, count: int) -> dict[str, bytes]:
-    """Serve prompts of a picture that comes at once, and one whose first answer does not end; path → bytes."""
-    bodies = {}
+def served(origin: Origin, count: int) -> list[str]:
+    """Serve prompts of a picture that comes at once, and one whose first answer does not end. Their ids."""
     for number in range(count):
-        prompt_id = f"p{number}"
-        quick, body = picture(origin, f"/quick/{number}.png")
-        held, late = picture(origin, f"/held/{number}.png", fault=hold_after(100))
-        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, quick), (None, held)])))
-        bodies |= {f"{prompt_id}/{number}.png": body, f"{prompt_id}/held-{number}.png": late}
-    return bodies
+        quick, _ = picture(origin, f"/quick/{number}.png")
+        held, _ = picture(origin, f"/held/{number}-held.png", fault=hold_after(100))
+        origin.prompt(f"p{number}", answer(task(f"p{number}", images=[(None, quick), (None, held)])))
+    return [f"p{number}" for number in range(count)]
+
+
+def kill_in_the_middle(two: Nodes, archive: Archive, *arguments: str) -> Done:
+    """Run with 16 prompts of :func:`served` to its end, and kill the second node while two batches are on each."""
+    origin = archive.origin
+    with running(archive, "fetch", *arguments, "--engine", "ray", "--json") as process:
+        origin.wait_for(lambda: origin.count("/held/") >= 8, timeout=90)
+        wait_until(lambda: len(noted(archive)) >= 8)
+        two.kill()
+        for number in range(16):
+            origin.release(f"/held/{number}-held.png")
+        out, err = process.communicate(timeout=90)
+    return Done(process.returncode, out, err)
+
+
+def check_nothing_came_twice(origin: Origin) -> None:
+    """But for what was on its way to the node that was killed."""
+    asked = [request.target for request in origin.media_requests]
+    quick = [target for target in asked if target.startswith("/quick/")]
+    assert sorted(quick) == sorted(f"/quick/{number}.png" for number in range(16))
+    assert 16 <= len(asked) - len(quick) <= 16 + 8
 
 
 def test_a_lost_node_costs_what_was_on_its_way(two: Nodes, archive: Archive) -> None:
     origin = archive.origin
-    ids = [f"p{number}" for number in range(16)]
-    for number, prompt_id in enumerate(ids):
-        quick, _ = picture(origin, f"/quick/{number}.png")
-        held, _ = picture(origin, f"/held/{number}.gif.png", fault=hold_after(100))
-        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, quick), (None, held)])))
-    with running(archive, "fetch", *ids, "--engine", "ray", "--json", "--summary", "s.json") as process:
-        origin.wait_for(lambda: origin.count("/held/") >= 8, timeout=60)
-        wait_until(lambda: len(noted(archive)) >= 8)
-        two.kill()
-        for number in range(16):
-            origin.release(f"/held/{number}.gif.png")
-        out, err = process.communicate(timeout=90)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
-    assert sorted(json.loads(line)["prompt_id"] for line in out.splitlines()) == sorted(ids)
+    ids = served(origin, 16)
+    Path("ids.csv").write_text("n,id\n" + "".join(f"{n},{each}\n" for n, each in enumerate([*ids, "", "p0"])))
+    done = kill_in_the_middle(two, archive, "-i", "ids.csv")
+    assert done.code == 3, done.err
+    assert "ids.csv:18: the id is empty" in done.err
+    assert "Traceback" not in done.err
+    assert sorted(line["prompt_id"] for line in done.lines) == sorted(ids)
+    check_nothing_came_twice(origin)
+    assert {Path(name).suffix for name in archive.partials()} <= {".manifest"}, "a kill may have come there"
     assert archive.run("verify").code == 0
-    assert archive.run("status", "--json").code == 0
-    assert archive.partials() == []
-    quick = [request.target for request in origin.media_requests if request.target.startswith("/quick/")]
-    assert sorted(quick) == sorted(f"/quick/{number}.png" for number in range(16)), "no file that is there comes again"
-    assert len(origin.media_requests) <= 16 + 16 + 8
+    told = b"".join(path.read_bytes() for path in two.logs if path.is_file())
+    assert b"MirrorStage" in told or b"RayStage" in told
+    assert origin.token.encode() not in told
+
     origin.clear()
-    assert archive.run("fetch", *ids).code == 0
-    assert origin.requests == [], "the catalog is whole"
+    again = archive.run("fetch", *ids)
+    assert (again.code, again.summary["prompts"]) == (0, {"complete": 16})
+    assert origin.requests == [], "the catalog knows all of it"
+
+
+def test_the_same_in_a_bucket(
+    two: Nodes, archive: Archive, ministack: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket.new(ministack)
+    for name, value in bucket.environ.items():
+        monkeypatch.setenv(name, value)
+    ids = served(archive.origin, 16)
+    done = kill_in_the_middle(two, archive, *ids, "--s3-only")
+    assert (done.code, done.err.count("Traceback")) == (0, 0)
+    assert sorted(line["prompt_id"] for line in done.lines) == sorted(ids)
+    check_nothing_came_twice(archive.origin)
+    names = ("manifest.json", "{}.png", "{}-held.png")
+    assert bucket.keys() == sorted(f"p{n}/{name.format(n)}" for n in range(16) for name in names)
+    assert archive.run("verify", "--s3", f"s3://{bucket.name}").code == 0
+    assert (archive.files(), archive.partials()) == ({}, [])
+
+
+def test_what_ends_a_run_ends_it_at_once(two: Nodes, archive: Archive, tmp_path: Path) -> None:
+    """A token that is refused, a root that only the driver sees, an interrupt: three runs at a time."""
+    origin = archive.origin
+    ids = served(origin, 4)
+    other = Archive(tmp_path / "other", origin)
+    other.environ["MIRROR_API_TOKEN"] = "wrong"
+    seen = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(seen, True)
+    third = Archive(Path(f"/proc/self/fd/{seen}/third"), origin)
+    with (
+        running(archive, "fetch", *ids, "--engine", "ray") as interrupted,
+        running(other, "fetch", *ids, "--engine", "ray") as refused,
+        running(third, "fetch", *ids, "--engine", "ray", pass_fds=(seen,)) as unshared,
+    ):
+        _, err = refused.communicate(timeout=90)
+        assert (refused.returncode, "token" in err, "Traceback" in err) == (4, True, False), err
+        _, err = unshared.communicate(timeout=90)
+        assert (unshared.returncode, "--s3-only" in err, "Traceback" in err) == (2, True, False), err
+        origin.wait_for(lambda: origin.count("/held/") >= 4, timeout=60)
+        interrupted.send_signal(signal.SIGINT)
+        _, err = interrupted.communicate(timeout=20)
+        assert (interrupted.returncode, "4 left" in err, "Traceback" in err) == (130, True, False), err
+    os.close(seen)
 
 
 def noted(archive: Archive) -> list[str]:
     """The files that workers have noted as stored."""
-    parts = archive.root / ".mirror" / "parts"
-    return [line for path in parts.glob("*/*.stored") for line in read(path).splitlines() if '"type":"stored"' in line]
+    notes = (archive.root / ".mirror" / "parts").glob("*/*.stored")
+    return [line for path in notes for line in read(path).splitlines() if '"type":"stored"' in line]
 
 
 def read(path: Path) -> str:
@@ -126,9 +184,7 @@ def read(path: Path) -> str:
         return ""
 
 
-def wait_until(happened: Any, timeout: float = 30.0) -> None:
-    import time
-
+def wait_until(happened: Callable[[], bool], timeout: float = 30.0) -> None:
     end = time.monotonic() + timeout
     while not happened():
         assert time.monotonic() < end

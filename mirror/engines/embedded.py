@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -66,17 +67,18 @@ class MirrorStage:
         self, settings: Settings, options: FetchOptions | None = None, *, column: str | None = None, workers: int = 1
     ) -> None:
         require_shared(settings)
-        self._given = (share_of(settings, workers, on_machine=1), options or FetchOptions(), column)
-        self._stage: Stage | None = None
+        self.__setstate__((share_of(settings, workers, on_machine=1), options or FetchOptions(), column))
 
     def __call__(self, batch: B) -> B:
         """The batch with what became of its prompts."""
         settings, options, column = self._given
         ids = _ids_in(batch, column)
-        if self._stage is None:
-            self._stage = Stage(settings, options)
-            weakref.finalize(self, self._stage.close)
-        reports = dict(self._stage.run([_record(prompt_id) for prompt_id in ids]))
+        with self._opening:
+            if self._stage is None:
+                self._stage = Stage(settings, options)
+                weakref.finalize(self, self._stage.close)
+            stage = self._stage
+        reports = dict(stage.run([_record(prompt_id) for prompt_id in ids]))
         rows = [_row(PromptId(prompt_id), reports[PromptId(prompt_id)]) for prompt_id in ids]
         return _with_columns(batch, {name: [row[name] for row in rows] for name in _COLUMNS})
 
@@ -86,8 +88,13 @@ class MirrorStage:
         if stage is not None:
             stage.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_given": self._given, "_stage": None}
+    def __getstate__(self) -> Any:
+        return self._given
+
+    def __setstate__(self, given: Any) -> None:
+        self._given = given
+        self._opening = threading.Lock()
+        self._stage: Stage | None = None
 
 
 def mirror_partition(

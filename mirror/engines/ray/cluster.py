@@ -11,11 +11,14 @@ from mirror.errors import ConfigError, StoreUnavailable
 
 _joining = threading.Lock()
 
+_MOMENT = 1.0
+"""Seconds that a listener may take to hear of its end."""
+
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # what is let go of when we have left must not join again
 }
 """What Ray reads of the environment when it starts: its own log is in its session's folder, and not on our stderr."""
 
@@ -45,14 +48,12 @@ class Cluster:
         context.print_on_execution_start = False
         return dataset
 
-    def cancel(self, dataset: Any) -> None:
-        """End what is under way for a dataset."""
-        if self.is_ours:
-            self.ray.shutdown()
-            return
-        executor = getattr(dataset, "_current_executor", None)
+    def cancel(self, dataset: Any, has_ended: threading.Event) -> None:
+        """End what is under way for a dataset. ``has_ended`` is set when whoever listens to it has heard of that."""
+        executor = getattr(dataset, "_current_executor", None)  # nothing that is documented ends a dataset
         if executor is not None:
             executor.shutdown(force=True)
+        has_ended.wait(_MOMENT)
 
     def leave(self) -> None:
         """Let go of it, unless whoever uses us was there before."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterable, Iterator, Sequence
 from pathlib import Path
@@ -153,12 +154,13 @@ class Rounds:
 
     async def _round(self, cluster: Cluster, records: Sequence[PromptRecord]) -> None:
         dataset = await asyncio.to_thread(self._dataset, cluster, records)
+        has_ended = threading.Event()
         try:
-            async with contextlib.aclosing(in_thread(_rows(dataset))) as blocks:
+            async with contextlib.aclosing(in_thread(_rows(dataset, has_ended))) as blocks:
                 async for block in blocks:
                     await self._hear(block)
         except BaseException:
-            await _within(_GRACE, cluster.cancel, dataset)
+            await _within(_GRACE, cluster.cancel, dataset, has_ended)
             raise
 
     def _dataset(self, cluster: Cluster, records: Sequence[PromptRecord]) -> Any:
@@ -237,17 +239,23 @@ class Rounds:
         self._run.observer(Noted(level="warning", message=message))
 
 
-def _rows(dataset: Any) -> Iterator[list[bytes]]:
-    """What the actors say, block by block. Blocks.
+def _rows(dataset: Any, has_ended: threading.Event) -> Iterator[list[bytes]]:
+    """What the actors say, block by block. ``has_ended`` is set when nothing of Ray is in use here any more. Blocks.
 
     Raises:
         StoreUnavailable: Ray cannot go on.
     """
     try:
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield block.column(MADE).to_pylist()
-    except Exception as error:
-        raise StoreUnavailable(f"Ray cannot go on: {first_line(error)}") from error
+        blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        try:
+            for block in blocks:
+                yield block.column(MADE).to_pylist()
+        except Exception as error:
+            raise StoreUnavailable(f"Ray cannot go on: {first_line(error)}") from error
+        finally:
+            del blocks
+    finally:
+        has_ended.set()
 
 
 async def _within(seconds: float, call: Any, *given: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 import weakref
 from pathlib import Path
@@ -55,6 +56,7 @@ class RayStage:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._opening = threading.Lock()
         self._stage: Stage | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -67,12 +69,13 @@ class RayStage:
         return {MADE: [msgspec.json.encode(Reported(report=reports[record.prompt_id])) for record in records]}
 
     def _open(self) -> Stage:
-        if self._stage is None:
-            if self._job.holder:
-                check_shared(Path(self._job.settings.archive.root), self._job.holder)
-            self._stage = Stage(self._job.settings, self._job.options, run_id=self._job.run_id)
-            weakref.finalize(self, self._stage.close)
-        return self._stage
+        with self._opening:
+            if self._stage is None:
+                if self._job.holder:
+                    check_shared(Path(self._job.settings.archive.root), self._job.holder)
+                self._stage = Stage(self._job.settings, self._job.options, run_id=self._job.run_id)
+                weakref.finalize(self, self._stage.close)
+            return self._stage
 
 
 def lock_of(root: Path) -> str:
