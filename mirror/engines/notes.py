@@ -7,6 +7,7 @@ files it need not fetch again. A note says that a file is durable; one that is l
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable
 
 import msgspec
@@ -46,6 +47,7 @@ class Notes:
         self._disk = disk
         self._left: set[str] = set()
         self._open: dict[PromptId, Journal[_Record]] = {}
+        self._writing = threading.Lock()
 
     async def look(self) -> None:
         """See what is there for whoever takes it.
@@ -79,7 +81,7 @@ class Notes:
 
         def add() -> None:
             journal = self._open.setdefault(prompt_id, self._journal(prompt_id))
-            with translated(f"{journal.path}"):
+            with self._writing, translated(f"{journal.path}"):  # several files of a prompt may come at once
                 if not journal.is_open:
                     about = About(version=VERSION, prompt_id=prompt_id, folder=folder)
                     before = journal.read()
