@@ -5,7 +5,6 @@ One cluster for all, which takes its time to start: the first node is the head, 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -31,10 +30,11 @@ class Nodes:
     """The cluster; ``environ`` is what a command line must know to find it, ``own`` what each node has."""
 
     def __init__(self, own: dict[str, str]) -> None:
-        from ray.cluster_utils import Cluster
+        from ray.cluster_utils import Cluster  # noqa: PLC0415 - it takes two seconds
 
         options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
-        told = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+        soon = {"initial_delay_ms": 500, "period_ms": 300, "failure_threshold": 3}
+        told = {f"health_check_{name}": value for name, value in soon.items()}
         self._own = own
         with pytest.MonkeyPatch.context() as patch:
             self._furnish(patch)
@@ -135,9 +135,7 @@ def test_a_lost_node_costs_what_was_on_its_way(two: Nodes, archive: Archive) -> 
     assert origin.requests == [], "the catalog knows all of it"
 
 
-def test_the_same_in_a_bucket(
-    two: Nodes, archive: Archive, ministack: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_in_a_bucket(two: Nodes, archive: Archive, ministack: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket.new(ministack)
     for name, value in bucket.environ.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""`MirrorStage` and `mirror_partition`: the pipeline inside of somebody else's, without a catalog and without a lock."""
+"""`MirrorStage` and `mirror_partition`: the pipeline inside of somebody else's, without catalog or lock."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ def as_columns(batch: Any) -> dict[str, list[Any]]:
     return batch.to_pydict() if isinstance(batch, pyarrow.Table) else batch.to_dict("list")
 
 
-def test_a_batch_comes_back_with_what_became_of_its_prompts(
-    archive: Archive, settings: Settings, kind: str
-) -> None:
+def test_a_batch_comes_back_with_what_became_of_its_prompts(archive: Archive, settings: Settings, kind: str) -> None:
     bodies = served(archive.origin, "p", "q")
     stage = MirrorStage(settings)
     batch = as_batch(kind, {"n": [1, 2, 3, 4, 5], "promptId": ["q", "nobody", "p", "q", ""], "files": [9, 9, 9, 9, 9]})
@@ -186,7 +184,8 @@ def lost_worker(archive: Archive, *ids: str, until: str) -> None:
     process = subprocess.Popen(command, env=archive.environment(), stdout=subprocess.DEVNULL)
     try:
         archive.origin.wait_for(lambda: archive.origin.count(until) > 0, timeout=20)
-        wait_until(lambda: any(b'"stored"' in path.read_bytes() for path in archive.root.glob(".mirror/parts/*/*.stored")))
+        notes = archive.root / ".mirror" / "parts"
+        wait_until(lambda: any(b'"stored"' in path.read_bytes() for path in notes.glob("*/*.stored")))
     finally:
         process.kill()
         process.wait()

@@ -63,7 +63,9 @@ _OPTIONS = (
     ),
     click.option("--concurrency", type=click.IntRange(0, 4096), help="Requests at once to one host; 0 adapts."),
     click.option("--limit-rate", type=SIZE, help="Bytes a second in all (10M)."),
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="This machine, or a Ray cluster."),
+    click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", help="This machine, or a Ray cluster."
+    ),
     click.option(
         "--processes",
         type=click.IntRange(0, 4096),

@@ -180,9 +180,7 @@ class Stage:
         if not noted:
             return record
         for file in noted:
-            self._writes[record.prompt_id].append(
-                FileSaved(prompt_id=record.prompt_id, record=file, run=self._run_id)
-            )
+            self._writes[record.prompt_id].append(FileSaved(prompt_id=record.prompt_id, record=file, run=self._run_id))
         files = {file.identity: file for file in (*record.files, *noted)}
         return replace(record, files=tuple(files.values()))
 

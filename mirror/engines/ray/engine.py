@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from mirror.catalog import Catalog, FileSaved, Marked, PromptRecord, Write
 from mirror.engines.messages import Broke, heard
 from mirror.engines.ray.cluster import Cluster, first_line, join
-from mirror.engines.ray.stage import GIVEN, MADE, Job, RayStage, Reported, lock_of, said
+from mirror.engines.ray.stage import GIVEN, MADE, Job, RayStage, lock_of, said
 from mirror.engines.shares import share_of
 from mirror.engines.stage import Report
 from mirror.errors import ExitCode, StoreUnavailable, first_error
@@ -53,9 +53,7 @@ _CPU = 0.5
 class Rounds:
     """An engine of ``count`` actors; 0: as many as the cluster has CPUs. The root is locked."""
 
-    def __init__(
-        self, run: Run, catalog: Catalog, settings: Settings, emit: Emit, *, count: int
-    ) -> None:
+    def __init__(self, run: Run, catalog: Catalog, settings: Settings, emit: Emit, *, count: int) -> None:
         self._run = run
         self._catalog = catalog
         self._settings = settings
@@ -264,5 +262,3 @@ async def _within(seconds: float, call: Any, *given: Any) -> None:
     await asyncio.wait({doing}, timeout=seconds)
     if doing.done() and not doing.cancelled():
         doing.exception()
-
-

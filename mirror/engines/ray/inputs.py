@@ -93,9 +93,7 @@ def read(batch: dict[str, Any], reading: Reading) -> Iterator[dict[str, list[Any
     problems: list[_Row] = []
     loop = asyncio.new_event_loop()
     path = str(Path(folder, name)) if is_local(name) else str(name)
-    source = open_input(
-        path, reading, on_bad_line=lambda said: problems.append((None, "", said)), observer=_unobserved
-    )
+    source = open_input(path, reading, on_bad_line=lambda said: problems.append((None, "", said)), observer=_unobserved)
     try:
         while True:
             ids: Batch = []

@@ -95,5 +95,3 @@ def check_shared(root: Path, holder: str) -> None:
     if lock_of(root) != holder:
         told = f"a worker does not see the archive's root {root}: it must be on a file system that all nodes share"
         raise ConfigError(f"{told}; or put everything into a bucket: --s3 s3://BUCKET/PREFIX --s3-only")
-
-
