@@ -17,8 +17,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mirror.blocking import fetch as fetch
+    from mirror.blocking import fetch_one as fetch_one
+    from mirror.blocking import repair as repair
+    from mirror.blocking import sync as sync
+    from mirror.blocking import verify as verify
+    from mirror.checks import Checked as Checked
     from mirror.client import Mirror as Mirror
-    from mirror.client import fetch as fetch
     from mirror.config import load_settings as load_settings
     from mirror.engines.embedded import MirrorStage as MirrorStage
     from mirror.engines.embedded import mirror_partition as mirror_partition
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from mirror.models import ManifestFile as ManifestFile
     from mirror.models import PromptState as PromptState
     from mirror.models import Role as Role
+    from mirror.observers.progress import Progress as Progress
+    from mirror.sampling import Sample as Sample
     from mirror.settings import FetchOptions as FetchOptions
     from mirror.settings import Settings as Settings
     from mirror.settings import SyncOptions as SyncOptions
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Checked": "checks",
     "Event": "events",
     "Failure": "models",
     "FetchOptions": "settings",
@@ -46,13 +54,19 @@ _HOMES = {
     "MirrorError": "errors",
     "MirrorStage": "engines.embedded",
     "Observer": "events",
+    "Progress": "observers.progress",
     "PromptState": "models",
     "Role": "models",
+    "Sample": "sampling",
     "Settings": "settings",
     "SyncOptions": "settings",
-    "fetch": "client",
+    "fetch": "blocking",
+    "fetch_one": "blocking",
     "load_settings": "config",
     "mirror_partition": "engines.embedded",
+    "repair": "blocking",
+    "sync": "blocking",
+    "verify": "blocking",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

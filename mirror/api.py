@@ -51,7 +51,8 @@ class Api:
         self._rate = Rate(settings.api.requests_per_second)
         self._level = Level(8, 64)
         self._large = asyncio.Lock()
-        self._answered = False
+        self.has_answered = False
+        """The token is good: a 403 concerns one prompt only. Who knows that from elsewhere says so."""
         base = settings.api.base_url.rstrip("/") + "/"
         self.url = base + settings.api.task_path.lstrip("/")
         self.history_url = base + settings.api.history_path.lstrip("/")
@@ -116,7 +117,7 @@ class Api:
                 self._level.overloaded()
                 raise
         self._level.finished()
-        self._answered = True
+        self.has_answered = True
         return envelope
 
     async def _send(self, question: _Question) -> Envelope:
@@ -160,7 +161,7 @@ class Api:
         return body.replace(token, REDACTED.encode()) if len(token) >= _TELLING else body
 
     def _raise_for_status(self, status: int, retry_after: str | None, question: _Question) -> None:
-        if status == 401 or (status == 403 and not self._answered):
+        if status == 401 or (status == 403 and not self.has_answered):
             raise Unauthorized(f"the API rejects the token (HTTP {status}): check api.token or api.token_file")
         if is_passing(status):
             raise ApiUnavailable(f"the API answered HTTP {status}", retry_after=parse_retry_after(retry_after))
@@ -175,7 +176,7 @@ class Api:
         msg = redact(envelope.msg, (self._settings.token,))[:500]
         if code == ApiCode.SUCCESS:
             return
-        if code == ApiCode.UNAUTHORIZED or (code == ApiCode.FORBIDDEN and not self._answered):
+        if code == ApiCode.UNAUTHORIZED or (code == ApiCode.FORBIDDEN and not self.has_answered):
             raise Unauthorized(f"the API rejects the token (code {code}, {msg!r}): check api.token or api.token_file")
         if code == ApiCode.FAULT:
             raise ApiUnavailable(f"the API has a fault (code 510, {msg!r})")

@@ -39,14 +39,20 @@ _ENTRIES = 1000
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """What was found of one file.
+    """What was found of one file or manifest of the prompt ``prompt_id``.
 
     ``flaw`` is None where all is well, else ``missing``, ``damaged``, ``unreadable``, ``undecodable`` or
     ``unexpected``; the last one says that something stands there that nobody names, and is no loss. ``where`` is the
-    path on disk, or the object's URL; ``file`` what should be there, None for a manifest. ``repaired`` is None where
+    path below the root, or the object's URL; ``bytes`` how long it is, ``detail`` more about the flaw, for people;
+    ``file`` what should be there, None for a manifest. ``repaired`` is None where
     nothing was tried. With ``again`` only the manifest does not name it: its bytes are there. ``decoded`` is True for
     what was decoded whole, False for what is of no format that can be, None where that was not tried. With ``intact``
     its bytes are the right ones, whatever keeps it from being decoded.
+
+    Example::
+
+        for checked in mirror.verify(settings):
+            print(checked.where, checked.bytes, "bytes", checked.flaw or "sound")  # → sound
     """
 
     prompt_id: str

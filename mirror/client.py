@@ -1,46 +1,34 @@
-"""The public API: :class:`Mirror`, and :func:`fetch` for those who do not use asyncio."""
+"""The public API for asyncio: :class:`Mirror`. :mod:`mirror.blocking` is for everybody else."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from mirror.catalog import Catalog
 from mirror.config import require_api
-from mirror.custody import catalog_of
-from mirror.errors import ExitCode, MirrorError, worst
+from mirror.custody import catalog_of, reading, require_catalog
+from mirror.endings import ended
+from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.gear import Gear
 from mirror.intake import Intake
 from mirror.models import Manifest, PromptId
+from mirror.outbox import Outbox
 from mirror.pipeline import Pipeline
 from mirror.run import Emit, Result, Run
 from mirror.settings import FetchOptions, Settings, SyncOptions
 from mirror.sources import Source
-from mirror.sources.args import from_iterable
+from mirror.sources.args import from_iterable, listed
 from mirror.times import now
 
 if TYPE_CHECKING:
     from mirror.checks import Checked
     from mirror.sampling import Sample
-
-_RESULTS = 64
-"""Results that may wait for a slow reader before the run waits too."""
 
 
 class Engine(Protocol):
@@ -57,22 +45,30 @@ class Engine(Protocol):
 
 
 class Mirror:
-    """An archive that is open for work. An async context manager; from the first fetch on it holds the root's lock.
+    """An archive that is open for work: an async context manager, to be used in one event loop.
+
+    ``settings`` say where things are; ``observers`` are told what happens, as by :meth:`on_event`. From the first
+    fetch on it holds the root's lock, to the end of its block: there nothing works on, and another run can begin.
+    Several fetches may be under way at once; they share connections, limits and files.
+
+    Raises:
+        ConfigError: on entering: base_url or the token is missing, or they cannot be used.
+        StoreError, CatalogError: on leaving: the catalog cannot be put back where it belongs.
 
     Example::
 
-        async with Mirror(load_settings(root="archive")) as m:
+        async with mirror.Mirror(settings) as m:
             async for manifest in m.fetch(["ef8ec19d6670c018814358a21a910090"]):
-                print(manifest.prompt_id, manifest.state)
-
-    Entering it raises ConfigError where base_url or the token is missing.
+                print(manifest.prompt_id, manifest.state)  # → complete
+        print(int(m.exit_code))  # → 0
     """
 
     def __init__(self, settings: Settings, *, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
-        self._observer = Fanout(tuple(observers))
+        self._observer = Fanout(observers)
         self._codes: set[ExitCode] = set()
         self._engine: Engine | None = None
+        self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -88,60 +84,138 @@ class Mirror:
     async def __aenter__(self) -> Mirror:
         require_api(self.settings.api)
         self._catalog: Catalog | None = None
-        self._held = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._runs: set[asyncio.Task[None]] = set()
         self._gear = Gear(self.settings, self._observer)
         self._places = self._gear.places
+        # From the last to the first, each even where one of them fails or is cancelled: the root is free at the end.
+        self._closing = contextlib.AsyncExitStack()
+        self._closing.push_async_callback(self._gear.close)
+        self._held = contextlib.AsyncExitStack()
+        self._closing.push_async_exit(self._held)
+        self._closing.push_async_callback(self._gear.rest)
+        self._closing.push_async_callback(self._stop)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A loop that was left with break closes its generator only some time later: nothing may work on after this.
-        for run in self._runs:
-            run.cancel()
-        if self._runs:
-            await asyncio.wait(self._runs)
-        await self._gear.rest()
         try:
-            await self._held.__aexit__(kind, error, trace)
+            await self._closing.__aexit__(kind, error, trace)
         except MirrorError as failed:
             self._codes.add(failed.exit_code)
             raise
-        finally:
-            await self._gear.close()
 
-    async def fetch(
+    async def _stop(self) -> None:
+        """A loop that was left with break closes its generator only some time later: nothing may work on after this."""
+        for run in self._runs:
+            run.cancel()
+        await ended(self._runs)
+
+    def on_event(self, observer: Observer) -> Callable[[], None]:
+        """From now on tell this observer what happens, too; the function that is returned takes it away again.
+
+        ``observer`` is called with each :class:`Event`, on the loop's thread, between two steps of the run: it must
+        return at once, and is not awaited. One that raises is told nothing more; the log (``logging``, logger
+        ``mirror``) says why, and the run goes on. As a decorator it makes the function's name that which takes it away.
+
+        Example::
+
+            from mirror.events import FileStored
+
+            async with mirror.Mirror(settings) as m:
+
+                @m.on_event
+                def stop_printing(event):
+                    if isinstance(event, FileStored):
+                        print(event.path, event.bytes, "bytes")
+
+                await m.fetch_one("ef8ec19d6670c018814358a21a910090")
+                stop_printing()
+        """
+        return self._observer.add(observer)
+
+    def fetch(
         self, ids: Iterable[str] | AsyncIterable[str], options: FetchOptions | None = None
     ) -> AsyncGenerator[Manifest, None]:
         """Mirror these prompts; yields each one's manifest as soon as it is finished, complete ones included.
 
-        An id is dealt with once. Failures are values: a manifest's ``state`` and ``errors`` say what is missing. A
-        manifest of state ``unknown`` or ``unresolved`` stands for a prompt that nothing is known of. Leaving the loop
-        stops the run cleanly: partial files are kept for the next one.
+        ``ids`` may be lazy, and is read no faster than prompts are taken up; one that blocks is iterated in a thread.
+        ``options`` hold for this fetch only. An id is dealt with once, and manifests come in the order in which their
+        prompts end. Failures are values: a manifest's ``state`` and ``errors`` say what is missing. A manifest of
+        state ``unknown`` or ``unresolved`` stands for a prompt that nothing is known of, or for what cannot be an id.
+        Where the loop's body takes its time the run waits, a few hundred prompts ahead at most, and so does ``ids``.
+
+        Leaving the loop or cancelling the task stops the run cleanly: partial files are kept for the next one. With
+        ``break`` it is the end of the Mirror's block that waits for it, or :func:`contextlib.aclosing` around this.
 
         Raises:
             Unauthorized: the token is rejected.
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
-        """
-        async with contextlib.aclosing(self.results(from_iterable(ids), options)) as results:
-            async for come in results:
-                for manifest in [result.manifest for result in come if result.manifest is not None]:
-                    yield manifest
+            TypeError: one string instead of several, or an id that is no string.
 
-    async def sync(
+        Example::
+
+            async with mirror.Mirror(settings) as m:
+                wanted = ["ef8ec19d6670c018814358a21a910090", "nobody"]
+                async for manifest in m.fetch(wanted, mirror.FetchOptions(wait=1800)):
+                    print(manifest.prompt_id, manifest.state)  # → unknown
+                    for failure in manifest.errors:
+                        print(failure.error, failure.message)  # → NoData
+        """
+        return self._manifests(from_iterable(ids), options)
+
+    async def fetch_one(self, prompt_id: str, options: FetchOptions | None = None) -> Manifest:
+        """Mirror one prompt. What becomes of it is told by the manifest, as in :meth:`fetch`, and raises nothing.
+
+        ``prompt_id`` that cannot be one (empty, longer than 256 characters, control characters) gives a manifest of
+        state ``unknown`` with the error BadParameter, and no request. ``options`` are as in :meth:`fetch`. May be
+        called many times at once, where calls for one prompt wait for each other: the later ones find it complete. A
+        list is faster with :meth:`fetch`, which looks ids up together.
+
+        Raises:
+            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+            TimeoutError: ``options.max_time`` was over first; what has come is kept for the next time.
+            TypeError: the id is no string.
+
+        Example::
+
+            async with mirror.Mirror(settings) as m:
+                manifest = await m.fetch_one("ef8ec19d6670c018814358a21a910090")
+                if manifest.state is mirror.PromptState.COMPLETE:
+                    print(sum(file.bytes for file in manifest.files), "bytes")
+        """
+        async with self._asked.setdefault(prompt_id, asyncio.Lock()):
+            manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
+        if not manifests:
+            limit = options.max_time if options is not None else 0.0
+            raise TimeoutError(f"{prompt_id}: not done after {limit:g} s (max_time)")
+        return manifests[0]
+
+    def sync(
         self, options: FetchOptions | None = None, night: SyncOptions | None = None
     ) -> AsyncGenerator[Manifest, None]:
         """Mirror what is new in the service's history, and go on with everything unfinished; yields as :meth:`fetch`.
 
-        What failed for good is left alone, and what failed upstream does not count against the exit code.
+        ``options`` are as in :meth:`fetch`; ``night`` says how far back and how much. What failed for good is left
+        alone, and what failed upstream does not count against the exit code.
 
         Raises:
-            As :meth:`fetch`.
+            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+
+        Example::
+
+            async with mirror.Mirror(settings) as m:
+                async for manifest in m.sync(night=mirror.SyncOptions(max_prompts=100)):
+                    print(manifest.prompt_id, manifest.state)  # → complete
         """
-        async with contextlib.aclosing(self.results(night or SyncOptions(), options)) as results:
+        return self._manifests(night or SyncOptions(), options)
+
+    async def _manifests(
+        self, source: Source | SyncOptions, options: FetchOptions | None
+    ) -> AsyncGenerator[Manifest, None]:
+        async with contextlib.aclosing(self.results(source, options)) as results:
             async for come in results:
                 for manifest in [result.manifest for result in come if result.manifest is not None]:
                     yield manifest
@@ -149,9 +223,26 @@ class Mirror:
     async def results(
         self, source: Source | SyncOptions, options: FetchOptions | None = None, *, want_manifests: bool = True
     ) -> AsyncGenerator[list[Result], None]:
-        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; with each prompt's exit code.
+        """As :meth:`fetch` for batches of ids, or as :meth:`sync`; each result with its prompt's exit code.
 
-        Yields what has come since the last time, at least one result: no prompt waits for another one's.
+        ``source`` is an asynchronous iterator of lists of ids (:mod:`mirror.sources` has some), or the options of a
+        sync. Without ``want_manifests`` those of prompts that were complete before are not read, which is faster.
+        ``options`` are as in :meth:`fetch`. Yields what has come since the last time, at least one result: no prompt
+        waits for another one's.
+
+        Raises:
+            Unauthorized, Locked, StoreError, CatalogError: as :meth:`fetch`.
+
+        Example::
+
+            async def batches():
+                yield ["ef8ec19d6670c018814358a21a910090", "nobody"]
+
+
+            async with mirror.Mirror(settings) as m:
+                async for come in m.results(batches()):
+                    for result in come:
+                        print(result.prompt_id, result.state, int(result.code))  # → nobody unknown 3
         """
         options = options or FetchOptions()
         try:
@@ -165,9 +256,50 @@ class Mirror:
             self._codes.add(error.exit_code)
             raise
 
+    async def verify(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        bucket: bool = False,
+        deep: bool = False,
+        sample: Sample | None = None,
+        decode: bool = False,
+    ) -> AsyncGenerator[Checked, None]:
+        """Compare what is there with the manifests and the catalog: files on disk by hashing them, many at once.
+
+        ``ids`` are the prompts that are looked at (all that the catalog knows, without any). With ``bucket`` the bucket
+        is looked at instead, by the store's own checksums; ``deep`` reads its objects back. With a ``sample`` only its
+        files are looked at. ``decode`` decodes each sound picture and film whole, too (extra ``media``).
+
+        Yields what was found of each file and manifest, sound ones included, as soon as it was looked at. Reads only:
+        it takes no lock, needs neither a token nor this Mirror's block, and may run beside anything.
+
+        Raises:
+            ConfigError: there is no catalog, no bucket, or no library to decode with.
+            CatalogError, StoreError: nothing more can be checked.
+            TypeError: one string instead of several, or an id that is no string.
+
+        Example::
+
+            async for checked in mirror.Mirror(settings).verify():
+                if checked.is_wrong:
+                    print(checked.where, checked.flaw, checked.detail)
+        """
+        from mirror.verification import Verify  # noqa: PLC0415 - a fetch needs it not
+
+        wanted = [PromptId(each) for each in listed(ids)]
+        require_catalog(self.settings)
+        if self.settings.s3.only and not bucket:
+            raise ConfigError("this archive stands in its bucket only: nothing of it is on disk")
+        async with reading(self.settings, self._observer) as (places, catalog):
+            verify = Verify(places, catalog, deep=deep, sample=sample, decode=decode)
+            async with contextlib.aclosing(verify.in_bucket(wanted) if bucket else verify.on_disk(wanted)) as found:
+                async for checked in found:
+                    yield checked
+
     async def repair(
         self,
-        ids: Sequence[str] = (),
+        ids: Iterable[str] = (),
         *,
         bucket: bool = False,
         deep: bool = False,
@@ -178,17 +310,25 @@ class Mirror:
         """Verify these prompts (all that the catalog knows, without any), and fetch again what is missing or damaged.
 
         Only those files are fetched, and only bytes with the SHA-256 of the manifest are accepted. With ``bucket`` it
-        is the bucket that is verified, and put right from the disk where that has the file; ``deep`` reads its objects.
-        ``decode`` decodes what is sound, too; what cannot be decoded is told, and left as it is.
-        ``wait_lock`` is for how many seconds to wait where another run holds the root.
+        is the bucket that is verified, and put right from the disk where that has the file. ``ids``, ``deep``,
+        ``sample`` and ``decode`` are as in :meth:`verify`; what cannot be decoded is told, and left as it is.
+        ``wait_lock`` is for how many seconds to wait where another run holds the root (None: not at all).
 
         Raises:
             Unauthorized: the token is rejected.
             Locked: another run holds the root.
             StoreError, CatalogError: the archive cannot be worked on (any more).
+            TypeError: one string instead of several, or an id that is no string.
+
+        Example::
+
+            async with mirror.Mirror(settings) as m:
+                async for checked in m.repair():
+                    if checked.flaw is not None:
+                        print(checked.where, "repaired" if checked.repaired else checked.detail)
         """
-        from mirror.repair import Repair  # noqa: PLC0415 - a fetch needs neither
-        from mirror.verify import Verify  # noqa: PLC0415
+        from mirror.repairs import Repair  # noqa: PLC0415 - a fetch needs neither
+        from mirror.verification import Verify  # noqa: PLC0415
 
         options = FetchOptions(wait_lock=wait_lock)
         async with self._open_catalog(options) as catalog:
@@ -200,7 +340,7 @@ class Mirror:
 
             disk_too = self._places.wants_disk
             repair = Repair(verify, catalog, fetch, bucket=bucket, disk_too=disk_too)
-            async with contextlib.aclosing(repair.run([PromptId(each) for each in ids])) as found:
+            async with contextlib.aclosing(repair.run([PromptId(each) for each in listed(ids)])) as found:
                 async for checked in found:
                     yield checked
 
@@ -208,7 +348,7 @@ class Mirror:
         self, source: Source | SyncOptions, options: FetchOptions, catalog: Catalog, want_manifests: bool
     ) -> AsyncGenerator[list[Result], None]:
         # The run lives in a task of its own: a generator must not be left while it stands in a task group (PEP 789).
-        outbox = _Outbox()
+        outbox = Outbox()
         task = asyncio.create_task(self._run(source, options, catalog, outbox.put, want_manifests))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
@@ -220,7 +360,7 @@ class Mirror:
             await task
         finally:
             task.cancel()
-            await asyncio.wait({task})
+            await ended({task})
             if not task.cancelled():
                 task.exception()
 
@@ -246,7 +386,7 @@ class Mirror:
         if not isinstance(source, SyncOptions):
             await self._work(run, catalog, source, emit, want_manifests)
             return
-        from mirror.sync import Sync  # noqa: PLC0415 - a fetch needs none
+        from mirror.night import Sync  # noqa: PLC0415 - a fetch needs none
 
         night = Sync(run, catalog, self.settings, source)
         async with contextlib.aclosing(night.batches()) as batches:
@@ -272,11 +412,13 @@ class Mirror:
 
     def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
         options = run.options
-        if options.engine == "ray" and not options.dry_run:
+        if options.dry_run or run.repair is not None:
+            return Pipeline(run, emit, workers=self._gear.visits)
+        if options.engine == "ray":
             from mirror.engines.ray.engine import Rounds  # noqa: PLC0415 - few runs have a cluster
 
             return Rounds(run, catalog, self.settings, emit, count=options.processes)
-        if options.processes < 2 or options.dry_run:
+        if options.processes < 2:
             return Pipeline(run, emit, workers=self._gear.visits)
         from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
 
@@ -286,82 +428,5 @@ class Mirror:
         self._observer(Noted(level="warning", message=message))
 
 
-class _Outbox:
-    """Results on their way from a run to its one reader. Who puts one in waits while there is no room."""
-
-    def __init__(self) -> None:
-        self._results: list[Result] = []
-        self._closed = False
-        self._something = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-
-    async def put(self, result: Result) -> None:
-        while len(self._results) >= _RESULTS:
-            self._room.clear()
-            await self._room.wait()
-        self._results.append(result)
-        self._something.set()
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self._closed = True
-        self._something.set()
-
-    async def take(self) -> list[Result]:
-        """All that has come, at least one; none when it is closed."""
-        await self._something.wait()
-        taken, self._results = self._results, []
-        self._room.set()
-        if not self._closed:
-            self._something.clear()
-        return taken
-
-
 async def _dropped(_: Result) -> None:
     """The files themselves are looked at."""
-
-
-def fetch(ids: Iterable[str], settings: Settings, options: FetchOptions | None = None) -> Iterator[Manifest]:
-    """As :meth:`Mirror.fetch`, blocking: usable without asyncio, in any thread, and where a loop runs already.
-
-    Raises:
-        MirrorError: a fatal one; wrong settings included.
-    """
-    results: queue.Queue[Manifest | BaseException | None] = queue.Queue(1)
-    stop = threading.Event()
-    running: list[Callable[[], object]] = []
-
-    async def run() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.append(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
-        if stop.is_set():
-            return
-        async with Mirror(settings) as mirror, contextlib.aclosing(mirror.fetch(ids, options)) as manifests:
-            async for manifest in manifests:
-                await asyncio.to_thread(results.put, manifest)
-
-    def work() -> None:
-        try:
-            asyncio.run(run())
-            results.put(None)
-        except BaseException as error:  # noqa: BLE001  it is raised where the caller waits
-            results.put(error)
-
-    thread = threading.Thread(target=work, name="mirror-fetch", daemon=True)
-    thread.start()
-    try:
-        while (item := results.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        for cancel in running:
-            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
-                cancel()
-        while thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                results.get(timeout=0.05)
-        thread.join()

@@ -54,10 +54,17 @@ def load_settings(config: str | os.PathLike[str] | None = None, /, **flags: Any)
 
     ``config`` is a TOML file; without it ``MIRROR_CONFIG``, ``./mirror.toml`` and the user's config folder are looked
     at. ``flags`` are named as on the command line (``root``, ``s3``, ``s3_endpoint``, ``s3_only``, ``concurrency``,
-    ``limit_rate``, ``log_format``) or ``section_key`` (``api_token``); None means not given.
+    ``limit_rate``, ``log_format``) or ``section_key`` (``api_token``); None means not given. They beat the environment
+    (``MIRROR_API_TOKEN``), which beats the file. A size is in bytes or a text such as ``"10M"``, a duration in seconds
+    or a text such as ``"1h30m"``.
 
     Raises:
-        ConfigError: a file, key or value is wrong.
+        ConfigError: a file, key or value is wrong; the message names it, and what was expected.
+
+    Example::
+
+        settings = mirror.load_settings("mirror.toml", root="archive", s3="s3://bucket/prefix")
+        print(settings.archive.root, settings.s3.bucket, settings.s3.prefix)  # → archive bucket prefix
     """
     return load(config, flags).settings
 

@@ -14,15 +14,16 @@ import mmap
 import shutil
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirror.adoption import record_from
 from mirror.catalog import Catalog, Mode
 from mirror.catalog.schema import remove
-from mirror.errors import CatalogError, StoreUnavailable
+from mirror.errors import CatalogError, ConfigError, StoreUnavailable
 from mirror.events import Noted, Observer
-from mirror.places import Places
+from mirror.places import Places, open_places
 from mirror.settings import Settings
 from mirror.stores.disk import INTERNAL
 from mirror.stores.files import translated
@@ -42,6 +43,44 @@ _ATTEMPTS = 8
 def catalog_path(settings: Settings) -> Path:
     """Where the catalog of an archive stands on disk."""
     return Path(settings.archive.catalog or Path(settings.archive.root) / INTERNAL / "catalog.sqlite")
+
+
+def has_catalog(settings: Settings) -> bool:
+    """Whether there is a catalog on disk.
+
+    Raises:
+        StoreError: nobody can tell.
+    """
+    path = catalog_path(settings)
+    with translated(f"the catalog {path}"):
+        return path.exists()
+
+
+def require_catalog(settings: Settings) -> None:
+    """Check that there is a catalog to work with.
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: nobody can tell.
+    """
+    if not settings.s3.catalog and not has_catalog(settings):
+        told = f"{catalog_path(settings)}: there is no catalog; is --root right?"
+        raise ConfigError(f"{told} (`mirror rebuild` makes one from manifests)")
+
+
+@contextlib.asynccontextmanager
+async def reading(settings: Settings, observer: Observer) -> AsyncIterator[tuple[Places, Catalog]]:
+    """The places of an archive, and its catalog as it stands, for what changes nothing and takes no lock.
+
+    Raises:
+        CatalogError, StoreError: they cannot be read.
+    """
+    places = open_places(settings, observer)
+    try:
+        async with catalog_of(settings, places, observer, "read") as catalog:
+            yield places, catalog
+    finally:
+        await places.close()
 
 
 @contextlib.asynccontextmanager
@@ -66,13 +105,24 @@ async def catalog_of(
     durable = settings.archive.durability == "full"
     if not settings.s3.catalog or places.bucket is None:
         async with contextlib.AsyncExitStack() as stack:
-            catalog = await asyncio.to_thread(Catalog.open, path, durable=durable, mode=mode)
+            catalog = await _opened(places, path, durable=durable, mode=mode)
             stack.push_async_callback(catalog.close)
             yield catalog
         return
     custody = _InBucket(places, places.bucket, path, observer)
     async with custody.taken(mode, anew=anew) as catalog:
         yield catalog
+
+
+async def _opened(places: Places, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
+    """A catalog, opened in a thread; who is cancelled meanwhile leaves none open behind."""
+    opening = places.disk.disk.start(partial(Catalog.open, path, durable=durable, mode=mode))
+    try:
+        return await opening
+    except asyncio.CancelledError:
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
 
 
 class _InBucket:
@@ -98,7 +148,7 @@ class _InBucket:
             found = await self._bucket.objects.find(self._key)
             self._etag = found.etag if found is not None else None
         is_there = not anew and await self._take(taken)
-        catalog = await asyncio.to_thread(Catalog.open, self._path, durable=False)
+        catalog = await _opened(self._places, self._path, durable=False)
         try:
             if is_there:
                 await catalog.merge(taken)
@@ -135,7 +185,7 @@ class _InBucket:
         try:
             path = folder / "catalog.sqlite"
             await self._take(path)
-            catalog = await asyncio.to_thread(Catalog.open, path)
+            catalog = await _opened(self._places, path)
             try:
                 yield catalog
             finally:
@@ -225,13 +275,15 @@ async def fill(catalog: Catalog, places: Places) -> tuple[int, list[str]]:
     """Put in what the manifests tell; how many prompts that were, and the folders whose manifest cannot be read."""
     prompts, unreadable = 0, []
     async for folders in places.folders():
-        for folder, document in zip(folders, await places.read_manifests(folders), strict=True):
-            record = record_from(document, folder) if document is not None else None
-            if record is None:
-                unreadable.append(folder)
-                continue
-            await catalog.save_prompt(record, "")
-            prompts += 1
+        documents = await places.read_manifests(folders)
+        told = [
+            record_from(document, folder) if document is not None else None
+            for folder, document in zip(folders, documents, strict=True)
+        ]
+        unreadable += [folder for folder, record in zip(folders, told, strict=True) if record is None]
+        records = [record for record in told if record is not None]
+        await asyncio.gather(*(catalog.save_prompt(record, "") for record in records))  # one commit for all of them
+        prompts += len(records)
     return prompts, unreadable
 
 

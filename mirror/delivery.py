@@ -45,8 +45,10 @@ class Delivery:
         return self._from_origin.lanes.cap
 
     async def close(self) -> None:
-        await self._from_origin.close()
-        await self._from_bucket.close()
+        try:
+            await self._from_origin.close()
+        finally:
+            await self._from_bucket.close()
 
     async def to_disk(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
         """Store a file on disk, from its origin."""

@@ -75,9 +75,21 @@ def first_error(error: BaseException) -> BaseException:
 
 
 class MirrorError(Exception):
-    """The root of the tree.
+    """The root of the tree. What is raised to a caller ends the run; what fails one file or prompt is a value.
 
-    ``retry_after`` is the pause in seconds that the other side asked for; ``severity`` overrules the class's.
+    ``message`` is for people, and carries no secret; ``name`` is the class's name. ``retry_after`` is the pause in
+    seconds that the other side asked for; ``severity`` overrules the class's; ``exit_code`` is the command line's.
+
+    Example::
+
+        from mirror.errors import Locked
+
+        try:
+            manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings)
+        except Locked:
+            print("another run is at work: try later, or give wait_lock")
+        except mirror.MirrorError as error:
+            print(error.name, error.message)
     """
 
     severity: Severity = Severity.ITEM

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -11,10 +14,33 @@ from mirror.models import Failure, PromptState, Role
 
 
 class Event(Struct, frozen=True, kw_only=True, tag=True):
-    """Something that happened. URLs in events are identities: they carry no signature."""
+    """Something that happened. URLs in events are identities: they carry no signature.
+
+    The fields that many have: ``prompt_id`` is the prompt that it is about; ``url`` a file, by its identity; ``bytes``
+    a number of bytes; ``seconds`` a time in seconds.
+
+    Example::
+
+        from mirror.events import FileStored, Retrying
+
+
+        def tell(event: mirror.Event) -> None:
+            match event:
+                case FileStored(prompt_id=prompt_id, path=path, bytes=size):
+                    print(prompt_id, path, size)
+                case Retrying(what=what, cause=cause, seconds=seconds):
+                    print(what, cause, "again in", seconds, "s")
+
+
+        mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, on_event=tell)
+    """
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
+    """A run begins. ``run_id`` is its name in logs and summaries, ``root`` where it mirrors to, for people;
+    ``started_at`` is UTC in RFC 3339.
+    """
+
     run_id: str
     root: str
     started_at: str
@@ -37,7 +63,8 @@ class PromptFinished(Event, frozen=True, kw_only=True):
     """Nothing more is done for this prompt in this run.
 
     ``ok`` says whether all that was asked for is mirrored; ``skipped`` that it had been already, so that no
-    request was made.
+    request was made. ``state`` and ``errors`` are as in the manifest, ``files`` is how many stand in it, and
+    ``bytes_reused`` how many bytes of these were there before.
     """
 
     prompt_id: str
@@ -50,7 +77,7 @@ class PromptFinished(Event, frozen=True, kw_only=True):
 
 
 class FilePlanned(Event, frozen=True, kw_only=True):
-    """A file is missing and is going to be fetched."""
+    """A file is missing and is going to be fetched; ``role`` as in the manifest."""
 
     prompt_id: str
     url: str
@@ -58,7 +85,7 @@ class FilePlanned(Event, frozen=True, kw_only=True):
 
 
 class FileSized(Event, frozen=True, kw_only=True):
-    """The origin told a file's length; ``held`` bytes of it are here from before."""
+    """The origin told a file's length, ``bytes``; ``held`` bytes of it are here from before."""
 
     prompt_id: str
     url: str
@@ -79,7 +106,7 @@ class BytesSent(Event, frozen=True, kw_only=True):
 
 
 class FilePlaced(Event, frozen=True, kw_only=True):
-    """A file is in the bucket; ``via`` as in the manifest."""
+    """A file is in the bucket under ``key``; ``via`` as in the manifest."""
 
     prompt_id: str
     url: str
@@ -89,7 +116,9 @@ class FilePlaced(Event, frozen=True, kw_only=True):
 
 
 class FileStored(Event, frozen=True, kw_only=True):
-    """A file is durable under its final name. ``reused`` if it was linked from another prompt of this run."""
+    """A file is durable under its final name, ``path`` as in the manifest. ``reused`` if it was linked from another
+    prompt of this run.
+    """
 
     prompt_id: str
     url: str
@@ -99,6 +128,8 @@ class FileStored(Event, frozen=True, kw_only=True):
 
 
 class FileFailed(Event, frozen=True, kw_only=True):
+    """A file cannot be had in this run; ``failure`` says why."""
+
     prompt_id: str
     failure: Failure
 
@@ -110,7 +141,8 @@ class RequestSent(Event, frozen=True, kw_only=True):
 
 
 class Answered(Event, frozen=True, kw_only=True):
-    """The headers of an answer came, ``seconds`` after its request went out (a body that is sent included).
+    """The headers of an answer came, ``seconds`` after its request went out (a body that is sent included). ``kind`` is
+    as in RequestSent, ``status`` the answer's HTTP status.
 
     Requests of the bucket's control plane are sent by another library: they are counted, and not timed.
     """
@@ -123,7 +155,8 @@ class Answered(Event, frozen=True, kw_only=True):
 class Retrying(Event, frozen=True, kw_only=True):
     """A transient error: the same is tried again after ``seconds``. ``what`` is a promptId or a URL.
 
-    ``prompt_id`` is the prompt for which a URL was asked for, where that is known.
+    ``cause`` is the error's name, ``message`` what it says, ``attempt`` how many were made. ``prompt_id`` is the
+    prompt for which a URL was asked for, where that is known.
     """
 
     what: str
@@ -135,7 +168,7 @@ class Retrying(Event, frozen=True, kw_only=True):
 
 
 class Noted(Event, frozen=True, kw_only=True):
-    """Something a reader of the log should know, ``level`` being ``debug``, ``info`` or ``warning``."""
+    """``message`` is something a reader of the log should know, ``level`` being ``debug``, ``info`` or ``warning``."""
 
     level: str
     message: str
@@ -153,7 +186,9 @@ class HookOutcome(StrEnum):
 
 
 class HookFinished(Event, frozen=True, kw_only=True):
-    """The user's command for one prompt has ended. ``output`` is the beginning of what it wrote."""
+    """The user's command for one prompt has ended (command line only). ``outcome`` says how, ``message`` so for people;
+    ``output`` is the beginning of what it wrote.
+    """
 
     prompt_id: str
     outcome: HookOutcome
@@ -162,6 +197,10 @@ class HookFinished(Event, frozen=True, kw_only=True):
 
 
 class RunFinished(Event, frozen=True, kw_only=True):
+    """A command has ended, with ``exit_code`` (command line only: a Mirror has one at any time). ``fatal`` says what
+    ended it early, ``unfinished`` is how many prompts were taken up and brought to no result.
+    """
+
     seconds: float
     exit_code: int
     fatal: str | None = None
@@ -188,17 +227,55 @@ InARun = (
 
 
 class Observer(Protocol):
-    """Told of each event, in order, on the event loop's thread: it must return at once and not raise."""
+    """Told of each event, in order, on the event loop's thread: it must return at once and not raise.
+
+    Any callable that takes an event is one. Without asyncio it is called on the run's own thread. One that raises is
+    told nothing more, and the run goes on; the log (``logging``, logger ``mirror``) says why.
+
+    Example::
+
+        from mirror.events import BytesReceived
+
+
+        class Received:
+            bytes = 0
+
+            def __call__(self, event: mirror.Event) -> None:
+                if isinstance(event, BytesReceived):
+                    self.bytes += event.bytes
+
+
+        received = Received()
+        mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, on_event=received)
+        print(received.bytes > 0)  # → True
+    """
 
     def __call__(self, event: Event, /) -> None: ...
 
 
 class Fanout:
-    """One observer that tells several."""
+    """One observer that tells several. One that raises is told nothing more, and the log says so: nobody else, and
+    no run, is the worse for it.
+    """
 
-    def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
-        self._observers = observers
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers: dict[object, Observer] = {object(): observer for observer in observers}
+
+    def add(self, observer: Observer) -> Callable[[], None]:
+        """From now on tell this one, too; the function that is returned takes it away again. Idempotent, that one."""
+        seat = object()
+        self._observers = {**self._observers, seat: observer}
+        return partial(self._remove, seat)
+
+    def _remove(self, seat: object) -> None:
+        # A new table: somebody may be going through the old one.
+        self._observers = {other: each for other, each in self._observers.items() if other is not seat}
 
     def __call__(self, event: Event, /) -> None:
-        for observer in self._observers:
-            observer(event)
+        for seat, observer in self._observers.items():
+            try:
+                observer(event)
+            except Exception:
+                self._remove(seat)
+                told = "an observer failed, and is told nothing more: %r"
+                logging.getLogger("mirror").exception(told, observer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 
@@ -29,7 +30,7 @@ class Gear:
         token = settings.api.token
         self._secrets = (token,) if len(token) >= _SHORTEST_SECRET else ()
         self._inflight = inflight or Inflight()
-        self._api = Api(settings, observer)
+        self.api = Api(settings, observer)
         memory = shared_out(settings.transfer.memory, bucket=bool(settings.s3.bucket))
         self.places = open_places(settings, observer, desk)
         self._delivery = Delivery(settings, self.places, memory, observer)
@@ -52,7 +53,7 @@ class Gear:
         return Run(
             run_id=run_id or secrets.token_hex(8),
             options=options,
-            api=self._api,
+            api=self.api,
             places=self.places,
             ledger=ledger,
             delivery=self._delivery,
@@ -66,8 +67,9 @@ class Gear:
 
     async def rest(self) -> None:
         """Close what works with the network and with helpers; the destinations stay open."""
-        for close in (self._api.close, self._delivery.close, self._facts.close):
-            await close()
+        async with contextlib.AsyncExitStack() as closing:  # each, even where one is cancelled
+            for close in (self._facts.close, self._delivery.close, self.api.close):
+                closing.push_async_callback(close)
 
     async def close(self) -> None:
         """Close the destinations, at the very end."""

@@ -119,10 +119,11 @@ class Http:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.close()
-        for session in (self._direct, self._proxied):
-            if session is not None:
-                await session.close()
+        async with contextlib.AsyncExitStack() as closing:  # each, even where one is cancelled
+            for session in (self._direct, self._proxied):
+                if session is not None:
+                    closing.push_async_callback(session.close)
+            closing.push_async_callback(self._pool.close)
 
     def get(
         self, url: str, headers: Mapping[str, str], *, same_origin: bool = False, follow: bool = True

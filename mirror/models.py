@@ -52,7 +52,14 @@ class ApiCode(IntEnum):
 
 
 class Role(StrEnum):
-    """What a file is to its task: the small picture, or the full result."""
+    """What a file is to its task: the small picture, or the full result.
+
+    Example::
+
+        manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings)
+        originals = [file for file in manifest.files if file.role is mirror.Role.ORIGIN]
+        print(len(originals), "of", len(manifest.files))  # → 2 of 3
+    """
 
     THUMBNAIL = "thumbnail"
     ORIGIN = "origin"
@@ -64,6 +71,12 @@ class PromptState(StrEnum):
     The first four stand in manifests. ``unknown`` (the API denies the prompt) and ``unresolved`` (the API
     could not be asked, or its answer not be read; tried again in the next run) stand in the catalog, the
     summary and ``--json`` only: of such a prompt no manifest is written.
+
+    Example::
+
+        manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings)
+        if manifest.state is mirror.PromptState.COMPLETE:
+            print("all of it is there")  # → all of it
     """
 
     PENDING = "pending"
@@ -257,7 +270,14 @@ class Receipt(Struct, frozen=True, kw_only=True):
 class Failure(Struct, frozen=True, kw_only=True):
     """Why something is not there. ``error`` is the class's name in :mod:`mirror.errors`; ``url`` is redacted.
 
+    ``role`` is that of the file, and ``url`` its identity; without them it is the prompt that could not be had.
+    ``message`` is for people; ``attempts`` is how many requests were made for the file in this run.
     ``was`` is left out, but for a file that was mirrored and is lost: its digest is not forgotten.
+
+    Example::
+
+        [failure] = mirror.fetch_one("nobody", settings).errors
+        print(failure.error, failure.url)  # → NoData None
     """
 
     url: str | None = None
@@ -280,7 +300,20 @@ class ManifestApi(Struct, frozen=True, kw_only=True):
 
 
 class ManifestFile(Struct, frozen=True, kw_only=True):
-    """A file that was durable before the manifest named it. ``path`` is relative to the manifest."""
+    """A file that was durable before the manifest named it. ``path`` is relative to the manifest.
+
+    ``role`` is what it is to its task; ``url`` where it came from, without its signature: its identity. ``bytes`` is
+    its length, ``sha256`` its digest in hex (None where only a store's own checksum is known). ``content_type``,
+    ``etag`` and ``last_modified`` (UTC in RFC 3339) are the origin's. ``named_by`` tells the places in the answer that
+    name it, ``verified`` the checks that it passed, ``media`` what is in it (extra ``media``), ``s3`` where it stands
+    in the bucket.
+
+    Example::
+
+        manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings)
+        for file in manifest.files:
+            print(file.role, file.path, file.bytes, file.sha256)  # → origin
+    """
 
     path: str
     role: Role
@@ -299,8 +332,15 @@ class ManifestFile(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """What is mirrored of one root prompt (``manifest.json``, version 1).
 
-    ``mirrored_at`` is UTC in RFC 3339; ``task`` is the answer's ``data`` with the values of signature
-    parameters redacted and nothing else changed.
+    ``version`` is 1. ``prompt_id`` is the prompt, and ``state`` says how far it has come. ``mirrored_at`` is UTC in
+    RFC 3339; ``api`` says which endpoint answered, and how. ``task`` is the answer's ``data`` with the values of
+    signature parameters redacted and nothing else changed (None without an answer). ``files`` are there, byte for
+    byte; ``errors`` say what is missing, and why.
+
+    Example::
+
+        manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings)
+        print(manifest.state, len(manifest.files), manifest.errors)  # → complete 3 ()
     """
 
     version: Annotated[int, Meta(extra_json_schema={"const": 1})] = 1

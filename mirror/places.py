@@ -141,9 +141,11 @@ class Places:
         return " and ".join([*told, *([self.bucket.shown] if self.bucket is not None else [])])
 
     async def close(self) -> None:
-        if self.bucket is not None:
-            await self.bucket.close()
-        self.disk.close()
+        try:
+            if self.bucket is not None:
+                await self.bucket.close()
+        finally:
+            self.disk.close()
 
 
 def _unobserved(_: Event, /) -> None:

@@ -10,7 +10,13 @@ class Sample:
     """Which files are looked at: each with the chance ``share`` (0 to 1), or ``count`` of them in all.
 
     ``seed`` repeats a choice, as long as the archive is the same; None takes one from the system. ``total`` is of how
-    many files was chosen, known once it was begun.
+    many files was chosen, known once it was begun. For one verify at a time.
+
+    Example::
+
+        sample = mirror.Sample(count=1, seed=7)
+        looked = [checked for checked in mirror.verify(settings, sample=sample) if checked.file is not None]
+        print(len(looked), "of", sample.total)  # → 1 of 2
     """
 
     def __init__(self, *, share: float | None = None, count: int | None = None, seed: int | None = None) -> None:
@@ -22,13 +28,27 @@ class Sample:
         self._random = random.Random(self.seed)  # noqa: S311  # nosec B311 # no secret: it is told
 
     def begin(self, total: int) -> None:
-        """Start over, with this many files to come."""
+        """Start over, with ``total`` files to come. A verify does it.
+
+        Example::
+
+            sample = mirror.Sample(count=10)
+            sample.begin(1000)
+            print(sum(sample.takes_next() for _ in range(1000)), "of", sample.total)  # → 10 of 1000
+        """
         self._random = random.Random(self.seed)  # noqa: S311  # nosec B311 # as above
         self.total = self._left = total
         self._needed = min(self.count or 0, total)
 
     def takes_next(self) -> bool:
-        """Whether the next file is one of the sample."""
+        """Whether the next file is one of the sample. A verify asks.
+
+        Example::
+
+            sample = mirror.Sample(share=1.0)
+            sample.begin(1)
+            print(sample.takes_next())  # → True
+        """
         chance = self._random.random()
         if self.share is not None:
             return chance < self.share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ def _with_units(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     changed = {key: _with_units(value) for key, value in node.items()}
+    if isinstance(told := changed.get("description"), str):
+        changed["description"] = cleandoc(told).partition("\n\nExample::")[0]  # which is for people who write Python
     if "pattern" in changed and changed.get("type") in ("integer", "number"):
         changed["type"] = [changed["type"], "string"]
     return changed

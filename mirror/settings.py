@@ -157,7 +157,17 @@ class HooksSettings(_Section, frozen=True, kw_only=True):
 
 class Settings(_Section, frozen=True, kw_only=True):
     """All sections, resolved and checked; immutable. Safe to print: neither the token nor the ping URL
-    nor a proxy with a password is shown."""
+    nor a proxy with a password is shown.
+
+    ``api``, ``archive``, ``transfer``, ``security``, ``s3``, ``log``, ``metrics`` and ``hooks`` are the sections of the
+    configuration file; ``config.example.toml`` documents every key. Sizes are in bytes, durations in seconds. The last
+    three are for the command line. :func:`load_settings` makes one and checks it; one made by hand is not checked.
+
+    Example::
+
+        settings = mirror.load_settings(root="archive", transfer_limit_rate="10M", transfer_stall_timeout="1m")
+        print(settings.transfer.limit_rate, settings.transfer.stall_timeout)  # → 10485760 60.0
+    """
 
     api: ApiSettings = ApiSettings()
     archive: ArchiveSettings = ArchiveSettings()
@@ -175,6 +185,13 @@ class SyncOptions(_Section, frozen=True, kw_only=True):
     ``since`` is the creation time (Unix seconds) below which the history is not read; ``give_up`` is after how many
     seconds a prompt that stays unfinished is left alone (0: never); ``max_prompts`` is how many are taken up at most
     (0: all).
+
+    Example::
+
+        import time
+
+        night = mirror.SyncOptions(since=time.time() - 30 * 86400, max_prompts=1000)
+        print(sum(1 for _ in mirror.sync(settings, night=night)), "prompts")
     """
 
     since: float | None = None
@@ -189,9 +206,15 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     that is queued or running is polled; ``max_time`` stops the run cleanly after so many seconds (0: never);
     ``refresh`` asks the API again for what is complete; ``retry_failed`` tries again what failed for good;
     ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to wait where another run holds
-    the root (None: not at all; :data:`FOREVER`: as long as it takes); ``engine`` says who does the work: ``"local"`` is
-    this machine, ``"ray"`` a Ray cluster; ``processes`` is how many worker processes share it (0: locally this process
-    does it alone, with Ray there is one for each CPU of the cluster).
+    the root (None: not at all; ``mirror.settings.FOREVER``: as long as it takes); ``engine`` says who does the work:
+    ``"local"`` is this machine, ``"ray"`` a Ray cluster; ``processes`` is how many worker processes share it (0:
+    locally this process does it alone, with Ray there is one for each CPU of the cluster).
+
+    Example::
+
+        options = mirror.FetchOptions(only="origin", wait=1800, max_time=4 * 3600)
+        manifest = mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, options)
+        print([str(file.role) for file in manifest.files])  # → ['origin', 'origin']
     """
 
     only: Literal["origin", "thumbnail"] | None = None

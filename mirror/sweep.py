@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from mirror.catalog import Catalog
 from mirror.errors import Obstructed
+from mirror.stores.desks import desks
 from mirror.stores.files import is_file, stat_file, translated
 from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
@@ -78,7 +79,11 @@ async def _is_recorded(catalog: Catalog | None, proof: tuple[str, Committed]) ->
 
 def _leftovers(store: LocalStore) -> Iterator[Leftover]:
     """What stands there, by the file it belongs to. Names that we would not give are left alone."""
-    parts = store.disk.parts
+    for folder in (store.disk.parts, *desks(store.disk.parts)):
+        yield from _leftovers_in(store, folder)
+
+
+def _leftovers_in(store: LocalStore, parts: Path) -> Iterator[Leftover]:
     groups: dict[str, list[tuple[Path, os.stat_result]]] = {}
     with translated(f"{parts}"), contextlib.suppress(FileNotFoundError), os.scandir(parts) as entries:
         for entry in entries:

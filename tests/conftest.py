@@ -17,6 +17,7 @@ import pytest
 
 import tests.properties  # noqa: F401 - registers the profile
 from mirror import Manifest, Settings, load_settings
+from mirror.facts import Facts
 from mirror.stores.local import LocalStore
 from tests.origin import Origin
 
@@ -139,6 +140,12 @@ class Archive:
 @pytest.fixture
 def archive(tmp_path: Path, origin: Origin) -> Archive:
     return Archive(tmp_path / "archive", origin)
+
+
+@pytest.fixture
+def no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra ``media`` is not installed: to start a helper takes longer than the rest of a small run."""
+    monkeypatch.setattr(Facts, "are_told", False)
 
 
 def by_id(manifests: list[Manifest]) -> dict[str, Manifest]:

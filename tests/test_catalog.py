@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mirror.catalog import Catalog, Mode
-from mirror.catalog.schema import MIGRATIONS
+from mirror.catalog.schema import MIGRATIONS, PAGE_SIZE
 from mirror.errors import CatalogError
 from mirror.models import PromptId
 from tests import media
@@ -46,6 +46,15 @@ class TestFile:
         schema = rows(path, "SELECT sql FROM sqlite_master ORDER BY name")
         assert set(in_catalog(path, lambda catalog: known(catalog, P))) == {P}
         assert rows(path, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+
+    @pytest.mark.parametrize("mode", ["write", "read", "scratch"])
+    @pytest.mark.parametrize("size", [4096, PAGE_SIZE])
+    def test_pages_stay_of_their_size(self, path: Path, mode: Mode, size: int) -> None:
+        if size != PAGE_SIZE:
+            change(path, f"PRAGMA page_size = {size}; VACUUM")  # as an earlier mirror made it
+        in_catalog(path, lambda catalog: saved(catalog, prompt("p", STORED)))
+        assert set(in_catalog(path, lambda catalog: known(catalog, P), mode=mode)) == {P}
+        assert rows(path, "PRAGMA page_size") == [(size,)]
 
     @pytest.mark.parametrize("mode", ["write", "read", "scratch"])
     def test_of_a_newer_version(self, path: Path, mode: Mode) -> None:

@@ -124,12 +124,20 @@ class TestRecords:
         ]
 
     def test_counts(self, path: Path) -> None:
-        async def act(catalog: Catalog) -> dict[str, tuple[int, int, int]]:
+        async def act(catalog: Catalog) -> list[dict[str, tuple[int, int, int]]]:
+            found = [await catalog.counts()]
             await saved(catalog, prompt("p", STORED), prompt("q", STORED, FAILED, state=PromptState.PARTIAL))
-            await saved(catalog, prompt("r", STORED))
-            return await catalog.counts()
+            await saved(catalog, prompt("r", STORED), prompt("s", state=PromptState.FAILED))
+            found.append(await catalog.counts())
+            await saved(catalog, *(prompt(which, FAILED, state=PromptState.PARTIAL) for which in "tuv"))
+            return [*found, await catalog.counts()]
 
-        assert in_catalog(path, act) == {"complete": (2, 2, 2 << 40), "partial": (1, 1, 1 << 40)}
+        complete, failed = (2, 2, 2 << 40), (1, 0, 0)
+        assert in_catalog(path, act) == [
+            {},
+            {"complete": complete, "failed": failed, "partial": (1, 1, 1 << 40)},
+            {"complete": complete, "failed": failed, "partial": (4, 1, 1 << 40)},
+        ]
 
     def test_forgetting_takes_the_files_along(self, path: Path) -> None:
         async def act(catalog: Catalog) -> list[bool]:

@@ -20,11 +20,14 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "rules and tools of one kind each",
         (
-            "addresses agenda limits media media.confinement media.walk names observers.text observers.textfile "
-            "sampling signatures trust"
+            "addresses agenda endings engines.channel limits media media.confinement media.walk names observers.text "
+            "observers.textfile sampling signatures trust"
         ),
     ),
-    ("the front pages of folders", ". demo gallery h1 manifests observers sources stores stores.s3"),
+    (
+        "the front pages of folders",
+        ". demo engines engines.ray gallery h1 manifests observers sources stores stores.s3",
+    ),
     ("a file's structure, a file a format", "media.gif media.heif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
     ("what libraries say of media, in a process of its own", "media.reading"),
@@ -36,7 +39,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     (
         "parts of the folders, of a kind each",
-        "catalog.records catalog.schema h1.chunks inflight sources.lines sources.records stores.files stores.s3.sigv4",
+        (
+            "catalog.records catalog.schema engines.shares h1.chunks inflight sources.lines sources.records "
+            "stores.files stores.s3.sigv4"
+        ),
     ),
     (
         "the bucket's: addresses, checksums, rights, signatures, threads",
@@ -51,8 +57,11 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     ("patience, the wire, the plan", "http plan retry segments manifests.document manifests.rows"),
     (
-        "rows, journals, counts, what a bucket refuses",
-        "catalog.rows stores.disk stores.journal stores.lock observers.redact observers.tally stores.s3.errors",
+        "rows, journals, counts, what a bucket refuses; whose turn it is at a file",
+        (
+            "catalog.rows engines.turns stores.disk stores.journal stores.lock observers.redact observers.tally "
+            "stores.s3.errors"
+        ),
     ),
     (
         "bytes as they come, tables",
@@ -72,8 +81,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "sources to choose from, lines to read, lanes to travel on; what runs ask of a catalog; desks of workers",
         (
-            "sources.args sources.file sources.stdin observers.formats observers.progress lanes ledger stores.desks "
-            "stores.s3.wire"
+            "sources.args sources.file sources.stdin observers.formats observers.progress lanes ledger engines.ledger "
+            "engines.notes stores.desks stores.s3.wire"
         ),
     ),
     (
@@ -105,13 +114,20 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "custody manifests.formats run",
     ),
     (
-        "a prompt's files; what there is work for; all that runs work with; a format each; whether it can be decoded",
-        "decoding gear intake manifests.bagit manifests.csv manifests.jsonl manifests.parquet manifests.sha256sums obtain",
+        "a prompt's files; what there is work for; all that runs work with; what workers say; a format each; decoding",
+        (
+            "decoding engines.messages gear intake manifests.bagit manifests.csv manifests.jsonl manifests.parquet "
+            "manifests.sha256sums obtain outbox"
+        ),
     ),
-    ("one prompt; all manifests; what was left", "audit preview sweep verify visit"),
-    ("all prompts; what is flawed; down the history", "pipeline repair walk"),
-    ("a night's work", "sync"),
+    ("one prompt; all manifests; what was left", "audit preview sweep verification visit"),
+    ("all prompts; what is flawed; down the history; another process", "engines.member pipeline repairs walk"),
+    ("a night's work; a worker, and who deals out to several", "engines.processes engines.worker night"),
+    ("a worker's process; one for callers that block", "engines.process engines.stage"),
+    ("other people's pipelines; a worker and its cluster", "engines.embedded engines.ray.cluster engines.ray.stage"),
+    ("what goes to a cluster, and what comes back", "engines.ray.engine engines.ray.inputs"),
     ("the public API", "client"),
+    ("the same without asyncio", "blocking"),
     ("the gallery's data, links, and who makes previews", "gallery.links gallery.pages gallery.records gallery.worker"),
     ("the gallery's page and previews", "gallery.page gallery.previews"),
     ("what is shown of a prompt; where a gallery stands", "gallery.compose gallery.folder"),
@@ -134,8 +150,9 @@ FLOORS: tuple[tuple[str, str], ...] = (
 """From the ground up. A module imports from floors below its own only; a new one must be given its place here."""
 
 PUBLIC = [
-    *("Event", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror", "MirrorError", "Observer"),
-    *("PromptState", "Role", "Settings", "SyncOptions", "__version__", "fetch", "load_settings"),
+    *("Checked", "Event", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror", "MirrorError"),
+    *("MirrorStage", "Observer", "Progress", "PromptState", "Role", "Sample", "Settings", "SyncOptions"),
+    *("__version__", "fetch", "fetch_one", "load_settings", "mirror_partition", "repair", "sync", "verify"),
 ]
 
 LIBRARIES = {
@@ -149,6 +166,7 @@ LIBRARIES = {
     "PIL": {"mirror.gallery.worker", "mirror.media.reading"},
     "prometheus_client": {"mirror.observers.metrics"},
     "pyarrow": {"mirror.sources.parquet"},
+    "ray": {"mirror.engines.ray.cluster", "mirror.engines.ray.inputs"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},
@@ -265,7 +283,8 @@ def test_a_fetch_carries_in_what_it_needs_only(tmp_path: Path) -> None:
     )
     assert {"mirror.pipeline", "mirror.transfer", "mirror.catalog.schema"} <= found
     assert found & {"boto3", "botocore", "tqdm", "pyarrow", "zstandard", "prometheus_client", "aiofiles"} == set()
-    others = {"checks", "hooks", "observers.metrics", "repair", "sources.parquet", "sources.tables", "sync", "verify"}
+    others = {"checks", "hooks", "observers.metrics", "night", "repairs", "sources.parquet", "sources.tables"}
+    others |= {"verification"}
     assert {name for name in found if inside(name, "mirror.stores.s3") or inside(name, "mirror.demo")} == set()
     assert found & {f"mirror.{name}" for name in others} == set()
     assert found & {"csv", "gzip"} == set()
@@ -287,6 +306,11 @@ def test_the_public_names_are_these() -> None:
     assert dir(mirror) == sorted(PUBLIC)
     with pytest.raises(AttributeError, match="no attribute 'Pipeline'"):
         _ = mirror.Pipeline
+
+
+def test_no_public_name_is_a_module_too() -> None:
+    """Whoever imported the module would find it where the name was."""
+    assert [name for name in PUBLIC if f"mirror.{name}" in MODULES] == []
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])

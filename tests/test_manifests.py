@@ -24,7 +24,7 @@ from mirror.models import Manifest, ManifestApi, ManifestFile, PromptId, PromptS
 from mirror.places import open_places
 from mirror.stores import Document
 from mirror.stores.local import LocalStore
-from mirror.verify import Verify
+from mirror.verification import Verify
 from tests.fuzz.seeds import TOKENS, seeds
 from tests.properties import examples, near
 

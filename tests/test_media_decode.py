@@ -13,13 +13,13 @@ from msgspec.structs import replace
 
 from mirror import load_settings
 from mirror.checks import Checked, Expected
-from mirror.cli.common import reading
+from mirror.custody import reading
 from mirror.decoding import Decoding
 from mirror.models import ManifestFile, Role
 from mirror.places import Places
-from mirror.repair import Repair
+from mirror.repairs import Repair
 from mirror.stores.local import LocalStore
-from mirror.verify import Verify
+from mirror.verification import Verify
 from tests import media
 from tests.conftest import Archive
 from tests.helpers import mirrored
@@ -155,7 +155,7 @@ def test_what_could_not_be_decoded_here_is_not_repaired(archive: Archive, origin
         raise AssertionError
 
     async def repaired() -> list[Checked]:
-        async with reading(load_settings(root=archive.root)) as (places, catalog):
+        async with reading(load_settings(root=archive.root), lambda _: None) as (places, catalog):
             repair = Repair(Looked(places, catalog), catalog, fetch, bucket=False, disk_too=True)
             return [each async for each in repair.run()]
 

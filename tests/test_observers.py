@@ -343,7 +343,7 @@ class TestProgress:
 
             def write(self, text: str) -> int:
                 if self.broken:
-                    raise error
+                    raise type(error)(*error.args)  # one that is kept would keep the bar
                 return super().write(text)
 
         stream = Stream()

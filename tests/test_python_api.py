@@ -300,7 +300,7 @@ def test_blocking_abandoned_half_way_stops_what_is_under_way(origin: Origin, arc
     origin.wait_for(lambda: journaled(archive) >= 2 * MIB)
     time.sleep(0.2)  # the run is waiting for the download now, and for nothing else
 
-    closing = threading.Thread(target=manifests.close)  # type: ignore[attr-defined]
+    closing = threading.Thread(target=manifests.close)
     closing.start()
     closing.join(3)
     stuck = closing.is_alive()

@@ -38,7 +38,7 @@ class Nodes:
         self._own = own
         with pytest.MonkeyPatch.context() as patch:
             self._furnish(patch)
-            self.cluster = Cluster(initialize_head=True, head_node_args={**options, "_system_config": told})
+            self.cluster: Any = Cluster(initialize_head=True, head_node_args={**options, "_system_config": told})
         self._second: Any = None
         self.environ = {"RAY_ADDRESS": self.cluster.address}
 
@@ -56,7 +56,8 @@ class Nodes:
     @property
     def logs(self) -> list[Path]:
         """All that Ray has written down."""
-        return sorted(Path(self.cluster.head_node.get_session_dir_path(), "logs").rglob("*"))
+        head: Any = self.cluster.head_node
+        return sorted(Path(head.get_session_dir_path(), "logs").rglob("*"))
 
     def kill(self) -> None:
         """The second node is gone, with all its processes, as if its power had failed."""

@@ -16,14 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirror.catalog.schema import PAGE_SIZE
 from mirror.errors import CatalogError
 from tests import faults
 from tests.conftest import Archive
 from tests.crash_runs import catalog_copy
 from tests.helpers import journaled, mirrored
 from tests.torn import ANY, MIB, WHERE, Damage, Torn, chosen, cut, garbled, zeroed
-
-PAGE = 4096
 
 
 def catalog(archive: Archive) -> Path:
@@ -72,8 +71,8 @@ def page(number: int) -> Damage:
 
     def act(path: Path) -> None:
         with path.open("r+b") as file:
-            file.seek(number * PAGE)
-            file.write(bytes(PAGE))
+            file.seek(number * PAGE_SIZE)
+            file.write(bytes(PAGE_SIZE))
 
     return act
 
@@ -96,7 +95,7 @@ def heals_itself(archive: Archive) -> bool:
 
 
 def test_a_torn_catalog_is_told_and_made_again_from_the_manifests(killed: Torn) -> None:
-    pages = catalog(killed.archive).stat().st_size // PAGE
+    pages = catalog(killed.archive).stat().st_size // PAGE_SIZE
     damages = [*(page(number) for number in range(pages)), cut(0.5), cut(0.95), cut(0), Path.unlink, garbled(0, 100)]
     told = 0
     for damage in damages:

@@ -181,14 +181,14 @@ def run_all(campaign: Campaign, shim: Shim, most: int) -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_no_call_that_fails_makes_it_lie(job: Job, ground: Ground, server: Server, shim: Shim) -> None:
-    run_all(Campaign(job, ground, server), shim, most=24 if job.name == "fetch" else 8)
+    run_all(Campaign(job, ground, server), shim, most=14 if job.name == "fetch" else 5)
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
 def test_no_call_that_fails_makes_the_bucket_lie(
     bucket: Bucket, origin: Origin, tmp_path: Path, server: Server, shim: Shim
 ) -> None:
-    run_all(Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server), shim, most=5)
+    run_all(Uploads(bucket, Ground(origin, tmp_path, size=9 << 20), server), shim, most=3)
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)

@@ -21,7 +21,7 @@ from mirror.errors import StoreUnavailable
 from mirror.models import PromptId
 from mirror.places import open_places
 from mirror.sampling import Sample, parse_sample
-from mirror.verify import Verify, _as_they_end
+from mirror.verification import Verify, _as_they_end
 from tests import faults
 from tests.catalog_runs import change, in_catalog, prompt, saved
 from tests.conftest import Archive

@@ -30,6 +30,7 @@ from mirror.catalog.records import (
 )
 from mirror.catalog.rows import decode, listed, read_done, read_prompts
 from mirror.catalog.schema import FAULTS, Mode, connect, damaged
+from mirror.endings import ended
 from mirror.errors import CatalogError
 from mirror.models import Covered, Listed, ManifestFile, PromptId, PromptState
 
@@ -91,10 +92,15 @@ class Catalog:
 
     async def close(self) -> None:
         """Commit what waits, and let go."""
-        while self._committing is not None and not self._committing.done():
-            await asyncio.wait({self._committing})
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-        self._thread.shutdown()
+        try:
+            while self._committing is not None and not self._committing.done():
+                await ended({self._committing})
+        finally:  # who is cancelled closes it, too
+            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._thread.shutdown()
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -122,17 +128,7 @@ class Catalog:
 
     async def counts(self) -> dict[str, tuple[int, int, int]]:
         """For each state: prompts, stored files, and their bytes."""
-
-        def count(connection: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
-            rows = connection.execute(
-                "SELECT state, count(*), coalesce(sum(n), 0), coalesce(sum(size), 0) FROM prompts LEFT JOIN"
-                " (SELECT prompt_id, count(entry) AS n, sum(bytes) AS size FROM files"
-                " WHERE failure IS NULL GROUP BY prompt_id)"
-                " USING (prompt_id) GROUP BY state ORDER BY state"
-            )
-            return {state: (prompts, files, size) for state, prompts, files, size in rows}
-
-        return await self._read(count)
+        return await self._read(rows.counts)
 
     async def standing(self) -> Standing:
         """How things stand beyond the states."""

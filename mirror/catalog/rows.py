@@ -103,6 +103,33 @@ def read_done(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId], on
         )
 
 
+def counts(connection: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
+    """For each state: prompts, stored files, and their bytes.
+
+    Nearly all prompts are of one state: its files are all but the others', and nobody need look up whose each is.
+    """
+    connection.execute("BEGIN")  # all three see one moment
+    try:
+        prompts = dict(connection.execute("SELECT state, count(*) FROM prompts GROUP BY state ORDER BY state"))
+        most = max(prompts, key=lambda state: prompts[state], default="")
+        files, size = connection.execute(
+            "SELECT count(entry), coalesce(sum(bytes), 0) FROM files WHERE failure IS NULL"
+        ).fetchone()
+        others = connection.execute(
+            "SELECT state, count(entry), coalesce(sum(bytes), 0) FROM prompts CROSS JOIN files USING (prompt_id)"
+            " WHERE state IN (SELECT value FROM json_each(?)) AND failure IS NULL GROUP BY state",
+            (listed([state for state in prompts if state != most]),),
+        ).fetchall()
+    finally:
+        connection.execute("COMMIT")
+    found = {state: (number, total) for state, number, total in others}
+    found[most] = (
+        files - sum(number for number, _ in found.values()),
+        size - sum(total for _, total in found.values()),
+    )
+    return {state: (number, *found.get(state, (0, 0))) for state, number in prompts.items()}
+
+
 def page_of_ids(connection: sqlite3.Connection, *, after: int, failed: bool, limit: int) -> tuple[list[PromptId], int]:
     """The ids of the prompts behind a row, oldest first, and the last one's row."""
     found = connection.execute(

@@ -9,7 +9,6 @@ import click
 from mirror.catalog import Catalog
 from mirror.cli.common import (
     DURATION,
-    has_catalog,
     open_disk,
     require_root,
     run_command,
@@ -17,7 +16,7 @@ from mirror.cli.common import (
     settings_for,
     wait_lock_flag,
 )
-from mirror.custody import catalog_path
+from mirror.custody import catalog_path, has_catalog
 from mirror.errors import ExitCode
 from mirror.observers.text import counted, size
 from mirror.places import Places, open_places

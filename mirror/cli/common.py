@@ -7,18 +7,16 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from mirror.catalog import Catalog
 from mirror.config import load, parse_duration, parse_size
-from mirror.custody import catalog_of, catalog_path
 from mirror.errors import ConfigError, ExitCode
 from mirror.models import PromptId
-from mirror.observers.log import LogObserver, configure
-from mirror.places import Places, open_places
+from mirror.observers.log import configure
+from mirror.places import Places
 from mirror.settings import FOREVER, Settings
 from mirror.stores.files import translated
 
@@ -90,29 +88,6 @@ def require_root(places: Places) -> None:
         raise ConfigError(f"{root}: there is no such folder; is --root right?")
 
 
-def has_catalog(settings: Settings) -> bool:
-    """Whether there is a catalog on disk.
-
-    Raises:
-        StoreError: nobody can tell.
-    """
-    path = catalog_path(settings)
-    with translated(f"the catalog {path}"):
-        return path.exists()
-
-
-def require_catalog(settings: Settings) -> None:
-    """Check that there is a catalog to work with.
-
-    Raises:
-        ConfigError: there is none.
-        StoreError: nobody can tell.
-    """
-    if not settings.s3.catalog and not has_catalog(settings):
-        told = f"{catalog_path(settings)}: there is no catalog; is --root right?"
-        raise ConfigError(f"{told} (`mirror rebuild` makes one from manifests)")
-
-
 async def open_disk(places: Places, wait_lock: float | None) -> None:
     """Take the root's lock, waiting for it where that is allowed; the log says for whom.
 
@@ -131,17 +106,6 @@ def require_bucket(settings: Settings) -> None:
     """
     if not settings.s3.bucket:
         raise ConfigError("no bucket is configured: give [s3] bucket, MIRROR_S3_BUCKET or --bucket s3://bucket/prefix")
-
-
-@contextlib.asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[tuple[Places, Catalog]]:
-    """The places of an archive, and its catalog as it stands, for a command that changes nothing and takes no lock."""
-    places = open_places(settings)
-    try:
-        async with catalog_of(settings, places, LogObserver(), "read") as catalog:
-            yield places, catalog
-    finally:
-        await places.close()
 
 
 def run_until_signal(main: Callable[[], Coroutine[Any, Any, ExitCode]], stopped: Callable[[ExitCode], None]) -> int:

@@ -8,13 +8,12 @@ from mirror import audit
 from mirror.cli.common import (
     open_disk,
     prompt_ids,
-    require_catalog,
     run_command,
     s3_flags,
     settings_for,
     wait_lock_flag,
 )
-from mirror.custody import catalog_of
+from mirror.custody import catalog_of, require_catalog
 from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver

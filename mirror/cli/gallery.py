@@ -15,8 +15,6 @@ import click
 from mirror import names
 from mirror.catalog import PromptRecord, in_pages
 from mirror.cli.common import (
-    has_catalog,
-    reading,
     require_bucket,
     require_root,
     run_command,
@@ -25,6 +23,7 @@ from mirror.cli.common import (
 )
 from mirror.cli.inputs import Selection, input_flags, selection
 from mirror.cli.streams import write_stdout
+from mirror.custody import has_catalog, reading
 from mirror.errors import CatalogError, ExitCode, MirrorError
 from mirror.gallery.build import Gallery
 from mirror.gallery.compose import moment
@@ -33,6 +32,7 @@ from mirror.gallery.links import BucketLinks, DiskLinks, Links
 from mirror.gallery.records import Card
 from mirror.holdings import Absent, Holdings
 from mirror.models import PromptId, PromptState
+from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, shorten
 from mirror.places import Places, open_places
 from mirror.settings import Settings
@@ -146,7 +146,7 @@ class _Work:
             return []
         found: list[Card] = []
         try:
-            async with reading(self._settings) as (_, catalog):
+            async with reading(self._settings, LogObserver()) as (_, catalog):
                 is_all = self._selection.is_all
                 pages = catalog.prompt_ids(failed=True) if is_all else in_pages(self._asked, _PAGE)
                 async with contextlib.aclosing(pages):

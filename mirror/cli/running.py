@@ -55,7 +55,9 @@ _OPTIONS = (
     click.option("--only", type=click.Choice(["origin", "thumbnail"]), help="Fetch files of one kind only."),
     click.option("--wait", type=DURATION, default=0.0, help="Keep polling tasks that are queued or running (30m, 2h)."),
     click.option("--max-time", type=DURATION, default=0.0, help="Stop cleanly after this time."),
-    click.option("--json", "as_json", is_flag=True, help="Print one manifest a line as each prompt is finished."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print one manifest a line, in the order in which prompts end."
+    ),
     click.option("--dry-run", is_flag=True, help="Ask the API and say what would be fetched; change nothing."),
     click.option("--refresh", is_flag=True, help="Ask the API again for what is complete, and fetch what is new."),
     click.option(

@@ -12,10 +12,12 @@ import click
 import msgspec
 
 from mirror.catalog import PromptRecord, Standing, in_pages
-from mirror.cli.common import prompt_ids, reading, require_catalog, settings_for
+from mirror.cli.common import prompt_ids, settings_for
 from mirror.cli.streams import write_stdout
+from mirror.custody import reading, require_catalog
 from mirror.errors import ExitCode
 from mirror.models import PromptId
+from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, size
 from mirror.settings import Settings
 
@@ -36,7 +38,7 @@ def status(ctx: click.Context, ids: tuple[str, ...], root: str | None, failed: b
 
 
 async def _status(settings: Settings, ids: list[PromptId], *, failed: bool, as_json: bool) -> int:
-    async with reading(settings) as (_, catalog):
+    async with reading(settings, LogObserver()) as (_, catalog):
         if not ids and not failed:
             _print_counts(await catalog.counts(), await catalog.standing(), as_json=as_json)
             return ExitCode.OK

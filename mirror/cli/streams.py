@@ -13,6 +13,7 @@ import os
 import select
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from mirror.errors import ExitCode
@@ -95,7 +96,7 @@ def ours_alone() -> Iterator[None]:
     """What libraries print to stdout meanwhile goes nowhere; results are written as ever."""
     _ours.append(sys.stdout)
     try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
     finally:
         _ours.pop()

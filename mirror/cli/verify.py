@@ -13,9 +13,7 @@ import msgspec
 from mirror.checks import Checked
 from mirror.cli.common import (
     prompt_ids,
-    reading,
     require_bucket,
-    require_catalog,
     run_command,
     s3_flags,
     settings_for,
@@ -24,13 +22,13 @@ from mirror.cli.common import (
 from mirror.cli.streams import write_stdout
 from mirror.client import Mirror
 from mirror.config import require_api
+from mirror.custody import require_catalog
 from mirror.errors import ExitCode
 from mirror.models import PromptId
 from mirror.observers.log import LogObserver
 from mirror.observers.text import counted, one_line, size
 from mirror.sampling import Sample, parse_sample
 from mirror.settings import Settings
-from mirror.verify import Verify
 
 
 @click.command()
@@ -97,15 +95,10 @@ class _Work:
         self._ids = ids
         self._how = how
 
-    async def verify(self) -> AsyncGenerator[Checked, None]:
+    def verify(self) -> AsyncGenerator[Checked, None]:
         """Without a lock, without the API, and without a change."""
-        async with reading(self._settings) as (places, catalog):
-            how = self._how
-            checking = Verify(places, catalog, deep=how.deep, sample=how.sample, decode=how.decode)
-            found = checking.in_bucket(self._ids) if how.bucket else checking.on_disk(self._ids)
-            async with contextlib.aclosing(found):
-                async for checked in found:
-                    yield checked
+        mirror = Mirror(self._settings, observers=[LogObserver()])
+        return mirror.verify(self._ids, **msgspec.structs.asdict(self._how))
 
     async def repair(self, wait_lock: float | None) -> AsyncGenerator[Checked, None]:
         async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Generic, TypeVar
 
@@ -53,5 +54,8 @@ class Channel(Generic[M]):
         except (asyncio.IncompleteReadError, ConnectionError):
             return []
 
-    def close(self) -> None:
-        self._writer.close()
+    async def close(self) -> None:
+        """The other side hears nothing any more, and learns that."""
+        self._writer.transport.abort()  # it may not read any more
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -28,8 +28,8 @@ _TOGETHER = 64
 class MirrorStage:
     """Mirrors the prompts of a batch: a callable class for ``ray.data.Dataset.map_batches`` and its like.
 
-    A batch is a mapping of columns (arrays or lists), a ``pyarrow.Table`` or a ``pandas.DataFrame``. What is returned is
-    of the same kind, row by row the same, with these columns added (or replaced):
+    A batch is a mapping of columns (arrays or lists), a ``pyarrow.Table`` or a ``pandas.DataFrame``. What is returned
+    is of the same kind, row by row the same, with these columns added (or replaced):
 
     ========= ====== ==========================================================================================
     state     str    as in the manifest (``complete``, ``partial``, ``pending``, ``failed``), or ``unknown`` or
@@ -69,6 +69,9 @@ class MirrorStage:
         require_shared(settings)
         self.__setstate__((share_of(settings, workers, on_machine=1), options or FetchOptions(), column))
 
+    _given: tuple[Settings, FetchOptions, str | None]
+    _stage: Stage | None
+
     def __call__(self, batch: B) -> B:
         """The batch with what became of its prompts."""
         settings, options, column = self._given
@@ -80,7 +83,8 @@ class MirrorStage:
             stage = self._stage
         reports = dict(stage.run([_record(prompt_id) for prompt_id in ids]))
         rows = [_row(PromptId(prompt_id), reports[PromptId(prompt_id)]) for prompt_id in ids]
-        return _with_columns(batch, {name: [row[name] for row in rows] for name in _COLUMNS})
+        made: B = _with_columns(batch, {name: [row[name] for row in rows] for name in _COLUMNS})
+        return made
 
     def close(self) -> None:
         """Let go of everything. Called again, the stage opens anew."""
@@ -94,7 +98,7 @@ class MirrorStage:
     def __setstate__(self, given: Any) -> None:
         self._given = given
         self._opening = threading.Lock()
-        self._stage: Stage | None = None
+        self._stage = None
 
 
 def mirror_partition(

@@ -31,6 +31,7 @@ class Start(_Message, frozen=True, kw_only=True):
     run_id: str
     desk: str
     want_manifests: bool
+    is_trusted: bool
 
 
 class Shard(_Message, frozen=True, kw_only=True):
@@ -45,6 +46,10 @@ class NoMore(_Message, frozen=True, kw_only=True):
 
 class Stop(_Message, frozen=True, kw_only=True):
     """End now, cleanly."""
+
+
+class Trusted(_Message, frozen=True, kw_only=True):
+    """The service has answered another worker: the token is good."""
 
 
 class Written(_Message, frozen=True, kw_only=True):
@@ -110,7 +115,7 @@ class Ended(_Message, frozen=True, kw_only=True):
     in_doubt: bool
 
 
-ToWorker = Start | Shard | NoMore | Stop | Written | Given
+ToWorker = Start | Shard | NoMore | Stop | Trusted | Written | Given
 ToDriver = Ready | Writes | Enter | Leave | Told | Finished | Broke | Ended
 
 to_worker: msgspec.json.Decoder[list[ToWorker]] = msgspec.json.Decoder(list[ToWorker])

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from mirror.catalog import PromptRecord, Write
 from mirror.engines.channel import Channel
@@ -30,13 +31,14 @@ from mirror.engines.messages import (
     Stop,
     Told,
     ToWorker,
+    Trusted,
     Writes,
     Written,
     spelled,
     to_worker,
 )
 from mirror.engines.worker import Worker
-from mirror.events import BytesReceived, BytesSent, Event, InARun
+from mirror.events import BytesReceived, BytesSent, Event, InARun, Noted
 from mirror.inflight import Fetched, Inflight, Turn
 from mirror.run import Result
 
@@ -80,6 +82,20 @@ class _Telling:
         if self._events:
             self._channel.post(Told(events=self._events))
         self._events, self._received, self._sent = [], 0, 0
+
+
+class _Logging(logging.Handler):
+    """What a library has to say goes to the driver, too, which knows what must not be shown."""
+
+    def __init__(self, tell: Callable[[Noted], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._loop = asyncio.get_running_loop()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        noted = Noted(level="warning", message=self.format(record))
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._tell, noted)
 
 
 class _Writing:
@@ -155,9 +171,11 @@ class _Process:
         self._writing = _Writing(self._channel)
         self._turns = _Turns(self._channel)
         self._shards: asyncio.Queue[list[PromptRecord] | None] = asyncio.Queue()
+        self._worker: Worker | None = None
 
     async def run(self, end: socket.socket) -> None:
         await self._channel.open(end)
+        logging.basicConfig(handlers=[_Logging(self._telling)], level=logging.WARNING)
         first, *more = await self._hear()
         assert isinstance(first, Start)
         working = asyncio.create_task(self._work(first))
@@ -186,6 +204,9 @@ class _Process:
                         self._shards.put_nowait(message.records)
                     case NoMore():
                         self._shards.put_nowait(None)
+                    case Trusted():
+                        if self._worker is not None:
+                            self._worker.trust()
                     case _:
                         assert isinstance(message, Stop)
                         working.cancel()
@@ -196,7 +217,11 @@ class _Process:
         in_doubt = True
         worker: Worker | None = None
         try:
-            worker = Worker(start.settings, self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns)
+            worker = self._worker = Worker(
+                start.settings, self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns
+            )
+            if start.is_trusted:
+                worker.trust()
             await worker.open()
             await worker.run(self._come(), self._emit, start.options, start.run_id, want_manifests=start.want_manifests)
         except asyncio.CancelledError:

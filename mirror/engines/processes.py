@@ -7,15 +7,12 @@ else has the root before the last of them has gone. A worker that dies is replac
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import sys
 from collections.abc import AsyncIterable, Sequence
 
 from msgspec.structs import replace
 
 from mirror.catalog import Catalog, FileSaved, PromptRecord, Write
-from mirror.engines.channel import Channel
+from mirror.engines.member import Member
 from mirror.engines.messages import (
     Broke,
     Ended,
@@ -30,71 +27,28 @@ from mirror.engines.messages import (
     Stop,
     ToDriver,
     Told,
+    Trusted,
     Writes,
     Written,
     heard,
-    to_driver,
 )
 from mirror.engines.shares import share_of
 from mirror.engines.turns import Turns
 from mirror.errors import StoreUnavailable, first_error
-from mirror.events import Noted
+from mirror.events import Event, FilePlanned, Noted, PromptStarted, PromptWaiting
 from mirror.inflight import Elsewhere, Turn
 from mirror.models import PromptId
 from mirror.run import Emit, Result, Run
 from mirror.settings import Settings
 
-_SHARD = 16
-"""Prompts that are handed out at once."""
+_SHARD = 4
+"""Prompts that are handed out at once, at most; and how many more than another one a worker may be at."""
 
 _GRACE = 1.5
 """Seconds that workers may take to stop."""
 
 _DEATHS = 3
 """Workers that may die, over their number, before the run is given up."""
-
-
-class _Member:
-    """A worker process as the driver sees it. ``holding`` are the prompts that it has, and no result of."""
-
-    def __init__(self, number: int, holding: dict[PromptId, None]) -> None:
-        self.number = number
-        self.holding = holding
-        self.ready = asyncio.Event()
-        self.has_ended = False
-        self.broke: Exception | None = None
-        self.channel: Channel[ToDriver] = Channel(to_driver)
-        self._process: asyncio.subprocess.Process
-
-    async def start(self, locks: Sequence[int]) -> None:
-        """Start the process. It inherits ``locks``.
-
-        Raises:
-            StoreUnavailable: the system has no process to spare.
-        """
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *locks),
-                start_new_session=True,  # a terminal's signals are for the driver
-            )
-        except OSError as error:
-            ours.close()
-            told = f"a worker process cannot be started: {error.strerror}"
-            raise StoreUnavailable(f"{told}: raise the limit (ulimit -u) or ask for fewer --processes") from None
-        finally:
-            theirs.close()
-        await self.channel.open(ours)
-
-    async def end(self) -> int:
-        """Have it gone, whatever it does. Returns its exit status."""
-        self.channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            if not self.has_ended:
-                self._process.kill()
-        return await self._process.wait()
 
 
 class Processes:
@@ -111,8 +65,11 @@ class Processes:
         self._want_manifests = want_manifests
         self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(count)
         self._under_way: set[PromptId] = set()
-        self._turns: Turns[_Member] = Turns(_give, self._stored)
+        self._members: dict[int, Member] = {}
+        self._moved = asyncio.Event()
+        self._turns: Turns[Member] = Turns(_give, self._stored)
         self._deaths = 0
+        self._is_trusted = False
         self._stopping: asyncio.Future[None]
 
     @property
@@ -143,44 +100,66 @@ class Processes:
         async for batch in prompts:
             new = [prompt_id for prompt_id in dict.fromkeys(batch) if prompt_id not in self._under_way]
             self._under_way.update(new)
-            records = await self._catalog.enroll(new)
-            for start in range(0, len(records), _SHARD):
-                await self._shards.put(records[start : start + _SHARD])
+            known = await self._catalog.enroll(new)
+            records = [record for record in known if record.run != self._run.run_id]
+            ended = [record.prompt_id for record in known if record.run == self._run.run_id]  # just now
+            self._under_way.difference_update(ended)
+            size = min(_SHARD, 1 + len(records) // (4 * self._count))
+            for start in range(0, len(records), size):
+                await self._shards.put(records[start : start + size])
         await self._shards.put([])  # that was all: whoever finds it leaves it there
 
-    async def _hand_out(self, member: _Member) -> None:
-        """Shards, as the worker has room for them; first what it holds: the one before it left that."""
-        records = [replace(record, run=None) for record in await self._catalog.enroll([*member.holding])]
+    async def _next(self) -> list[PromptRecord]:
+        """A shard; empty when all were dealt."""
+        records = await self._shards.get()
+        if not records:
+            self._shards.put_nowait([])
+        return records
+
+    async def _hand_out(self, member: Member, records: list[PromptRecord]) -> None:
+        """These, and then shards as the worker has room for them."""
         while True:
             await member.ready.wait()
             member.ready.clear()
-            records = records or await self._shards.get()
+            while self._is_ahead(member):
+                self._moved.clear()
+                await self._moved.wait()
+            records = records or await self._next()
             if not records:
                 break
-            member.holding |= dict.fromkeys(record.prompt_id for record in records)
+            member.hold(records)
+            self._moved.set()
             member.channel.post(Shard(records=records))
             records = []
-        self._shards.put_nowait([])
         member.channel.post(NoMore())
+
+    def _is_ahead(self, member: Member) -> bool:
+        """Whether another one has much less to do: it may just have started."""
+        return member.load > min(other.load for other in self._members.values()) + _SHARD
 
     # Workers -----------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """Have a worker of this number until there is nothing to do for it."""
-        left: dict[PromptId, None] = {}
-        while True:
-            member = _Member(number, left)
+        """Have a worker of this number from the first shard that is there for it until nothing is."""
+        records = await self._next()
+        has_ended = not records
+        while not has_ended:
+            member = self._members[number] = Member(number)
+            member.hold(records)
             await member.start(self._run.places.disk.locked)
             try:
-                await self._work_with(member)
+                await self._work_with(member, records)
             finally:
                 status = await member.end()
                 self._run.places.disk.disk.in_doubt |= not member.has_ended
                 await self._turns.leave_all(member)
-            if member.has_ended:
-                return
-            self._lost(status)
-            left = member.holding
+                del self._members[number]
+                self._moved.set()
+            has_ended = member.has_ended
+            if not has_ended:
+                self._lost(status)
+                left = await self._catalog.enroll([*member.holding])
+                records = [replace(record, run=None) for record in left]
 
     def _lost(self, status: int) -> None:
         self._deaths += 1
@@ -190,17 +169,18 @@ class Processes:
             raise StoreUnavailable(f"{told}, as {self._deaths - 1} before it: is there memory enough for them?")
         self._run.observer(Noted(level="warning", message=f"{told}: another one takes up what it was at"))
 
-    async def _work_with(self, member: _Member) -> None:
+    async def _work_with(self, member: Member, records: list[PromptRecord]) -> None:
         """Until it has ended, or is dead. If we are to stop, it is told so, and heard to its end."""
         start = Start(
             settings=self._settings,
             options=self._run.options,
             run_id=self._run.run_id,
-            desk=f"worker-{member.number}",
+            desk=f"{self._run.run_id}-{member.number}",
             want_manifests=self._want_manifests,
+            is_trusted=self._is_trusted,
         )
         member.channel.post(start)
-        handing = asyncio.create_task(self._hand_out(member))
+        handing = asyncio.create_task(self._hand_out(member, records))
         heeding = asyncio.create_task(self._heed(member))
         try:
             await asyncio.wait({handing, heeding}, return_when=asyncio.FIRST_COMPLETED)
@@ -220,7 +200,7 @@ class Processes:
             if not task.cancelled():
                 task.result()
 
-    async def _heed(self, member: _Member) -> None:
+    async def _heed(self, member: Member) -> None:
         """Do what it asks for, in order: until its last word, or until it is dead.
 
         Raises:
@@ -236,10 +216,11 @@ class Processes:
         if member.broke is not None:
             raise member.broke
 
-    async def _do(self, member: _Member, message: ToDriver) -> None:
+    async def _do(self, member: Member, message: ToDriver) -> None:
         match message:
             case Told():
                 for event in message.events:
+                    self._look(member, event)
                     self._run.observer(event)
             case Writes():
                 await self._write(message.writes)
@@ -255,23 +236,38 @@ class Processes:
             case Broke():
                 member.broke = heard(message)
 
+    def _look(self, member: Member, event: Event) -> None:
+        if isinstance(event, PromptWaiting):
+            member.waiting.add(event.prompt_id)
+            self._moved.set()
+        elif isinstance(event, PromptStarted):
+            member.waiting.discard(event.prompt_id)
+        elif isinstance(event, FilePlanned) and not self._is_trusted:
+            self._is_trusted = True
+            for each in self._members.values():
+                each.channel.post(Trusted())
+
     async def _write(self, writes: Sequence[Write]) -> None:
         await self._catalog.apply(writes)
         for write in writes:
             if isinstance(write, FileSaved):
                 self._run.recent.add(write.record.identity)
 
-    async def _finish(self, member: _Member, result: Result) -> None:
+    async def _finish(self, member: Member, result: Result) -> None:
         member.holding.pop(result.prompt_id, None)
+        member.waiting.discard(result.prompt_id)
+        self._moved.set()
         self._under_way.discard(result.prompt_id)
         handing_on = asyncio.ensure_future(self._emit(result))
         await asyncio.wait({handing_on, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not handing_on.done():  # its reader is slow, and we are to stop
+        if handing_on.done():
+            handing_on.result()
+        else:  # its reader is slow, and we are to stop
             handing_on.cancel()
 
     async def _stored(self, identity: str) -> Elsewhere | None:
         return (await self._run.stored_elsewhere([identity])).get(identity)
 
 
-def _give(member: _Member, identity: str, turn: Turn) -> None:
+def _give(member: Member, identity: str, turn: Turn) -> None:
     member.channel.post(Given(identity=identity, turn=turn))

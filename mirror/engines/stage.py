@@ -112,8 +112,11 @@ class Stage:
                 self._loop.close()
                 return
         with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
-            self._loop.call_soon_threadsafe(lambda: self._working.cancel())
+            self._loop.call_soon_threadsafe(self._stop)
         self._thread.join(_LAST)
+
+    def _stop(self) -> None:
+        self._working.cancel()
 
     def _start(self) -> None:
         with self._starting:

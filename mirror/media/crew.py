@@ -11,6 +11,7 @@ import importlib.util
 from collections import deque
 from collections.abc import Callable
 
+from mirror.endings import ended
 from mirror.media.helper import Answer, Helper, NotStarted, Question, TooLong
 
 WORKER = "mirror.media.worker"
@@ -97,8 +98,7 @@ class Crew:
         self._give_up("it was stopped")
         for member in self._members:
             member.cancel()
-        if self._members:
-            await asyncio.wait(self._members)
+        await ended(self._members)
         self._give_up("it was stopped")
 
     def _give_up(self, why: str) -> None:

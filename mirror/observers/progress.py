@@ -1,4 +1,4 @@
-"""One line on a terminal that says how far the run is."""
+"""How far the run is: one line on a terminal, a widget in a notebook."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mirror.events import Event, RunFinished
@@ -23,16 +24,31 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {here} of {whole}, {speed}{postfix}"
 
 
 class Progress:
-    """A tqdm bar over bytes: prompts done of those known, files done of those planned, bytes, rate, failures.
+    """How far a run is, drawn by tqdm: prompts, files, bytes of those known by now, rate, failures.
 
-    The total is the length of all files whose length is known by now, so it grows. The line is drawn at most ten
-    times a second and cleared at the end. Made only where ``file`` (default: stderr) is a terminal: the caller looks.
-    A terminal that goes away ends the drawing, never the run. Events come from one thread; :meth:`write` may be
-    called from any. A ``tally`` is one that is told of the same events before this is.
+    An observer, to be given to what runs; a context manager, whose end draws the last state. In Jupyter it is a widget
+    (with ``ipywidgets``), on a terminal a line on stderr; where stderr is none nothing is drawn. It works where a loop
+    runs, and for runs in other threads. The total is the length in bytes of all files whose length is known by now, so
+    it grows; it is drawn at most ten times a second. A terminal that goes away ends the drawing, never the run.
+
+    ``file`` is a text stream to draw on, whatever it is, instead of stderr or a widget. ``leave`` says whether what was
+    drawn stays when it is closed (None: in Jupyter only). ``clock`` tells the time in seconds; a ``tally`` is one that
+    is told of the same events before this is. Events come from one thread; :meth:`write` may be called from any.
+
+    Example::
+
+        with mirror.Progress() as progress:
+            for manifest in mirror.fetch(["ef8ec19d6670c018814358a21a910090"], settings, on_event=progress):
+                progress.write(f"{manifest.prompt_id} {manifest.state}")
     """
 
     def __init__(
-        self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic, tally: Tally | None = None
+        self,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        tally: Tally | None = None,
+        *,
+        leave: bool | None = None,
     ) -> None:
         self._file = sys.stderr if file is None else file
         self._clock = clock
@@ -41,7 +57,15 @@ class Progress:
         self._drawn = clock()
         self._bar: tqdm[None] | None = None
         with contextlib.suppress(OSError, ValueError):
-            self._bar = _make_bar(self._file)
+            self._bar = _make_bar(file, leave)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __call__(self, event: Event, /) -> None:
         if self._counts:
@@ -52,12 +76,17 @@ class Progress:
             self._draw()
 
     def write(self, line: str) -> int:
-        """Write a line above the bar; a newline at its end may be missing. Makes this a stream to log to.
+        """Write ``line`` above the bar; a newline at its end may be missing. Makes this a stream to log to.
 
         Works after :meth:`close` too. Returns the number of characters taken.
 
         Raises:
             OSError: the terminal went away.
+
+        Example::
+
+            with mirror.Progress() as progress:
+                progress.write("above the bar")
         """
         text = line.removesuffix("\n")
         if self._bar is None:
@@ -68,10 +97,28 @@ class Progress:
         return len(line)
 
     def flush(self) -> None:
+        """Hand on what was written: a stream has this.
+
+        Example::
+
+            with mirror.Progress() as progress:
+                print("above the bar", file=progress, flush=True)
+        """
         self._file.flush()
 
     def close(self) -> None:
-        """Clear the line, so that what is written next begins there. Nothing is drawn afterwards. Idempotent."""
+        """Clear the line, so that what is written next begins there, or leave the last state; then draw no more.
+
+        May be called again.
+
+        Example::
+
+            progress = mirror.Progress()
+            mirror.fetch_one("ef8ec19d6670c018814358a21a910090", settings, on_event=progress)
+            progress.close()
+        """
+        if self._bar is not None and self._bar.leave:
+            self._draw()
         bar, self._bar = self._bar, None
         if bar is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -91,6 +138,9 @@ class Progress:
         bar.total = max(tally.bytes_known, int(bar.n) + received)
         bar.desc = _description(tally)
         bar.postfix = f"{tally.failed} failed" if tally.failed else ""
+        if container := getattr(bar, "container", None):
+            gauge = container.children[1]  # it is made for one total
+            gauge.max, gauge.bar_style = max(bar.total, 1), ""
         try:
             if received:
                 bar.update(received)
@@ -113,13 +163,17 @@ def _columns(file: TextIO) -> int:
         return 0
 
 
-def _make_bar(file: TextIO) -> tqdm[None]:
-    from tqdm import tqdm  # noqa: PLC0415 - only a terminal pays for the import
+def _make_bar(file: TextIO | None, leave: bool | None) -> tqdm[None] | None:
+    """A widget where there can be one, else a line; None where neither would be seen."""
+    from tqdm import auto  # noqa: PLC0415 - only who looks pays for the import
 
-    measured = _columns(file)
+    found: Any = auto  # it says what it has chosen; on a terminal the two are one
+    kind: Any = found.notebook_tqdm if file is None else found.std_tqdm
+    is_widget = kind is not found.std_tqdm
+    measured = 0 if is_widget else _columns(file or sys.stderr)
 
-    # Its own class, so that an application's bars keep their lock and their monitor; generic for type checkers only.
-    class Bar(tqdm):  # type: ignore[type-arg]
+    # Its own class, so that an application's bars keep their lock and their monitor.
+    class Bar(kind):  # type: ignore[misc]
         monitor_interval = 0  # no monitor thread: what it does, update does
 
         @property
@@ -134,17 +188,18 @@ def _make_bar(file: TextIO) -> tqdm[None]:
 
     # The default lock is one between processes too, which can start a helper process.
     Bar.set_lock(threading.RLock())
-    return Bar(
+    bar: tqdm[None] = Bar(
         file=file,
         desc="0/0 prompts, 0/0 files",
         total=0,
-        leave=False,
-        disable=False,
+        leave=is_widget if leave is None else leave,
+        disable=None if file is None else False,
         ncols=measured or _COLUMNS,
         nrows=None if measured else 24,
-        dynamic_ncols=measured > 0,
+        dynamic_ncols=is_widget or measured > 0,
         mininterval=0,
         miniters=0,
         smoothing=0.1,
         bar_format=_FORMAT,
     )
+    return None if bar.disable else bar

@@ -22,13 +22,27 @@ def from_iterable(ids: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[Bat
     Raises:
         TypeError: one string instead of several, or (while iterating) an id that is no string.
     """
-    if isinstance(ids, str | bytes):
-        raise TypeError(f"expected several ids, got one {type(ids).__name__}; put it into a list")
+    _refuse_one(ids)
     if isinstance(ids, list | tuple):
         return _cut(ids)
     if isinstance(ids, AsyncIterable):
         return _awaited(ids)
     return _one_by_one(ids)
+
+
+def listed(ids: Iterable[str]) -> list[str]:
+    """The given ids, each once.
+
+    Raises:
+        TypeError: one string instead of several, or an id that is no string.
+    """
+    _refuse_one(ids)
+    return list(dict.fromkeys(map(_checked, ids)))
+
+
+def _refuse_one(ids: object) -> None:
+    if isinstance(ids, str | bytes):
+        raise TypeError(f"expected several ids, got one {type(ids).__name__}; put it into a list")
 
 
 async def _cut(ids: Sequence[str]) -> AsyncGenerator[Batch, None]:

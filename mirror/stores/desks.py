@@ -1,7 +1,8 @@
 """Where each of several workers under one root keeps what is not finished. Blocks.
 
-A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by whoever comes
-next, into the folder from which every worker takes up what was left. Who takes a desk, or gathers, does so in turn.
+A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by whoever
+comes next, into the folder from which every worker takes up what was left. Who takes a desk, or gathers, does so in
+turn.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def gather(parts: Path) -> bool:
     Raises:
         StoreError: it cannot be listed or moved.
     """
-    desks = list(_desks(parts))
-    if not desks:
+    found = list(desks(parts))
+    if not found:
         return False
     was_killed = False
     with turn(parts):
-        for desk in desks:
+        for desk in found:
             lock = desk_lock(desk)
             with translated(f"{desk}"), contextlib.suppress(Locked, FileNotFoundError):
                 was_killed |= lock.take()
@@ -64,8 +65,9 @@ def gather(parts: Path) -> bool:
     return was_killed
 
 
-def _desks(parts: Path) -> Iterator[Path]:
-    with translated(f"{parts}"), os.scandir(parts) as entries:
+def desks(parts: Path) -> Iterator[Path]:
+    """The desks of workers, alive or not; none where there is no such folder."""
+    with translated(f"{parts}"), contextlib.suppress(FileNotFoundError), os.scandir(parts) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield Path(entry.path)

@@ -127,7 +127,7 @@ class LocalStore:
         deadline, pause = time.monotonic() + (wait or 0.0), 0.05
         while True:
             try:
-                await asyncio.to_thread(self.open)
+                await self.disk.run(self.open)  # to its end in any case: no lock is taken after close()
             except Locked as error:
                 left = deadline - time.monotonic()
                 if wait is None or left <= 0:

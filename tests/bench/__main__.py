@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import again, machine, media, nginx, page, peers, puts, report, results, soak, stream
+from tests.bench import again, catalog, machine, media, nginx, page, peers, puts, report, results, soak, stream
 from tests.bench.options import Options
 from tests.bench.results import Section
-from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, start
+from tests.bench.scenarios import buckets, disk, far, hashing, memory, near, resume, scale, start
 from tests.bench.tools import CHECKOUT
 
 SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
@@ -27,6 +27,7 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
     "hashing": hashing.run,
     "start": start.run,
     "memory": memory.run,
+    "scale": scale.run,
     "puts": puts.run,
     "s3only": buckets.s3only,
     "copy": buckets.copy,
@@ -34,12 +35,13 @@ SIDE_BY_SIDE: dict[str, Callable[[Options], Iterable[Section]]] = {
 }
 """These need nginx."""
 
-ALONE: dict[str, Callable[..., None]] = {
+ALONE: dict[str, Callable[[Options], None]] = {
     "again": again.run,
+    "catalog": catalog.run,
     "stream": stream.run,
     "soak": soak.run,
 }
-_LONG = {"soak"}
+_LONG = {"catalog", "soak"}
 """Not run unless it is named, or quick."""
 
 
@@ -54,6 +56,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it runs")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each tool (5)")
     parser.add_argument("--disk", type=Path, default=Path(), metavar="DIR", help="a folder on a real disk (here)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=10_000_000,
+        metavar="N",
+        help="files in the catalog that `catalog` makes (10,000,000)",
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep what was found in this file, as JSON")
     parser.add_argument(
         "--write", action="store_true", help="write docs/benchmarks.md from that file; with no SCENARIO, only that"
@@ -76,7 +85,7 @@ def main() -> None:
 
 def _measure(given: argparse.Namespace, scenarios: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers and folders go, too
-    options = Options(given.quick, given.runs, given.disk.resolve())
+    options = Options(given.quick, given.runs, given.disk.resolve(), given.rows)
     compileall.compile_dir(CHECKOUT / "mirror", quiet=2)
     wanted = given.scenarios or [name for name in scenarios if given.quick or name not in _LONG]
     _say_what_is_missing(wanted)
@@ -86,7 +95,7 @@ def _measure(given: argparse.Namespace, scenarios: list[str]) -> None:
 
 def _run(name: str, options: Options, kept: Path | None) -> None:
     if name in ALONE:
-        ALONE[name](quick=options.quick)
+        ALONE[name](options)
         return
     if not nginx.found():
         return

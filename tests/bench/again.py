@@ -20,15 +20,16 @@ from mirror.catalog import Catalog
 from mirror.manifests.document import encode
 from mirror.models import Manifest, ManifestApi, ManifestFile, PromptState, Role
 from mirror.stores import Document
+from tests.bench.options import Options
 from tests.bench.stream import watch
 
 _TARGET = 5.0
 """Seconds for 100,000 ids."""
 
 
-def run(*, quick: bool) -> None:
+def run(options: Options) -> None:
     """Print a row a source: the ids from a file with a line each, and no ids at all."""
-    count, times = (2_000, 1) if quick else (100_000, 5)
+    count, times = (2_000, 1) if options.quick else (100_000, 5)
     print(f"again: {count:,} complete prompts, no request (median of {times})")
     print(f"{'command':<24} {'wall s':>8} {'peak MB':>8}   target: ≤ {_TARGET:g} s for 100,000")
     with tempfile.TemporaryDirectory() as folder:

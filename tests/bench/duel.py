@@ -16,7 +16,7 @@ from tests.bench.media import head
 from tests.bench.options import Options
 from tests.bench.peers import able
 from tests.bench.results import Bar, Section, Used, Verdict
-from tests.bench.tools import CHECKOUT, MIRROR, Job, Tool
+from tests.bench.tools import CHECKOUT, MIRROR, MIRROR_SPREAD, Job, Tool
 
 _ENOUGH = 30.0
 """Seconds in all, after which a slow peer is not run again."""
@@ -65,8 +65,9 @@ After = Callable[[Path, int], float]
 
 
 def line_up(job: Job, options: Options) -> list[Tool]:
-    """The mirror, and the peers that can do the job."""
-    return [MIRROR, *able(job, quick=options.quick)]
+    """The mirror, in one process and for small files also in two, and the peers that can do the job."""
+    ours = [MIRROR, MIRROR_SPREAD] if job.small else [MIRROR]
+    return [*ours, *able(job, quick=options.quick)]
 
 
 def duel(
@@ -162,20 +163,24 @@ def _row(entry: Entry, ours: Entry | None) -> list[str]:
     ]
 
 
-def bare(entries: Sequence[Entry], variant: str = "") -> float:
-    """The mirror's time as a share of the fastest peer's; of those of one variant only, where it is given."""
-    return _ours(entries) / min(
+def bare(entries: Sequence[Entry], variant: str = "", *, spread: bool = False) -> float:
+    """The mirror's time as a share of the fastest peer's; of those of one variant only, where it is given.
+
+    That of one process, or with ``spread`` the best of ours.
+    """
+    return _ours(entries, spread=spread) / min(
         e.wall for e in entries if not e.ours and e.tool.variant in (variant or e.tool.variant,)
     )
 
 
-def verified(entries: Sequence[Entry]) -> float:
-    """The mirror's time as a share of the fastest peer's with what follows it."""
-    return _ours(entries) / min(entry.verified for entry in entries if not entry.ours)
+def verified(entries: Sequence[Entry], *, spread: bool = False) -> float:
+    """As :func:`bare`, of the fastest peer's with what follows it."""
+    return _ours(entries, spread=spread) / min(entry.verified for entry in entries if not entry.ours)
 
 
-def _ours(entries: Sequence[Entry]) -> float:
-    return next(entry.wall for entry in entries if entry.ours)
+def _ours(entries: Sequence[Entry], *, spread: bool) -> float:
+    walls = [entry.wall for entry in entries if entry.ours]
+    return min(walls) if spread else walls[0]
 
 
 def section(

@@ -2,8 +2,8 @@
 
 What stands below ``www`` is served; ``tasks/<promptId>.json`` is the service's answer about a prompt. The same files
 stand below further prefixes: ``far/`` (30 ms to the first byte, 80 MiB/s a connection, as an object store has it),
-``late/`` (a second to the first byte), ``counted/`` (64 MiB/s a connection; the bytes sent are written down), ``md5/``
-(the ETag is the MD5 that ``tags`` names, with the header of an S3 answer).
+``late/`` (a second to the first byte), ``busy/`` (0.2 s), ``counted/`` (64 MiB/s a connection; the bytes sent are
+written down), ``md5/`` (the ETag is the MD5 that ``tags`` names, with the header of an S3 answer).
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ _SLOW = """\
 location /far/ {{ echo_sleep 0.03; echo_exec /slow/$uri; }}
     location ~ ^/slow//far/(.*)$ {{ internal; alias {folder}/www/$1; limit_rate 80m; }}
     location /late/ {{ echo_sleep 1; echo_exec /slow/$uri; }}
-    location ~ ^/slow//late/(.*)$ {{ internal; alias {folder}/www/$1; }}"""
+    location ~ ^/slow//late/(.*)$ {{ internal; alias {folder}/www/$1; }}
+    location /busy/ {{ echo_sleep 0.2; echo_exec /slow/$uri; }}
+    location ~ ^/slow//busy/(.*)$ {{ internal; alias {folder}/www/$1; }}"""
 
 
 @dataclass(frozen=True)

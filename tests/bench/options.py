@@ -14,11 +14,13 @@ class Options:
         quick: Far less of everything, one run: shows that it runs and that results are right. No figure counts.
         runs: How often each tool does each job.
         disk: A folder on a real disk, for what is to be measured there.
+        rows: Files in the catalog that `catalog` makes.
     """
 
     quick: bool = False
     runs: int = 5
     disk: Path = Path()
+    rows: int = 10_000_000
 
     @property
     def times(self) -> int:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mirror import Mirror, load_settings
+from tests.bench.options import Options
 from tests.bench.origin import content, size_of
 from tests.bench.servers import serving
 
@@ -73,10 +74,10 @@ class Sample(NamedTuple):
     wal: int
 
 
-def run(*, quick: bool) -> None:
+def run(options: Options) -> None:
     """Print a table a load, and whether it was flat."""
-    small = Load(400 if quick else 100_000, 2, 20 << 10, 2 << 10)
-    large = Load(4, 1, 16 << 20, 16 << 20) if quick else Load(1_000, 1, 50 << 20, 50 << 20)
+    small = Load(400 if options.quick else 100_000, 2, 20 << 10, 2 << 10)
+    large = Load(4, 1, 16 << 20, 16 << 20) if options.quick else Load(1_000, 1, 50 << 20, 50 << 20)
     debug = small._replace(prompts=small.prompts // 20)
     for name, load, environ in (("small", small, {}), ("large", large, {}), ("debug", debug, _DEBUG)):
         _soak(name, load, environ)

@@ -12,17 +12,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.bench.options import Options
 from tests.bench.servers import serving
 
 _TARGET = 200
 """MB of resident memory at most, whatever the file's size (interpreter, boto3 and aiohttp included)."""
 
 
-def run(*, quick: bool) -> None:
+def run(options: Options) -> None:
     """Print a row a size: the memory must not grow with it."""
     print("stream: HTTP → bucket, no local copy (one file, --s3-only)")
     print(f"{'size':>10} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}   target: peak ≤ {_TARGET} MB")
-    for size in (200_000_000,) if quick else (200_000_000, 2_000_000_000):
+    for size in (200_000_000,) if options.quick else (200_000_000, 2_000_000_000):
         wall, cpu, peak = _transfer(size)
         print(f"{size:>10} {wall:>8.2f} {cpu:>8.2f} {peak:>8.0f}   {'ok' if peak <= _TARGET else 'MISSED'}")
 

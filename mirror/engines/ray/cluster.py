@@ -82,7 +82,7 @@ def join() -> Cluster:
             return Cluster(ray, is_ours=False)
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
-        except Exception as error:  # whatever it is: of its own errors, too, none is documented
+        except Exception as error:  # noqa: BLE001  none of its own errors is documented
             raise StoreUnavailable(f"no Ray cluster can be reached or started: {first_line(error)}") from None
         return Cluster(ray, is_ours=True)
 

@@ -61,6 +61,7 @@ class Rounds:
         self._count = count
         self._cases: dict[PromptId, Case] = {}
         self._ready: list[PromptId] = []
+        self._tried: set[PromptId] = set()
         self._waiting: dict[PromptId, float] = {}
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -113,16 +114,28 @@ class Rounds:
     async def _go_round(self, cluster: Cluster) -> None:
         barren = 0
         while ids := await self._next():
-            before = len(self._cases) - len(self._waiting)
-            records = [replace(record, run=None) for record in await self._catalog.enroll(ids)]
+            records = await self._new(ids)
             await self._round(cluster, records)
             left = [prompt_id for prompt_id in ids if prompt_id in self._cases and prompt_id not in self._waiting]
-            barren = barren + 1 if left and len(left) == len(ids) else 0
+            barren = barren + 1 if left and len(left) == len(records) else 0
             if barren == _PATIENCE:
-                raise StoreUnavailable(f"Ray loses its workers: {before} prompts are left: is there memory enough?")
+                raise StoreUnavailable(
+                    f"Ray loses its workers at {len(left)} prompts: is there memory enough for them?"
+                )
             if left:
                 self._note(f"{len(left)} prompts came to no result with Ray: they are given out again")
             self._ready[:0] = left
+
+    async def _new(self, ids: Sequence[PromptId]) -> list[PromptRecord]:
+        """What is known of prompts, each with a folder; but for those whose result came since they were looked up."""
+        records = []
+        for record in await self._catalog.enroll(ids):
+            if record.run != self._run.run_id or record.prompt_id in self._tried:
+                records.append(replace(record, run=None))
+            else:
+                del self._cases[record.prompt_id]
+        self._tried.update(record.prompt_id for record in records)
+        return records
 
     async def _next(self) -> list[PromptId]:
         """The prompts of the next round; none when there are no more."""
@@ -228,6 +241,7 @@ class Rounds:
                 self._run.observer(event)
         if wait is None:
             del self._cases[result.prompt_id]
+            self._tried.discard(result.prompt_id)
             await self._emit(result)
         else:
             self._run.observer(PromptWaiting(prompt_id=result.prompt_id, seconds=round(wait, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -65,9 +66,10 @@ class S3Store:
                 self.is_open = True
 
     async def close(self) -> None:
-        await self._wire.close()
-        await self._copier.close()
-        self._control.close()
+        async with contextlib.AsyncExitStack() as closing:  # each, even where one is cancelled
+            closing.callback(self._control.close)
+            closing.push_async_callback(self._copier.close)
+            closing.push_async_callback(self._wire.close)
 
     @property
     def shown(self) -> str:

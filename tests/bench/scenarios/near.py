@@ -41,8 +41,8 @@ def _section(
     verdicts = []
     if len(entries) > 1:
         verdicts = [
-            Verdict("bare, of the fastest peer", duel.bare(entries), 1.0),
-            Verdict("verified, of the fastest peer with sha256sum", duel.verified(entries), verified),
+            Verdict("bare, of the fastest peer", duel.bare(entries, spread=True), 1.0),
+            Verdict("verified, of the fastest peer with sha256sum", duel.verified(entries, spread=True), verified),
         ]
         if one_process:
             verdicts.append(Verdict("bare, in one process", duel.bare(entries), one_process))

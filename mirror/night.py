@@ -17,7 +17,7 @@ from mirror.sources import Batch
 from mirror.walk import Walk
 
 _BATCH = 200
-_DUE = 2000
+_DUE = 10_000
 """What is due is put in order for each batch: few batches, large ones."""
 
 

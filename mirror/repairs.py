@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mirror.catalog import Catalog, FileRecord, PromptRecord
 from mirror.checks import Checked
 from mirror.models import Failure, PromptId
-from mirror.verify import Key, Verify
+from mirror.verification import Key, Verify
 
 _TOGETHER = 100
 """Flawed files that are repaired in one go."""

@@ -10,6 +10,7 @@ from functools import partial
 from mirror.catalog import Catalog, PromptRecord, in_pages
 from mirror.checks import BucketChecks, Checked, Checks, DiskChecks, Expected
 from mirror.decoding import Decoding
+from mirror.endings import ended
 from mirror.errors import ConfigError
 from mirror.manifests.document import decode_if_sound
 from mirror.models import Manifest, ManifestFile, PromptId, PromptState
@@ -296,8 +297,7 @@ async def _as_they_end(jobs: AsyncGenerator[Job, None]) -> AsyncGenerator[Checke
     finally:
         for task in under_way:
             task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
+        await ended(under_way)
 
 
 def _heard(task: asyncio.Task[list[Checked]]) -> None:
