@@ -230,9 +230,8 @@ def at_first(body: bytes) -> Fault:
 def test_two_workers_on_one_prompt_leave_nothing_wrong(archive: Archive, settings: Settings) -> None:
     """One of them was thought to be lost; what the origin serves has changed meanwhile."""
     origin = archive.origin
-    urls = []
-    for number in range(20):
-        urls.append(origin.add(f"/{number}.png", films.png(seed=number), fault=at_first(films.png(seed=number + 100))))
+    pairs = [(films.png(seed=number), films.png(seed=number + 100)) for number in range(20)]
+    urls = [origin.add(f"/{n}.png", body, fault=at_first(other)) for n, (body, other) in enumerate(pairs)]
     origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
     rows: list[dict[str, Any]] = []
 

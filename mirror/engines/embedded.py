@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mirror import names
 from mirror.catalog import PromptRecord
+from mirror.config import require_api
 from mirror.engines.shares import share_of
 from mirror.engines.stage import Report, Stage
 from mirror.errors import ConfigError, ExitCode
@@ -29,48 +30,44 @@ class MirrorStage:
     """Mirrors the prompts of a batch: a callable class for ``ray.data.Dataset.map_batches`` and its like.
 
     A batch is a mapping of columns (arrays or lists), a ``pyarrow.Table`` or a ``pandas.DataFrame``. What is returned
-    is of the same kind, row by row the same, with these columns added (or replaced):
+    is of the same kind, row by row the same, with these columns added (or replaced): ``state`` (as in the manifest, or
+    ``unknown`` or ``unresolved``, of which no manifest is written), ``ok`` (bool: all that was asked for is mirrored),
+    ``files`` (how many are there now), ``bytes`` (of these) and ``manifest`` (its JSON, as ``mirror fetch --json``
+    prints it).
 
-    ========= ====== ==========================================================================================
-    state     str    as in the manifest (``complete``, ``partial``, ``pending``, ``failed``), or ``unknown`` or
-                     ``unresolved``, of which no manifest is written
-    ok        bool   whether all that was asked for is mirrored
-    files     int    files that are there now
-    bytes     int    their bytes
-    manifest  str    the manifest as JSON, as ``mirror fetch --json`` prints it
-    ========= ====== ==========================================================================================
-
-    ``settings`` says where files go: a bucket, or an absolute ``archive.root`` on a file system that all workers share.
-    ``column`` names the ids (default: ``promptId``, ``prompt_id`` or ``id``). ``workers`` is how many stages there are:
-    requests a second, bandwidth and a fixed concurrency are shared out; ``transfer.memory`` (bytes) is each one's own.
-    Of ``options``, those of a whole run (``max_time``, ``wait_lock``, ``processes``, ``engine``) say nothing here.
+    ``settings`` says where files go: into a bucket, or to an absolute ``archive.root`` on a file system that all
+    workers share. Of ``options``, those of a whole run (``max_time``, ``wait_lock``, ``engine``, ``processes``) say
+    nothing here. ``column`` names the ids (None: ``promptId``, ``prompt_id`` or ``id``). ``workers`` is how many
+    stages there are: requests a second, bandwidth and a fixed concurrency are shared out; ``transfer.memory`` is each
+    one's own.
 
     Nobody needs to hold the root's lock, and no catalog is written: ``mirror rebuild`` makes one from the manifests.
-    What is complete costs no request but for its manifest. A batch that is given to another worker once more, since the
-    first one was lost, goes on where that one was. Pickles; opens when it is first called, and closes with
-    :meth:`close`, or when it is let go of.
+    What is complete costs no request but for its manifest. A batch that is given to another worker since the first one
+    was lost goes on where that one was. A stage pickles, opens when it is first called, and closes with :meth:`close`
+    or when it is let go of. Several threads may call it.
+
+    Raises:
+        ConfigError: base_url or the token is missing, the root is relative, or (when called) a batch has no such
+            column.
+        Unauthorized, StoreError: (when called) the token is rejected; the destination cannot be written to.
 
     Example::
 
-        stage = MirrorStage(load_settings(root="/data/archive"))
-        batch = stage({"prompt_id": ["ef8ec19d6670c018814358a21a910090"]})
-        print(batch["state"], batch["files"], batch["bytes"])
+        stage = mirror.MirrorStage(settings)
+        batch = stage({"prompt_id": ["ef8ec19d6670c018814358a21a910090"], "label": ["a cat"]})
+        print(batch["label"], batch["state"], batch["files"])  # → ['a cat'] ['complete'] [3]
         stage.close()
-
-    Raises:
-        ConfigError: base_url or the token is missing, the root is relative, or the batch has no column of ids.
-        Unauthorized: (when called) the token is rejected.
-        StoreError: (when called) the destination cannot be written to.
     """
+
+    _given: tuple[Settings, FetchOptions, str | None]
+    _stage: Stage | None
 
     def __init__(
         self, settings: Settings, options: FetchOptions | None = None, *, column: str | None = None, workers: int = 1
     ) -> None:
+        require_api(settings.api)
         require_shared(settings)
         self.__setstate__((share_of(settings, workers, on_machine=1), options or FetchOptions(), column))
-
-    _given: tuple[Settings, FetchOptions, str | None]
-    _stage: Stage | None
 
     def __call__(self, batch: B) -> B:
         """The batch with what became of its prompts."""
@@ -87,7 +84,13 @@ class MirrorStage:
         return made
 
     def close(self) -> None:
-        """Let go of everything. Called again, the stage opens anew."""
+        """Let go of everything. A stage that is called after that opens anew.
+
+        Example::
+
+            stage = mirror.MirrorStage(settings)
+            stage.close()
+        """
         stage, self._stage = self._stage, None
         if stage is not None:
             stage.close()
@@ -106,18 +109,18 @@ def mirror_partition(
 ) -> Iterator[dict[str, Any]]:
     """Mirror the prompts of one partition: for Dask's ``map_partitions``, Spark's ``mapPartitions`` and their like.
 
-    Yields a dict for each id as it is finished (an id that comes twice has one): ``prompt_id``, ``state``, ``ok``,
-    ``files``, ``bytes`` and ``manifest``, as :class:`MirrorStage` has them. ``ids`` may be any iterable and is read on
-    as prompts are finished. Settings, ``workers`` and guarantees are those of :class:`MirrorStage`. Not to be iterated
-    to its end stops it cleanly.
-
-    Example::
-
-        for row in mirror_partition(["ef8ec19d6670c018814358a21a910090"], load_settings(root="/data/archive")):
-            print(row["prompt_id"], row["state"], row["files"])
+    ``ids`` may be any iterable and is read on as prompts are finished. Yields a dict for each, as it is finished:
+    ``prompt_id``, ``state``, ``ok``, ``files``, ``bytes`` and ``manifest``, as :class:`MirrorStage` has them, of which
+    ``settings``, ``options``, ``workers`` (as many partitions as are worked on at once) and all guarantees are, too. A
+    generator: one that is closed before its end stops cleanly.
 
     Raises:
         ConfigError, Unauthorized, StoreError: as :class:`MirrorStage`.
+
+    Example::
+
+        for row in mirror.mirror_partition(["ef8ec19d6670c018814358a21a910090"], settings):
+            print(row["prompt_id"], row["state"], row["files"])  # → ef8ec19d6670c018814358a21a910090 complete 3
     """
     require_shared(settings)
     stage = Stage(share_of(settings, workers, on_machine=1), options or FetchOptions())
