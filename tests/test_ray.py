@@ -151,21 +151,24 @@ def test_the_same_in_a_bucket(two: Nodes, archive: Archive, ministack: Server, m
     assert (archive.files(), archive.partials()) == ({}, [])
 
 
-def test_what_ends_a_run_ends_it_at_once(two: Nodes, archive: Archive, tmp_path: Path) -> None:
-    """A root that only the driver sees, and an interrupt: two runs at a time."""
-    origin = archive.origin
-    ids = served(origin, 4)
+def test_a_root_that_only_the_driver_sees_is_none(two: Nodes, archive: Archive, tmp_path: Path) -> None:
+    served(archive.origin, 1)
     seen = os.open(tmp_path, os.O_RDONLY)
-    other = Archive(Path(f"/proc/self/fd/{seen}/other"), origin)
-    command = ("fetch", *ids, "--engine", "ray", "--processes", "1")
-    with running(archive, *command) as interrupted, running(other, *command, pass_fds=(seen,)) as unshared:
+    unshared = Archive(Path(f"/proc/self/fd/{seen}/other"), archive.origin)
+    with running(unshared, "fetch", "p0", "--engine", "ray", "--processes", "1", pass_fds=(seen,)) as process:
         os.close(seen)
-        _, err = unshared.communicate(timeout=90)
-        assert (unshared.returncode, "--s3-only" in err, "Traceback" in err) == (2, True, False), err
-        origin.wait_for(lambda: origin.count("/held/") >= 4, timeout=60)
-        interrupted.send_signal(signal.SIGINT)
-        _, err = interrupted.communicate(timeout=20)
-        assert (interrupted.returncode, "4 left" in err, "Traceback" in err) == (130, True, False), err
+        _, err = process.communicate(timeout=90)
+    assert (process.returncode, "--s3-only" in err, "Traceback" in err) == (2, True, False), err
+    assert archive.origin.requests == []
+
+
+def test_an_interrupt_ends_it_at_once(two: Nodes, archive: Archive) -> None:
+    ids = served(archive.origin, 4)
+    with running(archive, "fetch", *ids, "--engine", "ray", "--processes", "1") as process:
+        archive.origin.wait_for(lambda: archive.origin.count("/held/") >= 2, timeout=90)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, "4 left" in err, "Traceback" in err) == (130, True, False), err
 
 
 def noted(archive: Archive) -> list[str]:

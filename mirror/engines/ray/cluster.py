@@ -49,8 +49,12 @@ class Cluster:
         return dataset
 
     def cancel(self, dataset: Any, has_ended: threading.Event) -> None:
-        """End what is under way for a dataset. ``has_ended`` is set when whoever listens to it has heard of that."""
-        executor = getattr(dataset, "_current_executor", None)  # nothing that is documented ends a dataset
+        """End what is under way for a dataset. ``has_ended`` is set when whoever listens to it has heard of that.
+
+        Nothing that is documented ends a dataset. Where Ray does not let us, in somebody else's connection, it ends
+        after its first batch; in our own it ends when we leave.
+        """
+        executor = getattr(dataset, "_current_executor", None)
         if executor is not None:
             executor.shutdown(force=True)
         has_ended.wait(_MOMENT)
