@@ -16,7 +16,7 @@ _MOMENT = 1.0
 
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # its errors come to us
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # what is let go of when we have left must not join again
 }
