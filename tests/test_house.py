@@ -166,7 +166,7 @@ LIBRARIES = {
     "PIL": {"mirror.gallery.worker", "mirror.media.reading"},
     "prometheus_client": {"mirror.observers.metrics"},
     "pyarrow": {"mirror.sources.parquet"},
-    "ray": {"mirror.engines.ray.cluster", "mirror.engines.ray.inputs"},
+    "ray": {"mirror.engines.ray.cluster"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},

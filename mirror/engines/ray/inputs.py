@@ -70,10 +70,7 @@ def _blocks(cluster: Cluster, name: str, reading: Reading) -> Iterator[list[_Row
     ray = cluster.ray
     placed: dict[str, Any] = {"num_cpus": _CPU}
     if is_local(name):
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        placed = {"num_cpus": 0, "scheduling_strategy": here}
+        placed = {"num_cpus": 0, "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}}
     dataset = ray.data.from_items([{"name": name, "folder": str(Path.cwd())}]).map_batches(
         read, fn_kwargs={"reading": reading}, batch_size=1, **placed
     )
