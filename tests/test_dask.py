@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import dask.dataframe
+import distributed
 import pandas
 import pytest
-from distributed import Client, LocalCluster
 
 from mirror import Settings, mirror_partition
 from tests.conftest import Archive
@@ -20,10 +20,12 @@ COLUMNS = {"prompt_id": str, "state": str, "ok": bool, "files": int, "bytes": in
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def two() -> Iterator[None]:
+    """A cluster of two processes, which Dask's calls go to."""
     options: dict[str, Any] = {"n_workers": 2, "processes": True, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
-        yield client
+    client: Any = distributed.Client
+    with distributed.LocalCluster(**options) as cluster, client(cluster):
+        yield
 
 
 def mirrored(part: pandas.DataFrame, settings: Settings) -> pandas.DataFrame:
@@ -32,10 +34,11 @@ def mirrored(part: pandas.DataFrame, settings: Settings) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=[*COLUMNS]).astype(COLUMNS)
 
 
-def test_partitions_are_mirrored_by_two_processes(client: Client, archive: Archive) -> None:
+def test_partitions_are_mirrored_by_two_processes(two: None, archive: Archive) -> None:
     ids = [f"p{number}" for number in range(12)]
     bodies = {f"{p}/{name}": body for p in ids for name, body in done_prompt(archive.origin, p, "a.png").items()}
-    table = dask.dataframe.from_pandas(pandas.DataFrame({"prompt_id": [*ids, "nobody"]}), npartitions=4)
+    frames: Any = dask.dataframe
+    table = frames.from_pandas(pandas.DataFrame({"prompt_id": [*ids, "nobody"]}), npartitions=4)
     made = table.map_partitions(mirrored, archive.settings(), meta=COLUMNS).compute()
     assert dict(zip(made["prompt_id"], made["state"], strict=True)) == dict.fromkeys(ids, "complete") | {
         "nobody": "unknown"

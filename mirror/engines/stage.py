@@ -138,6 +138,9 @@ class Stage:
             self._loop.close()
 
     def _end(self, error: BaseException) -> None:
+        error.__context__ = (
+            None  # a group that holds it again: whoever sends errors home with all that, as Dask, cannot
+        )
         self._ended = error
         for box in {id(box): box for boxes in self._waiting.values() for box in boxes}.values():
             box.put(error)
