@@ -24,7 +24,8 @@ def two() -> Iterator[None]:
     """A cluster of two processes, which Dask's calls go to."""
     options: dict[str, Any] = {"n_workers": 2, "processes": True, "threads_per_worker": 1, "dashboard_address": None}
     client: Any = distributed.Client
-    with distributed.LocalCluster(**options) as cluster, client(cluster):
+    cluster: Any = distributed.LocalCluster
+    with cluster(**options) as running, client(running):
         yield
 
 

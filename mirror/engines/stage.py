@@ -94,11 +94,12 @@ class Stage:
                 wanted[record.prompt_id] = record
         if not wanted:
             return
-        self._start()
-        try:
+        with self._starting:
+            if self._ended is not None:
+                raise self._ended
+            if not self._thread.ident:
+                self._thread.start()
             self._loop.call_soon_threadsafe(self._take, list(wanted.values()), box)
-        except RuntimeError:
-            raise self._ended or StoreUnavailable("the stage is closed") from None
         for _ in wanted:
             come = box.get()
             if isinstance(come, BaseException):
@@ -109,6 +110,7 @@ class Stage:
         """End at once, cleanly: what is under way is kept for whoever takes it up. Safe to call more than once."""
         with self._starting:
             if not self._thread.ident:
+                self._ended = self._ended or StoreUnavailable("the stage was closed")
                 self._loop.close()
                 return
         with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
@@ -117,11 +119,6 @@ class Stage:
 
     def _stop(self) -> None:
         self._working.cancel()
-
-    def _start(self) -> None:
-        with self._starting:
-            if not self._thread.ident and not self._loop.is_closed():
-                self._thread.start()
 
     # The worker's ------------------------------------------------------------------------------
 
@@ -141,7 +138,8 @@ class Stage:
         error.__context__ = (
             None  # a group that holds it again: whoever sends errors home with all that, as Dask, cannot
         )
-        self._ended = error
+        with self._starting:  # what was asked before that is answered when the loop runs for the last time
+            self._ended = error
         for box in {id(box): box for boxes in self._waiting.values() for box in boxes}.values():
             box.put(error)
         self._waiting.clear()
