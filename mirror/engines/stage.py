@@ -135,9 +135,7 @@ class Stage:
             self._loop.close()
 
     def _end(self, error: BaseException) -> None:
-        error.__context__ = (
-            None  # a group that holds it again: whoever sends errors home with all that, as Dask, cannot
-        )
+        error.__context__ = None  # a group that holds the error again: Dask cannot send that home
         with self._starting:  # what was asked before that is answered when the loop runs for the last time
             self._ended = error
         for box in {id(box): box for boxes in self._waiting.values() for box in boxes}.values():
