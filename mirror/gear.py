@@ -67,6 +67,11 @@ class Gear:
             repair=repair,
         )
 
+    def pace(self, bytes_a_second: float, requests_a_second: float) -> None:
+        """Limits from now on, of media and of requests to the service; 0 is none."""
+        self._delivery.pace(bytes_a_second)
+        self.api.rate.set(requests_a_second)
+
     async def rest(self) -> None:
         """Close what works with the network and with helpers; the destinations stay open."""
         async with contextlib.AsyncExitStack() as closing:  # each, even where one is cancelled

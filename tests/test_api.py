@@ -354,7 +354,7 @@ def test_several_fetches_of_the_same_prompts_at_once_make_each_prompt_once(origi
         async with Mirror(archive.settings()) as m:
             found = await asyncio.gather(fetch(), fetch(), fetch())
             assert m.exit_code == 0
-            return found
+            return [*found]
 
     for manifests in asyncio.run(run()):
         assert {manifest.prompt_id: manifest.state for manifest in manifests} == dict.fromkeys(names, "complete")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirror.errors import Locked
+from mirror.errors import StoreError
 from mirror.stores.files import translated
 from mirror.stores.lock import Lock
 
@@ -27,11 +27,11 @@ def gather(parts: Path) -> None:
     """Bring together what workers of earlier runs left, but for those that are alive.
 
     Raises:
-        StoreError: it cannot be listed or moved.
+        StoreError: it cannot be listed.
     """
     for desk in desks(parts):
         lock = desk_lock(desk)
-        with translated(f"{desk}"), contextlib.suppress(Locked):
+        with contextlib.suppress(StoreError):  # its worker is alive; or it is no desk of ours
             lock.take()
             try:
                 _clear(desk, parts)
@@ -48,11 +48,14 @@ def desks(parts: Path) -> Iterator[Path]:
 
 
 def _clear(desk: Path, parts: Path) -> None:
-    names = [name for name in os.listdir(desk) if name != _LOCK]
-    for name in names:
-        os.rename(desk / name, _free(parts, name, desk.name))
-    os.unlink(desk / _LOCK)
-    os.rmdir(desk)
+    """What nobody of us has put there stays, and the desk with it."""
+    with translated(f"{desk}"), os.scandir(desk) as entries:
+        for name in [entry.name for entry in entries if entry.name != _LOCK and entry.is_file(follow_symlinks=False)]:
+            os.rename(desk / name, _free(parts, name, desk.name))
+    with contextlib.suppress(OSError):
+        if len(os.listdir(desk)) == 1:
+            os.unlink(desk / _LOCK)
+            os.rmdir(desk)
 
 
 def _free(parts: Path, name: str, desk: str) -> Path:
