@@ -43,6 +43,10 @@ class Worker:
         """The service has taken the token from somebody."""
         self._gear.api.has_answered = True
 
+    def pace(self, bytes_a_second: float, requests_a_second: float) -> None:
+        """This worker's share from now on; 0 is no limit."""
+        self._gear.pace(bytes_a_second, requests_a_second)
+
     async def open(self) -> None:
         """Take the desk.
 

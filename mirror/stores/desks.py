@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirror.errors import Locked
+from mirror.errors import StoreError
 from mirror.stores.files import let_go, translated
 from mirror.stores.lock import Lock
 
@@ -47,7 +47,7 @@ def gather(parts: Path) -> bool:
     """Bring together what workers left, but for those that are alive. True where one of them was killed.
 
     Raises:
-        StoreError: it cannot be listed or moved.
+        StoreError: it cannot be listed.
     """
     found = list(desks(parts))
     if not found:
@@ -56,7 +56,7 @@ def gather(parts: Path) -> bool:
     with turn(parts):
         for desk in found:
             lock = desk_lock(desk)
-            with translated(f"{desk}"), contextlib.suppress(Locked, FileNotFoundError):
+            with contextlib.suppress(StoreError):  # its worker is alive; or it is gone, or no desk of ours
                 was_killed |= lock.take()
                 try:
                     _clear(desk, parts)
@@ -74,11 +74,14 @@ def desks(parts: Path) -> Iterator[Path]:
 
 
 def _clear(desk: Path, parts: Path) -> None:
-    names = [name for name in os.listdir(desk) if name != _LOCK]
-    for name in names:
-        os.rename(desk / name, _free(parts, name, desk.name))
-    os.unlink(desk / _LOCK)
-    os.rmdir(desk)
+    """What nobody of us has put there stays, and the desk with it."""
+    with translated(f"{desk}"), os.scandir(desk) as entries:
+        for name in [entry.name for entry in entries if entry.name != _LOCK and entry.is_file(follow_symlinks=False)]:
+            os.rename(desk / name, _free(parts, name, desk.name))
+    with contextlib.suppress(OSError):
+        if len(os.listdir(desk)) == 1:
+            os.unlink(desk / _LOCK)
+            os.rmdir(desk)
 
 
 def _free(parts: Path, name: str, desk: str) -> Path:
