@@ -420,6 +420,8 @@ class Mirror:
             return Rounds(run, catalog, self.settings, emit, count=options.processes)
         if options.processes < 2:
             return Pipeline(run, emit, workers=self._gear.visits)
+        if options.processes > _MOST_PROCESSES:
+            raise ConfigError(f"processes: {options.processes}: on one machine there may be {_MOST_PROCESSES} at most")
         from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
 
         return Processes(run, catalog, self.settings, emit, count=options.processes, want_manifests=want_manifests)

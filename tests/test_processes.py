@@ -392,3 +392,10 @@ def test_into_a_bucket_alone_whatever_happens_to_a_worker(
     assert archive.partials() == []
     checked = archive.run("verify", "--s3", "--bucket", ground.url, "--deep")
     assert checked.code == 0, checked.out
+
+
+def test_more_than_a_machine_has_are_refused(origin: Origin, archive: Archive) -> None:
+    done = archive.run("fetch", "p", "--processes", "65")
+    assert done.code == 2, done.err
+    assert "processes: 65: on one machine there may be 64 at most" in done.err
+    assert origin.requests == []
