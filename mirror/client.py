@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mirror.sampling import Sample
 
 
+_MOST_PROCESSES = 64
+
+
 class Engine(Protocol):
     """Deals with prompts, each once."""
 
