@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mirror.checks import Checked as Checked
     from mirror.client import Mirror as Mirror
     from mirror.config import load_settings as load_settings
+    from mirror.engines.embedded import MirrorStage as MirrorStage
+    from mirror.engines.embedded import mirror_partition as mirror_partition
     from mirror.errors import ExitCode as ExitCode
     from mirror.errors import MirrorError as MirrorError
     from mirror.events import Event as Event
@@ -52,6 +54,7 @@ _HOMES = {
     "ManifestFile": "models",
     "Mirror": "client",
     "MirrorError": "errors",
+    "MirrorStage": "engines.embedded",
     "Observer": "events",
     "Progress": "observers.progress",
     "PromptState": "models",
@@ -62,6 +65,7 @@ _HOMES = {
     "fetch": "blocking",
     "fetch_one": "blocking",
     "load_settings": "config",
+    "mirror_partition": "engines.embedded",
     "repair": "blocking",
     "sync": "blocking",
     "verify": "blocking",

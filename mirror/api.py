@@ -48,7 +48,7 @@ class Api:
         self._attempts = settings.transfer.attempts
         self._observer = observer
         self._http = Http(settings, observer, kind="api", unavailable=ApiUnavailable, refused=BadAnswer)
-        self._rate = Rate(settings.api.requests_per_second)
+        self.rate = Rate(settings.api.requests_per_second)
         self._level = Level(8, 64)
         self._large = asyncio.Lock()
         self.has_answered = False
@@ -108,7 +108,7 @@ class Api:
         return _Question(url=self.history_url, about=about, post=True, content_type=kind, body=body)
 
     async def _ask(self, question: _Question) -> Envelope:
-        await self._rate.take()
+        await self.rate.take()
         async with self._level.slot():
             try:
                 envelope = await self._send(question)

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from mirror.sampling import Sample
 
 
+_MOST_PROCESSES = 64
+
+
 class Engine(Protocol):
     """Deals with prompts, each once."""
 
@@ -431,8 +434,16 @@ class Mirror:
 
     def _new_engine(self, run: Run, catalog: Catalog, emit: Emit, want_manifests: bool) -> Engine:
         options = run.options
-        if options.processes < 2 or options.dry_run or run.repair is not None:
+        if options.dry_run or run.repair is not None:
             return Pipeline(run, emit, workers=self._gear.visits)
+        if options.engine == "ray":
+            from mirror.engines.ray.engine import Rounds  # noqa: PLC0415 - few runs have a cluster
+
+            return Rounds(run, catalog, self.settings, emit, count=options.processes)
+        if options.processes < 2:
+            return Pipeline(run, emit, workers=self._gear.visits)
+        if options.processes > _MOST_PROCESSES:
+            raise ConfigError(f"processes: {options.processes}: on one machine there may be {_MOST_PROCESSES} at most")
         from mirror.engines.processes import Processes  # noqa: PLC0415 - most runs are one process
 
         return Processes(run, catalog, self.settings, emit, count=options.processes, want_manifests=want_manifests)

@@ -44,6 +44,11 @@ class Delivery:
         """How many requests may be under way at once."""
         return self._from_origin.lanes.cap
 
+    def pace(self, bytes_a_second: float) -> None:
+        """The limit from now on; 0 is none."""
+        for transfer in (self._from_origin, self._from_bucket):
+            transfer.lanes.rate.set(bytes_a_second)
+
     async def close(self) -> None:
         try:
             await self._from_origin.close()

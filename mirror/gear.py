@@ -10,7 +10,7 @@ from mirror.api import Api
 from mirror.delivery import Delivery
 from mirror.events import Observer
 from mirror.facts import Facts
-from mirror.inflight import Inflight
+from mirror.inflight import Inflight, Visited
 from mirror.ledger import Ledger
 from mirror.limits import Level, shared_out
 from mirror.models import PromptId
@@ -30,6 +30,7 @@ class Gear:
         token = settings.api.token
         self._secrets = (token,) if len(token) >= _SHORTEST_SECRET else ()
         self._inflight = inflight or Inflight()
+        self._visited = Visited()
         self.api = Api(settings, observer)
         memory = shared_out(settings.transfer.memory, bucket=bool(settings.s3.bucket))
         self.places = open_places(settings, observer, desk)
@@ -62,8 +63,14 @@ class Gear:
             secrets=self._secrets,
             slots=Level.fixed(2 * self._delivery.cap),
             inflight=self._inflight,
+            visited=self._visited,
             repair=repair,
         )
+
+    def pace(self, bytes_a_second: float, requests_a_second: float) -> None:
+        """Limits from now on, of media and of requests to the service; 0 is none."""
+        self._delivery.pace(bytes_a_second)
+        self.api.rate.set(requests_a_second)
 
     async def rest(self) -> None:
         """Close what works with the network and with helpers; the destinations stay open."""

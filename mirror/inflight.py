@@ -1,12 +1,15 @@
-"""Files that are fetched right now: one that several prompts name is fetched by one of them, and the others wait."""
+"""What is under way right now: a file that several prompts name is fetched by one of them, a prompt is visited by one
+run at a time, and the others wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
-from mirror.models import Failure, ManifestFile
+from mirror.models import Failure, ManifestFile, PromptId
 
 Fetched = tuple[str, Failure] | None
 """How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
@@ -47,3 +50,17 @@ class Inflight:
     def leave(self, identity: str, ended: Fetched) -> None:
         """The caller's turn is over."""
         self._ends.pop(identity).set_result(ended)
+
+
+class Visited:
+    """Prompts that are visited, by whichever run of this process: two would publish one manifest at once."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[PromptId, asyncio.Lock] = WeakValueDictionary()
+
+    def alone(self, prompt_id: PromptId) -> asyncio.Lock:
+        """To be held for as long as a visit takes."""
+        lock = self._locks.get(prompt_id)
+        if lock is None:
+            lock = self._locks[prompt_id] = asyncio.Lock()
+        return lock

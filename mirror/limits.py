@@ -111,6 +111,10 @@ class Rate:
         self._per_second = per_second
         self._next = 0.0
 
+    def set(self, per_second: float) -> None:
+        """From now on."""
+        self._per_second = per_second
+
     @property
     def is_limited(self) -> bool:
         return self._per_second > 0

@@ -58,7 +58,8 @@ class Pipeline:
     async def _visit(self, case: Case) -> Result | float:
         if self._run.options.dry_run:
             return await preview(self._run, case.prompt_id)
-        return await Visit(self._run, case).run()
+        async with self._run.visited.alone(case.prompt_id):
+            return await Visit(self._run, case).run()
 
     async def _work(self) -> None:
         while (case := await self._agenda.take()) is not None:

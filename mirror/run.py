@@ -12,7 +12,7 @@ from mirror.delivery import Delivery
 from mirror.errors import BadParameter, ExitCode
 from mirror.events import Observer
 from mirror.facts import Facts
-from mirror.inflight import Elsewhere, Inflight
+from mirror.inflight import Elsewhere, Inflight, Visited
 from mirror.ledger import Ledger
 from mirror.limits import Level
 from mirror.manifests.document import without_answer
@@ -69,6 +69,7 @@ class Run:
     secrets: tuple[str, ...]
     slots: Level
     inflight: Inflight = field(default_factory=Inflight)
+    visited: Visited = field(default_factory=Visited)
     recent: Recent = field(default_factory=Recent)
     repair: Mapping[PromptId, frozenset[str]] | None = None
 

@@ -240,7 +240,9 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     ``wait_lock`` takes does not count); ``refresh`` asks the API again for what is complete; ``retry_failed`` tries
     again what failed for good; ``dry_run`` asks the API and changes nothing; ``wait_lock`` is for how many seconds to
     wait where another run holds the root (None: not at all; ``mirror.settings.FOREVER``: as long as it takes);
-    ``processes`` is how many worker processes share the work (1: this one does it).
+    ``engine`` says who does the work: ``"local"`` is this machine, ``"ray"`` a Ray cluster; ``processes`` is how many
+    worker processes share it (0: locally this process does it alone, with Ray there is one for each CPU of the
+    cluster).
 
     A manifest tells of the whole prompt. With ``only`` it is of state ``partial`` while files of the other role are
     missing, though all that was asked for is there: the exit code says so (0), and ``errors`` is empty. With
@@ -264,4 +266,5 @@ class FetchOptions(_Section, frozen=True, kw_only=True):
     retry_failed: bool = False
     dry_run: bool = False
     wait_lock: Duration | None = None
-    processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    engine: Literal["local", "ray"] = "local"
+    processes: Annotated[int, Meta(ge=0, le=4096)] = 0

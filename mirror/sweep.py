@@ -26,7 +26,7 @@ from mirror.stores.journal import Committed, Started, journal_of
 from mirror.stores.local import LocalStore
 
 _PARTIAL = (".part", ".journal", ".journal.new")
-_TEMPORARY = (".manifest", ".copy", ".upload.new")
+_TEMPORARY = (".manifest", ".copy", ".stored", ".stored.new", ".upload.new")
 
 
 class Leftover(Struct, frozen=True, kw_only=True):

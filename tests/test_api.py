@@ -340,3 +340,24 @@ def test_sync_without_asyncio(origin: Origin, archive: Archive) -> None:
     done_prompt(origin, "p", "a.png")
     origin.history([{"promptId": "p", "createTime": 1_700_000_000, "state": 30}])
     assert [(m.prompt_id, m.state) for m in mirror.sync(archive.settings())] == [("p", PromptState.COMPLETE)]
+
+
+def test_several_fetches_of_the_same_prompts_at_once_make_each_prompt_once(origin: Origin, archive: Archive) -> None:
+    names = [f"p{number}" for number in range(30)]
+    for name in names:
+        done_prompt(origin, name, "a.png", "b.png")
+
+    async def run() -> list[list[Manifest]]:
+        async def fetch() -> list[Manifest]:
+            return [manifest async for manifest in m.fetch(names)]
+
+        async with Mirror(archive.settings()) as m:
+            found = await asyncio.gather(fetch(), fetch(), fetch())
+            assert m.exit_code == 0
+            return [*found]
+
+    for manifests in asyncio.run(run()):
+        assert {manifest.prompt_id: manifest.state for manifest in manifests} == dict.fromkeys(names, "complete")
+    assert len(origin.media_requests) == 60
+    assert asked(origin) == sorted(names)
+    assert archive.run("verify").code == 0

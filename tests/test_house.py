@@ -25,7 +25,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
             "observers.textfile sampling signatures trust"
         ),
     ),
-    ("the front pages of folders", ". demo engines gallery h1 manifests observers sources stores stores.s3"),
+    (
+        "the front pages of folders",
+        ". demo engines engines.ray gallery h1 manifests observers sources stores stores.s3",
+    ),
     ("a file's structure, a file a format", "media.gif media.heif media.jpeg media.mp4 media.png media.webp"),
     ("a file's structure, whichever it is", "media.look"),
     ("what libraries say of media, in a process of its own", "media.reading"),
@@ -80,8 +83,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "sources to choose from, lines to read, lanes to travel on; what runs ask of a catalog; desks of workers",
         (
             "sources.args sources.file sources.stdin observers.formats observers.progress lanes ledger engines.ledger "
-            "stores.desks "
-            "stores.s3.wire"
+            "engines.notes stores.desks stores.s3.wire"
         ),
     ),
     (
@@ -122,7 +124,9 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ("one prompt; all manifests; what was left; tasks", "audit preview sweep tasks verification visit"),
     ("all prompts; what is flawed; down the history; another process", "engines.member pipeline repairs walk"),
     ("a night's work; a worker, and who deals out to several", "engines.processes engines.worker night"),
-    ("a worker's process", "engines.process"),
+    ("a worker's process; one for callers that block", "engines.process engines.stage"),
+    ("other people's pipelines; a worker and its cluster", "engines.embedded engines.ray.cluster engines.ray.stage"),
+    ("what goes to a cluster, and what comes back", "engines.ray.engine engines.ray.inputs"),
     ("the public API", "client"),
     ("the same without asyncio", "blocking"),
     ("the gallery's data, links, and who makes previews", "gallery.links gallery.pages gallery.records gallery.worker"),
@@ -147,20 +151,10 @@ FLOORS: tuple[tuple[str, str], ...] = (
 """From the ground up. A module imports from floors below its own only; a new one must be given its place here."""
 
 PUBLIC = [
-    *("Checked", "Event", "ExitCode", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror", "MirrorError"),
-    *(
-        "Observer",
-        "Progress",
-        "PromptState",
-        "Role",
-        "Sample",
-        "Settings",
-        "SyncOptions",
-        "__version__",
-        "fetch",
-        "fetch_one",
-    ),
-    *("load_settings", "repair", "sync", "verify"),
+    *("Checked", "Event", "ExitCode", "Failure", "FetchOptions", "Manifest", "ManifestFile", "Mirror"),
+    *("MirrorError", "MirrorStage", "Observer", "Progress", "PromptState", "Role", "Sample", "Settings"),
+    "SyncOptions",
+    *("__version__", "fetch", "fetch_one", "load_settings", "mirror_partition", "repair", "sync", "verify"),
 ]
 
 LIBRARIES = {
@@ -174,6 +168,7 @@ LIBRARIES = {
     "PIL": {"mirror.gallery.worker", "mirror.media.reading"},
     "prometheus_client": {"mirror.observers.metrics"},
     "pyarrow": {"mirror.sources.parquet"},
+    "ray": {"mirror.engines.ray.cluster"},
     "sqlite3": {"mirror.catalog"},
     "tenacity": {"mirror.retry"},
     "tqdm": {"mirror.observers.progress"},

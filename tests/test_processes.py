@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -304,7 +305,69 @@ def test_while_a_worker_lives_nobody_else_has_the_root(origin: Origin, archive: 
             os.kill(pid, signal.SIGCONT)
         until(lambda: all(map(is_gone, workers)), 3)
     assert refused.code == 4, refused.err
+    assert "that process is gone, and a worker of it is not: look for mirror.engines.process" in refused.err
     assert archive.run("cleanup").code == 0
+
+
+def test_the_limits_are_those_of_all_together_and_an_idle_worker_takes_nothing_of_them(
+    origin: Origin, archive: Archive
+) -> None:
+    """One id is one worker's, which has all of the rate: with a 64th of it this would take two minutes."""
+    large_prompt(origin, "p", media.mp4(2 * MIB))
+    done = archive.run("fetch", "p", "--limit-rate", "1M", "--processes", "64")
+    assert done.code == 0, done.err
+
+
+def test_of_one_connection_to_a_host_there_is_one(origin: Origin, archive: Archive) -> None:
+    held = [large_prompt(origin, f"p{number}", media.png(), faults.hold_after(10)) for number in range(6)]
+    with running(archive, "fetch", *(f"p{n}" for n in range(6)), "--concurrency", "1", "--processes", "3") as process:
+        origin.wait_for(lambda: len(origin.media_requests) == 1, 20)
+        time.sleep(0.5)
+        at_once = sum(request.ended is None for request in origin.media_requests)
+        for url in held:
+            origin.release(url)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, at_once) == (0, 1), err
+
+
+def test_a_folder_that_is_no_text_is_one_all_the_same(origin: Origin, tmp_path: Path) -> None:
+    names = many(origin, 4)
+    archive = Archive(tmp_path / os.fsdecode(b"no\xfftext"), origin)
+    done = subprocess.run(
+        [sys.executable, "-m", "mirror", "fetch", *names, *TWO, "-q"],
+        env=archive.environment(),
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert len(archive.files()) == 12
+
+
+def test_without_descriptors_it_says_so(origin: Origin, archive: Archive) -> None:
+    names = many(origin, 60)
+    command = f"ulimit -n 40; exec {sys.executable} -m mirror fetch {' '.join(names)} --processes 40"
+    done = subprocess.run(
+        ["bash", "-c", command], env=archive.environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode in (0, 4), done.stderr
+    assert "Traceback" not in done.stderr
+    if done.returncode == 4:
+        assert "Too many open files: raise the limit (ulimit -n)" in done.stderr
+
+
+def test_what_is_no_worker_s_desk_is_left_alone(origin: Origin, archive: Archive) -> None:
+    names = many(origin, 4)
+    parts = archive.root / ".mirror" / "parts"
+    for name in "abcd":
+        (parts / name).mkdir(parents=True)
+    (parts / "a" / "lock").mkdir()
+    os.mkfifo(parts / "b" / "lock")
+    (parts / "c" / "lock").symlink_to(archive.root.parent / "elsewhere")
+    (parts / "d" / "x.part").symlink_to("/etc/passwd")
+    done = archive.run("fetch", *names, *TWO)
+    assert done.code == 0, done.err
+    assert (parts / "d" / "x.part").is_symlink()
+    assert not (archive.root.parent / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
@@ -329,3 +392,10 @@ def test_into_a_bucket_alone_whatever_happens_to_a_worker(
     assert archive.partials() == []
     checked = archive.run("verify", "--s3", "--bucket", ground.url, "--deep")
     assert checked.code == 0, checked.out
+
+
+def test_more_than_a_machine_has_are_refused(origin: Origin, archive: Archive) -> None:
+    done = archive.run("fetch", "p", "--processes", "65")
+    assert done.code == 2, done.err
+    assert "processes: 65: on one machine there may be 64 at most" in done.err
+    assert origin.requests == []

@@ -10,10 +10,10 @@ import click
 
 from mirror.cli.common import run_until_signal
 from mirror.cli.inputs import input_flags, require_inputs
-from mirror.cli.running import Command, prepared, run_flags
+from mirror.cli.running import Command, RunFlags, prepared, run_flags
 from mirror.client import Mirror
 from mirror.run import Result
-from mirror.sources.inputs import Reading, ids_of
+from mirror.sources.inputs import Opener, Reading, ids_of
 
 
 @click.command()
@@ -41,7 +41,9 @@ def fetch(
     reading = Reading(settings=settings, column=column, format=input_format)
 
     async def results(mirror: Mirror) -> AsyncGenerator[list[Result], None]:
-        source = ids_of(ids, inputs, reading, on_bad_line=command.incomplete, observer=command.observe)
+        source = ids_of(
+            ids, inputs, reading, on_bad_line=command.incomplete, observer=command.observe, opener=_opener(run)
+        )
         async with (
             aclosing(source),
             aclosing(mirror.results(source, run.options, want_manifests=command.wants_manifests)) as found,
@@ -51,3 +53,12 @@ def fetch(
 
     command = Command(settings, run, results)
     return run_until_signal(command.run, command.stopped)
+
+
+def _opener(run: RunFlags) -> Opener | None:
+    """Who opens inputs, where they are not read here."""
+    if run.options.engine != "ray" or run.options.dry_run:
+        return None
+    from mirror.engines.ray.inputs import open_on_cluster  # noqa: PLC0415 - few runs have a cluster
+
+    return open_on_cluster

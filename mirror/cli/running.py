@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from mirror.cli import system_needed
 from mirror.cli.common import DURATION, SIZE, settings_for, wait_lock_flag
-from mirror.cli.streams import ReaderGoneError, stdout_code, write_lines
+from mirror.cli.streams import ReaderGoneError, ours_alone, stdout_code, write_lines
 from mirror.client import Mirror
 from mirror.config import require_api
 from mirror.custody import catalog_path
@@ -66,7 +66,14 @@ _OPTIONS = (
     click.option("--concurrency", type=click.IntRange(0, 4096), help="Requests at once to one host; 0 adapts."),
     click.option("--limit-rate", type=SIZE, help="Bytes a second in all (10M)."),
     click.option(
-        "--processes", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes that share the work."
+        "--engine", type=click.Choice(["local", "ray"]), default="local", help="This machine, or a Ray cluster."
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(0, 4096),
+        default=0,
+        metavar="N",
+        help="Worker processes that share the work [1; with --engine ray: one for each CPU].",
     ),
     click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary as JSON."),
     click.option("--no-progress", is_flag=True, help="No progress bar, even on a terminal."),
@@ -207,7 +214,8 @@ class Command:
         mirror = Mirror(self._settings, observers=self._observers)
         try:
             # Hooks are waited for when the archive is closed: they may work on it.
-            with system_needed():
+            alone = ours_alone() if self._flags.options.engine == "ray" else contextlib.nullcontext()
+            with system_needed(), alone:
                 async with self._hooks or contextlib.nullcontext(), mirror:
                     await self._print(self._results(mirror))
         except asyncio.CancelledError:

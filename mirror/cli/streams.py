@@ -6,12 +6,14 @@ the exit code says so. stderr is for words about it: what cannot be said there c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import select
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from mirror.errors import ExitCode
@@ -66,6 +68,7 @@ class Sink(io.RawIOBase):
 
 _STDOUT = Sink(1, "<stdout>")
 _STDERR = Sink(2, "<stderr>")
+_ours: list[TextIO] = []
 
 
 def take_over() -> None:
@@ -88,14 +91,26 @@ def _text(sink: Sink, former: TextIO | None) -> TextIO:
     return io.TextIOWrapper(sink, encoding, errors="backslashreplace", newline="\n", write_through=True)
 
 
+@contextlib.contextmanager
+def ours_alone() -> Iterator[None]:
+    """What libraries print to stdout meanwhile goes nowhere; results are written as ever."""
+    _ours.append(sys.stdout)
+    try:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        _ours.pop()
+
+
 def write_stdout(data: bytes) -> None:
     """Write to stdout at once, whole; nothing where it has failed before. Blocks.
 
     Raises:
         ReaderGoneError: nobody reads it any more.
     """
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    stdout = _ours[-1] if _ours else sys.stdout
+    stdout.buffer.write(data)
+    stdout.buffer.flush()
     if is_reader_gone():
         raise ReaderGoneError
 

@@ -19,32 +19,38 @@ class Channel(Generic[M]):
 
     def __init__(self, heard: msgspec.json.Decoder[list[M]]) -> None:
         self._decoder = heard
-        self._going: list[object] = []
+        self._going: list[bytes] = []
         self._encoder = msgspec.json.Encoder()
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
 
     async def open(self, end: socket.socket) -> None:
         """Use one of a connected pair of sockets, which belongs to this from here on."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=end, limit=_LIMIT)
 
     def post(self, message: object) -> None:
-        """Say something, soon. What the other side does not hear any more is lost."""
+        """Say something, soon. What the other side does not hear any more is lost.
+
+        Raises:
+            UnicodeEncodeError, and other errors of encoding: it cannot be said.
+        """
+        encoded = self._encoder.encode(message)
         if not self._going:
             asyncio.get_running_loop().call_soon(self._send)
-        self._going.append(message)
+        self._going.append(encoded)
 
     def _send(self) -> None:
         going, self._going = self._going, []
-        if going and not self._writer.is_closing():
-            frame = self._encoder.encode(going)
+        if going and self._writer is not None and not self._writer.is_closing():
+            frame = b"[%s]" % b",".join(going)
             self._writer.write(len(frame).to_bytes(4))
             self._writer.write(frame)
 
     async def drain(self) -> None:
         """Wait until the other side has taken most of what was posted."""
         self._send()
-        await self._writer.drain()
+        if self._writer is not None:
+            await self._writer.drain()
 
     async def hear(self) -> list[M]:
         """What comes next; nothing when the other side has gone."""
@@ -56,6 +62,7 @@ class Channel(Generic[M]):
 
     async def close(self) -> None:
         """The other side hears nothing any more, and learns that."""
-        self._writer.transport.abort()  # it may not read any more
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        if self._writer is not None:
+            self._writer.transport.abort()  # it may not read any more
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()

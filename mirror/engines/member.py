@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from mirror.engines.channel import Channel
 from mirror.engines.messages import ToDriver, to_driver
 from mirror.errors import StoreUnavailable
 from mirror.models import PromptId
+from mirror.stores.files import store_error
 
 _MOMENT = 0.3
 """Seconds that a worker may take to be gone when nobody listens any more."""
@@ -29,6 +31,7 @@ class Member:
         self.holding: dict[PromptId, None] = {}
         self.waiting: set[str] = set()
         self.ready = asyncio.Event()
+        self.has_begun = False
         self.has_ended = False
         self.broke: Exception | None = None
         self.channel: Channel[ToDriver] = Channel(to_driver)
@@ -49,23 +52,25 @@ class Member:
         Raises:
             StoreUnavailable: the system has no process to spare.
         """
-        ours, theirs = socket.socketpair()
         try:
-            await self.channel.open(ours)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *locks),
-                start_new_session=True,  # a terminal's signals are for the driver
-            )
+            ours, theirs = socket.socketpair()
+            with theirs:
+                await self.channel.open(ours)
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *locks),
+                    start_new_session=True,  # a terminal's signals are for the driver
+                )
         except BaseException as error:
             await self.channel.close()
             if not isinstance(error, OSError):
                 raise
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise store_error("a worker process", error) from None
             told = f"a worker process cannot be started: {error.strerror}"
             raise StoreUnavailable(f"{told}: raise the limit (ulimit -u) or ask for fewer --processes") from None
-        finally:
-            theirs.close()
 
     async def end(self) -> int:
         """Have it gone, whatever it does. Returns its exit status."""

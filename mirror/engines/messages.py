@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -24,9 +25,12 @@ class _Message(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Start(_Message, frozen=True, kw_only=True):
-    """The first word: what the run is, and the worker's share of what it may use. ``desk`` is the worker's name."""
+    """The first word: what the run is, and the worker's share of what it may use. ``desk`` is the worker's name.
 
-    settings: Settings
+    ``settings`` are JSON in ASCII: a folder's name may be bytes that are no UTF-8.
+    """
+
+    settings: str
     options: FetchOptions
     run_id: str
     desk: str
@@ -46,6 +50,13 @@ class NoMore(_Message, frozen=True, kw_only=True):
 
 class Stop(_Message, frozen=True, kw_only=True):
     """End now, cleanly."""
+
+
+class Paced(_Message, frozen=True, kw_only=True):
+    """The worker's share of bytes and of requests to the service a second, from now on; 0 is no limit."""
+
+    bytes: float
+    requests: float
 
 
 class Trusted(_Message, frozen=True, kw_only=True):
@@ -115,11 +126,21 @@ class Ended(_Message, frozen=True, kw_only=True):
     in_doubt: bool
 
 
-ToWorker = Start | Shard | NoMore | Stop | Trusted | Written | Given
+ToWorker = Start | Shard | NoMore | Stop | Paced | Trusted | Written | Given
 ToDriver = Ready | Writes | Enter | Leave | Told | Finished | Broke | Ended
 
 to_worker: msgspec.json.Decoder[list[ToWorker]] = msgspec.json.Decoder(list[ToWorker])
 to_driver: msgspec.json.Decoder[list[ToDriver]] = msgspec.json.Decoder(list[ToDriver])
+
+
+def packed(settings: Settings) -> str:
+    """Settings, for a :class:`Start`."""
+    return json.dumps(msgspec.to_builtins(settings))
+
+
+def unpacked(settings: str) -> Settings:
+    """What was :func:`packed`."""
+    return msgspec.convert(json.loads(settings), Settings)
 
 
 class WorkerBugError(Exception):

@@ -25,6 +25,7 @@ from mirror.engines.messages import (
     Given,
     Leave,
     NoMore,
+    Paced,
     Ready,
     Shard,
     Start,
@@ -36,6 +37,7 @@ from mirror.engines.messages import (
     Written,
     spelled,
     to_worker,
+    unpacked,
 )
 from mirror.engines.worker import Worker
 from mirror.events import BytesReceived, BytesSent, Event, InARun, Noted
@@ -204,13 +206,18 @@ class _Process:
                         self._shards.put_nowait(message.records)
                     case NoMore():
                         self._shards.put_nowait(None)
-                    case Trusted():
-                        if self._worker is not None:
-                            self._worker.trust()
-                    case _:
-                        assert isinstance(message, Stop)
+                    case Stop():
                         working.cancel()
+                    case _:
+                        self._adapt(message)
             messages = await self._hear()
+
+    def _adapt(self, message: ToWorker) -> None:
+        """What other workers are at, or have found out, changes what this one may do."""
+        if self._worker is not None and isinstance(message, Trusted):
+            self._worker.trust()
+        elif self._worker is not None and isinstance(message, Paced):
+            self._worker.pace(message.bytes, message.requests)
 
     async def _work(self, start: Start) -> None:
         """Never raises: what went wrong is said."""
@@ -218,7 +225,7 @@ class _Process:
         worker: Worker | None = None
         try:
             worker = self._worker = Worker(
-                start.settings, self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns
+                unpacked(start.settings), self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns
             )
             if start.is_trusted:
                 worker.trust()

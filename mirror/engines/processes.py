@@ -21,16 +21,19 @@ from mirror.engines.messages import (
     Given,
     Leave,
     NoMore,
+    Paced,
     Ready,
     Shard,
     Start,
     Stop,
     ToDriver,
     Told,
+    ToWorker,
     Trusted,
     Writes,
     Written,
     heard,
+    packed,
 )
 from mirror.engines.shares import share_of
 from mirror.engines.turns import Turns
@@ -59,11 +62,11 @@ class Processes:
     ) -> None:
         self._run = run
         self._catalog = catalog
-        self._settings = share_of(settings, count)
+        self._settings = settings
         self._emit = emit
-        self._count = count
+        self._count = min(count, settings.transfer.concurrency or count)
         self._want_manifests = want_manifests
-        self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(count)
+        self._shards: asyncio.Queue[list[PromptRecord]] = asyncio.Queue(self._count)
         self._under_way: set[PromptId] = set()
         self._members: dict[int, Member] = {}
         self._moved = asyncio.Event()
@@ -155,11 +158,26 @@ class Processes:
                 await self._turns.leave_all(member)
                 del self._members[number]
                 self._moved.set()
+                self._pace()
             has_ended = member.has_ended
             if not has_ended:
                 self._lost(status)
                 left = await self._catalog.enroll([*member.holding])
                 records = [replace(record, run=None) for record in left]
+
+    def _pace(self) -> None:
+        """Share limits out anew, since a worker has started or ended: one that has nothing to do uses none of them."""
+        limits, count = self._settings, max(1, len(self._members))
+        share = Paced(
+            bytes=limits.transfer.limit_rate / count,
+            requests=limits.api.requests_per_second / count,
+        )
+        self._tell_all(share)
+
+    def _tell_all(self, message: ToWorker) -> None:
+        for member in self._members.values():
+            if member.has_begun:  # else its first word says so
+                member.channel.post(message)
 
     def _lost(self, status: int) -> None:
         self._deaths += 1
@@ -172,7 +190,7 @@ class Processes:
     async def _work_with(self, member: Member, records: list[PromptRecord]) -> None:
         """Until it has ended, or is dead. If we are to stop, it is told so, and heard to its end."""
         start = Start(
-            settings=self._settings,
+            settings=packed(share_of(self._settings, self._count)),
             options=self._run.options,
             run_id=self._run.run_id,
             desk=f"{self._run.run_id}-{member.number}",
@@ -180,6 +198,8 @@ class Processes:
             is_trusted=self._is_trusted,
         )
         member.channel.post(start)
+        member.has_begun = True
+        self._pace()
         handing = asyncio.create_task(self._hand_out(member, records))
         heeding = asyncio.create_task(self._heed(member))
         try:
@@ -244,8 +264,7 @@ class Processes:
             member.waiting.discard(event.prompt_id)
         elif isinstance(event, FilePlanned) and not self._is_trusted:
             self._is_trusted = True
-            for each in self._members.values():
-                each.channel.post(Trusted())
+            self._tell_all(Trusted())
 
     async def _write(self, writes: Sequence[Write]) -> None:
         await self._catalog.apply(writes)

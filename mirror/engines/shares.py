@@ -7,17 +7,17 @@ from msgspec.structs import replace
 from mirror.settings import Settings
 
 
-def share_of(settings: Settings, workers: int) -> Settings:
+def share_of(settings: Settings, workers: int, *, on_machine: int | None = None) -> Settings:
     """One worker's share of memory, bandwidth, connections to a host, and requests to the service.
 
-    Memory is a machine's, so it is shared out among workers of one; whoever runs them elsewhere asks for more.
+    Memory is a machine's: it is shared out among those workers that are on one, all of them where nothing is said.
     """
     transfer, api = settings.transfer, settings.api
     return replace(
         settings,
         transfer=replace(
             transfer,
-            memory=transfer.memory // workers,
+            memory=transfer.memory // (on_machine or workers),
             limit_rate=_part(transfer.limit_rate, workers),
             concurrency=_part(transfer.concurrency, workers),
         ),

@@ -13,6 +13,7 @@ from mirror.gear import Gear
 from mirror.inflight import Inflight
 from mirror.intake import Intake
 from mirror.pipeline import Pipeline
+from mirror.places import Places
 from mirror.run import Emit, Result
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Batch
@@ -33,9 +34,18 @@ class Worker:
         self._ledger = ShardLedger(hand_on)
         self._gear = Gear(settings, observer, desk=desk, inflight=inflight)
 
+    @property
+    def places(self) -> Places:
+        """Where its files go."""
+        return self._gear.places
+
     def trust(self) -> None:
         """The service has taken the token from somebody."""
         self._gear.api.has_answered = True
+
+    def pace(self, bytes_a_second: float, requests_a_second: float) -> None:
+        """This worker's share from now on; 0 is no limit."""
+        self._gear.pace(bytes_a_second, requests_a_second)
 
     async def open(self) -> None:
         """Take the desk.

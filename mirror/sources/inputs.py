@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import PurePath
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
@@ -58,8 +58,22 @@ def is_local(name: str) -> bool:
     return name != STDIN and not name.startswith(_BUCKET)
 
 
+class Opener(Protocol):
+    """Opens an input by its name, as :func:`open_input` does."""
+
+    def __call__(
+        self, name: str, reading: Reading, /, *, on_bad_line: Report, observer: Observer
+    ) -> AsyncGenerator[Batch, None]: ...
+
+
 async def ids_of(
-    ids: Sequence[str], names: Sequence[str], reading: Reading, *, on_bad_line: Report, observer: Observer
+    ids: Sequence[str],
+    names: Sequence[str],
+    reading: Reading,
+    *,
+    on_bad_line: Report,
+    observer: Observer,
+    opener: Opener | None = None,
 ) -> AsyncGenerator[Batch, None]:
     """The given ids first, then those of each input in turn. What can be checked of all of them is, before the first.
 
@@ -69,7 +83,8 @@ async def ids_of(
     for name in names:
         await check_input(name, reading, observer)
     sources = [from_iterable(ids)] if ids else []
-    sources += [open_input(name, reading, on_bad_line=on_bad_line, observer=observer) for name in names]
+    opener = opener or open_input
+    sources += [opener(name, reading, on_bad_line=on_bad_line, observer=observer) for name in names]
     begun = False
     for source in sources:
         try:

@@ -1,18 +1,20 @@
 """Where each of several workers under one root keeps what is not finished. Blocks.
 
-A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by the next run
-that has the root for itself, into the folder from which every worker takes up what was left.
+A worker's desk is ``.mirror/parts/<name>``, locked for as long as it lives. What it leaves is gathered, by whoever
+comes next, into the folder from which every worker takes up what was left. Who takes a desk, or gathers, does so in
+turn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirror.errors import Locked
-from mirror.stores.files import translated
+from mirror.errors import StoreError
+from mirror.stores.files import let_go, translated
 from mirror.stores.lock import Lock
 
 _LOCK = "lock"
@@ -23,20 +25,44 @@ def desk_lock(desk: Path) -> Lock:
     return Lock(desk / _LOCK, f"the desk {desk}")
 
 
-def gather(parts: Path) -> None:
-    """Bring together what workers of earlier runs left, but for those that are alive.
+@contextlib.contextmanager
+def turn(parts: Path) -> Iterator[None]:
+    """Nobody else takes a desk here, or clears one, meanwhile: a new one would be taken for one that was left.
 
     Raises:
-        StoreError: it cannot be listed or moved.
+        StoreError: there is nothing to lock.
     """
-    for desk in desks(parts):
-        lock = desk_lock(desk)
-        with translated(f"{desk}"), contextlib.suppress(Locked):
-            lock.take()
-            try:
-                _clear(desk, parts)
-            finally:
-                lock.release(unmark=False)
+    path = parts.with_name("desks")
+    with translated(f"{path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        with translated(f"{path}"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        let_go(fd)
+
+
+def gather(parts: Path) -> bool:
+    """Bring together what workers left, but for those that are alive. True where one of them was killed.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    found = list(desks(parts))
+    if not found:
+        return False
+    was_killed = False
+    with turn(parts):
+        for desk in found:
+            lock = desk_lock(desk)
+            with contextlib.suppress(StoreError):  # its worker is alive; or it is gone, or no desk of ours
+                was_killed |= lock.take()
+                try:
+                    _clear(desk, parts)
+                finally:
+                    lock.release(unmark=False)
+    return was_killed
 
 
 def desks(parts: Path) -> Iterator[Path]:
@@ -48,11 +74,14 @@ def desks(parts: Path) -> Iterator[Path]:
 
 
 def _clear(desk: Path, parts: Path) -> None:
-    names = [name for name in os.listdir(desk) if name != _LOCK]
-    for name in names:
-        os.rename(desk / name, _free(parts, name, desk.name))
-    os.unlink(desk / _LOCK)
-    os.rmdir(desk)
+    """What nobody of us has put there stays, and the desk with it."""
+    with translated(f"{desk}"), os.scandir(desk) as entries:
+        for name in [entry.name for entry in entries if entry.name != _LOCK and entry.is_file(follow_symlinks=False)]:
+            os.rename(desk / name, _free(parts, name, desk.name))
+    with contextlib.suppress(OSError):
+        if len(os.listdir(desk)) == 1:
+            os.unlink(desk / _LOCK)
+            os.rmdir(desk)
 
 
 def _free(parts: Path, name: str, desk: str) -> Path:

@@ -46,9 +46,9 @@ class Disk:
 
     def __init__(self, root: Path, *, durable: bool, min_free: int, desk: str = "") -> None:
         self.root = root
-        self._left_by_all = root / INTERNAL / "parts"
-        self._desk = desk
-        self.parts = self._left_by_all / desk
+        self.left_by_all = root / INTERNAL / "parts"
+        self.is_shared = bool(desk)
+        self.parts = self.left_by_all / desk
         self.in_doubt = False
         """Something that was written may not be durable: it was not synced, or that failed."""
         self.is_durable = durable
@@ -99,11 +99,19 @@ class Disk:
             for folder in reversed(missing):
                 folder.mkdir(exist_ok=True)
                 self.sync_folder(folder.parent)
-            for own in dict.fromkeys((self.root / INTERNAL, self._left_by_all, self.parts)):
-                if own.is_symlink():
-                    raise Denied(f"{own} is a symlink: it must be a folder")
-                own.mkdir(mode=0o700, exist_ok=True)
-                self.sync_folder(own.parent)
+            self._make_own(self.root / INTERNAL)
+            self._make_own(self.left_by_all)
+
+    def take_desk(self) -> None:
+        """Make the worker's own folder."""
+        with translated(f"{self.parts}"):
+            self._make_own(self.parts)
+
+    def _make_own(self, folder: Path) -> None:
+        if folder.is_symlink():
+            raise Denied(f"{folder} is a symlink: it must be a folder")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.sync_folder(folder.parent)
 
     def left(self, suffix: str = "") -> list[str]:
         """The names of what earlier runs left, of one kind or of all. Blocks.
@@ -112,16 +120,16 @@ class Disk:
             StoreError: it cannot be listed.
         """
         names: set[str] = set()
-        for folder in {self._left_by_all, self.parts}:
+        for folder in {self.left_by_all, self.parts}:
             with translated(f"{folder}"), contextlib.suppress(FileNotFoundError):
                 names |= {name for name in os.listdir(folder) if name.endswith(suffix)}
         return sorted(names)
 
     def take_left(self, name: str) -> None:
         """Have a file that an earlier run left at the worker's own desk. Of several that try, one gets it. Blocks."""
-        if self._desk:
-            with translated(f"{self._left_by_all / name}"), contextlib.suppress(FileNotFoundError):
-                os.rename(self._left_by_all / name, self.parts / name)
+        if self.is_shared:
+            with translated(f"{self.left_by_all / name}"), contextlib.suppress(FileNotFoundError):
+                os.rename(self.left_by_all / name, self.parts / name)
 
     @contextlib.contextmanager
     def folder(self, name: str, *, create: bool = False) -> Iterator[int]:

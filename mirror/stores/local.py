@@ -22,7 +22,7 @@ from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.desks import desk_lock, gather
+from mirror.stores.desks import desk_lock, gather, turn
 from mirror.stores.disk import INTERNAL, Disk
 from mirror.stores.files import (
     READ,
@@ -91,17 +91,24 @@ class LocalStore:
             StoreError: the root cannot be made or written to.
         """
         self.disk.prepare()
-        self._take_locks()
-        self.gather()
+        if self._desk:
+            with turn(self.disk.left_by_all):
+                self.disk.take_desk()
+                self._take_locks()
+        else:
+            self._take_locks()
+        self.gather(everybodys=not self._desk)
 
-    def gather(self) -> None:
+    def gather(self, *, everybodys: bool = True) -> None:
         """See what earlier runs left, and workers that have ended. Blocks.
+
+        A worker whose driver does that for all looks only at what is there for it.
 
         Raises:
             StoreError: it cannot be listed or moved.
         """
-        if not self._desk:
-            gather(self.disk.parts)
+        if everybodys and gather(self.disk.left_by_all):
+            self.disk.sync_all()  # a kill may have come between a file's name and the sync of its folder
         self._left = {name.partition(".")[0] for name in self.disk.left()}
 
     @property

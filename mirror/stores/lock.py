@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ class Lock:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
-                told = f"{self._what} is in use by another run ({holder or 'unknown'})"
+                told = f"{self._what} is in use by another run ({holder or 'unknown'}{_orphans(holder)})"
                 raise Locked(f"{told}: try again after its end, or wait for it (--wait-lock, wait_lock)") from None
             except OSError as error:
                 why = f"{error.strerror}: is it on a file system with locks?"
@@ -79,3 +80,15 @@ class Lock:
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
         let_go(self.fd)
         self.fd = None
+
+
+def _orphans(holder: str) -> str:
+    """What there is to add where the process that took the lock is gone: then one that it started holds it."""
+    found = re.match(r"pid (\d+) ", holder)
+    try:
+        os.kill(int(found[1]) if found else os.getpid(), 0)
+    except ProcessLookupError:
+        return "; that process is gone, and a worker of it is not: look for mirror.engines.process"
+    except (OSError, OverflowError):
+        pass
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import zlib
@@ -36,6 +37,9 @@ BATCH = 1 << 20
 
 HOP = 64 << 20
 """Bytes that are read back in one hop at most, so that a stop never waits long."""
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems say that have no hard links: there the moment between a look and a name is left to luck."""
 
 _UNTOLD = 128 << 20
 """Bytes that must be free beyond what is written of a file of unknown length: it is the first to be given up."""
@@ -226,18 +230,37 @@ class Part:
 
     def place(self, folder: int, length: int) -> Receipt:
         """Give it its final name in the folder that is open there."""
-        name, there = self._choose(folder, length)
-        receipt = self._receipt(name, length)
-        if self.is_journaled:
-            self.journal.append(Committed(folder=self.target.folder, receipt=receipt))
-            self.journal.sync()
-            self._on_commit()
-        if there:
-            os.unlink(self._path)
-        else:
-            os.replace(self._path, name, dst_dir_fd=folder)
+        while True:
+            name, there = self._choose(folder, length)
+            receipt = self._receipt(name, length)
+            if self.is_journaled:
+                self.journal.append(Committed(folder=self.target.folder, receipt=receipt))
+                self.journal.sync()
+                self._on_commit()
+            if there:
+                os.unlink(self._path)
+                break
+            if self._take_name(name, folder):
+                break
         self.let_go()
         return receipt
+
+    def _take_name(self, name: str, folder: int) -> bool:
+        """Have the file there under its name; False where another worker has given that away meanwhile."""
+        if not self.disk.is_shared or self.target.sha256:
+            os.replace(self._path, name, dst_dir_fd=folder)
+            return True
+        try:
+            os.link(self._path, name, dst_dir_fd=folder)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.replace(self._path, name, dst_dir_fd=folder)
+        else:
+            os.unlink(self._path)
+        return True
 
     def _choose(self, folder: int, length: int) -> tuple[str, bool]:
         """The first of the names that is free, or holds these very bytes already (then True)."""

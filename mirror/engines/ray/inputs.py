@@ -1,0 +1,119 @@
+"""Ids of files and objects as a dataset: read on the cluster, by our own readers, so that every rule of them holds.
+
+Ray's readers guess types (``0017`` would become 17), cut lines elsewhere, and end with the first bad one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from mirror.engines.ray.cluster import Cluster, first_line, join
+from mirror.errors import ConfigError, MirrorError, StoreUnavailable
+from mirror.events import Event, Observer
+from mirror.settings import ApiSettings
+from mirror.sources import Batch
+from mirror.sources.blocking import in_thread
+from mirror.sources.inputs import STDIN, Reading, is_local, open_input
+from mirror.sources.lines import Report
+
+_BLOCK = 256 << 10
+"""Bytes of ids that are handed on together."""
+
+_CPU = 0.25
+
+_Row = tuple[str | None, str, str]
+"""An id; or a bad line (or the end of all, with the name of an error) and what is said of it."""
+
+
+def open_on_cluster(
+    name: str, reading: Reading, *, on_bad_line: Report, observer: Observer
+) -> AsyncGenerator[Batch, None]:
+    """As :func:`mirror.sources.inputs.open_input`: a file is read on this node, an object on any; stdin right here.
+
+    Raises:
+        ConfigError, StoreError: (while iterating) as there, or there is no Ray.
+    """
+    if name == STDIN:
+        return open_input(name, reading, on_bad_line=on_bad_line, observer=observer)
+    # No token goes where none is used.
+    return _ids(name, replace(reading, settings=replace(reading.settings, api=ApiSettings())), on_bad_line)
+
+
+async def _ids(name: str, reading: Reading, on_bad_line: Report) -> AsyncGenerator[Batch, None]:
+    cluster = await asyncio.to_thread(join)
+    async with aclosing(in_thread(_blocks(cluster, name, reading))) as blocks:
+        async for rows in blocks:
+            if ids := [found for found, _, _ in rows if found is not None]:
+                yield ids
+            for found, kind, problem in rows:
+                if found is None:
+                    _tell(kind, problem, on_bad_line)
+
+
+def _tell(kind: str, problem: str, on_bad_line: Report) -> None:
+    if not kind:
+        on_bad_line(problem)
+    elif kind == ConfigError.__name__:
+        raise ConfigError(problem)
+    else:
+        raise StoreUnavailable(problem)
+
+
+def _blocks(cluster: Cluster, name: str, reading: Reading) -> Iterator[list[_Row]]:
+    """Blocks."""
+    ray = cluster.ray
+    placed: dict[str, Any] = {"num_cpus": _CPU}
+    if is_local(name):
+        placed = {"num_cpus": 0, "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}}
+    dataset = ray.data.from_items([{"name": name, "folder": str(Path.cwd())}]).map_batches(
+        read, fn_kwargs={"reading": reading}, batch_size=1, **placed
+    )
+    dataset.context.target_max_block_size = _BLOCK
+    try:
+        for block in cluster.hush(dataset).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+            if block.num_rows:
+                columns = [block.column(column).to_pylist() for column in ("id", "kind", "problem")]
+                yield list(zip(*columns, strict=True))
+    except Exception as error:
+        raise StoreUnavailable(f"{name}: Ray cannot read it: {first_line(error)}") from error
+
+
+def read(batch: dict[str, Any], reading: Reading) -> Iterator[dict[str, list[Any]]]:
+    """The ids and the problems of an input, as they are read: a task of Ray's."""
+    [name], [folder] = batch["name"], batch["folder"]
+    problems: list[_Row] = []
+    loop = asyncio.new_event_loop()
+    path = str(Path(folder, name)) if is_local(name) else str(name)
+    source = open_input(path, reading, on_bad_line=lambda said: problems.append((None, "", said)), observer=_unobserved)
+    try:
+        while True:
+            ids: Batch = []
+            ended = False
+            try:
+                ids = loop.run_until_complete(anext(source))
+            except StopAsyncIteration:
+                ended = True
+            except MirrorError as error:
+                kind = ConfigError if isinstance(error, ConfigError) else StoreUnavailable
+                problems.append((None, kind.__name__, str(error)))
+                ended = True
+            rows = [*problems, *((found, "", "") for found in ids)]
+            problems.clear()
+            if rows:
+                told = list(zip(*rows, strict=True))
+                yield dict(zip(("id", "kind", "problem"), map(list, told), strict=True))
+            if ended:
+                return
+    finally:
+        loop.run_until_complete(source.aclose())
+        loop.close()
+
+
+def _unobserved(_: Event, /) -> None:
+    """Nobody watches."""
