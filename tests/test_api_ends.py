@@ -268,7 +268,7 @@ def test_arguments_in_the_wrong_places_are_told_by_name(archive: Archive) -> Non
     [
         (FetchOptions, {"only": "origins"}, "FetchOptions: only: expected 'origin', 'thumbnail'"),
         (FetchOptions, {"only": ["origin"]}, "FetchOptions: only: expected `str | None`, got `array`"),
-        (FetchOptions, {"processes": -3}, "FetchOptions: processes: expected `int` >= 1"),
+        (FetchOptions, {"processes": -3}, "FetchOptions: processes: expected `int` >= 0"),
         (FetchOptions, {"wait": "30m"}, "FetchOptions: wait: expected `float`, got `str`"),
         (FetchOptions, {"wait": float("nan")}, "FetchOptions: wait: expected `float` >= 0.0"),
         (FetchOptions, {"max_time": -5}, "FetchOptions: max_time: expected `float` >= 0.0"),
