@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,9 +16,6 @@ from collections.abc import (
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakValueDictionary
-
-from msgspec.structs import replace
 
 from mirror.catalog import Catalog
 from mirror.config import require_api
@@ -27,6 +23,7 @@ from mirror.custody import catalog_of, reading, require_catalog
 from mirror.errors import ConfigError, ExitCode, MirrorError, worst
 from mirror.events import Fanout, Noted, Observer, RunStarted
 from mirror.gear import Gear
+from mirror.inflight import Company
 from mirror.intake import Intake
 from mirror.models import Manifest, PromptId
 from mirror.pipeline import Pipeline
@@ -88,7 +85,7 @@ class Mirror:
         self._observer = Fanout(observers, self._tasks.leave)
         self._codes: set[ExitCode] = set()
         self._engine: Engine | None = None
-        self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._company = Company()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -204,19 +201,10 @@ class Mirror:
                 if manifest.state is mirror.PromptState.COMPLETE:
                     print(sum(file.bytes for file in manifest.files), "bytes")
         """
-        limit = options.max_time if options is not None else 0.0
-        began = time.monotonic()
-        lock, manifests = self._asked.setdefault(prompt_id, asyncio.Lock()), []
-        if await _taken(lock, limit):
-            try:
-                if options is not None and limit:
-                    options = replace(options, max_time=max(limit - (time.monotonic() - began), 1e-3))
-                manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
-            finally:
-                lock.release()
+        manifests = [manifest async for manifest in self.fetch([prompt_id], options)]
         if not manifests:
-            self._codes.add(ExitCode.INCOMPLETE)
-            raise TimeoutError(f"{prompt_id}: not done after {limit:g} s (max_time)")
+            assert options is not None
+            raise TimeoutError(f"{prompt_id}: not done after {options.max_time:g} s (max_time)")
         return manifests[0]
 
     def sync(
@@ -418,13 +406,16 @@ class Mirror:
     async def _work(self, run: Run, catalog: Catalog, source: Source, emit: Emit, want_manifests: bool) -> None:
         """Until all ids have a result, or ``max_time`` is over."""
         options = run.options
-        engine = self._engine = self._new_engine(run, catalog, emit, want_manifests)
-        intake = Intake(run, emit, want_manifests=want_manifests, adopt=isinstance(engine, Pipeline))
+        engine = self._new_engine(run, catalog, emit, want_manifests)
+        is_alone = not isinstance(engine, Pipeline)
+        intake = Intake(run, emit, want_manifests=want_manifests, adopt=not is_alone)
         try:
             async with (
                 asyncio.timeout(options.max_time or None) as timer,
+                self._company.joined(alone=is_alone),
                 contextlib.aclosing(intake.of(source)) as ids,
             ):
+                self._engine = engine
                 await engine.run(ids)
         except TimeoutError:
             if not timer.expired():
@@ -454,15 +445,6 @@ class Mirror:
 
 async def _dropped(_: Result) -> None:
     """The files themselves are looked at."""
-
-
-async def _taken(lock: asyncio.Lock, limit: float) -> bool:
-    """Take a lock; False if that took longer than so many seconds (0: there is no limit)."""
-    try:
-        async with asyncio.timeout(limit or None):
-            return await lock.acquire()
-    except TimeoutError:
-        return False
 
 
 def _check(given: object, kind: type, name: str) -> None:

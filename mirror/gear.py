@@ -17,15 +17,18 @@ from mirror.models import PromptId
 from mirror.places import open_places
 from mirror.run import Run
 from mirror.settings import FetchOptions, Settings
+from mirror.stores.desks import Desk
 
 _SHORTEST_SECRET = 8
 """A shorter token is no secret worth looking for in texts: it would be found in half of all words."""
 
 
 class Gear:
-    """Made within the event loop it works on. ``desk`` is the worker's name where several share the root."""
+    """Made within the event loop it works on. ``desk`` is the worker's where several share the root."""
 
-    def __init__(self, settings: Settings, observer: Observer, *, desk: str = "", inflight: Inflight | None = None):
+    def __init__(
+        self, settings: Settings, observer: Observer, *, desk: Desk | None = None, inflight: Inflight | None = None
+    ):
         self._observer = observer
         token = settings.api.token
         self._secrets = (token,) if len(token) >= _SHORTEST_SECRET else ()

@@ -5,11 +5,15 @@ run at a time, and the others wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
 from mirror.models import Failure, ManifestFile, PromptId
+
+_PATIENCE = 5.0
 
 Fetched = tuple[str, Failure] | None
 """How the fetch of a file that several prompts share ended: where it failed, the URL and why."""
@@ -50,6 +54,41 @@ class Inflight:
     def leave(self, identity: str, ended: Fetched) -> None:
         """The caller's turn is over."""
         self._ends.pop(identity).set_result(ended)
+
+
+class Company:
+    """Runs of this process that are under way: together, but for one that has workers of its own. Those take up what
+    stands unfinished under the root, which would be another run's.
+    """
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._is_alone = False
+        self._moved = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def joined(self, *, alone: bool) -> AsyncIterator[None]:
+        """Under way as long as the block lasts. Who cannot be yet waits a moment: a run that was left may be ending.
+
+        Raises:
+            RuntimeError: nothing has ended meanwhile.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while self._is_alone or (alone and self._running):
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            told = "a run with worker processes, or on a cluster, has a Mirror for itself: wait for the other one's end"
+            raise RuntimeError(told) from None
+        self._running += 1
+        self._is_alone = alone
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._is_alone = False
+            self._moved.set()
 
 
 class Visited:

@@ -13,6 +13,7 @@ from mirror.limits import shared_out
 from mirror.models import Placed
 from mirror.settings import Settings
 from mirror.stores import MANIFEST, Document, Store, Wanted
+from mirror.stores.desks import Desk
 from mirror.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -152,10 +153,10 @@ def _unobserved(_: Event, /) -> None:
     """Nobody watches."""
 
 
-def open_places(settings: Settings, observer: Observer = _unobserved, desk: str = "") -> Places:
+def open_places(settings: Settings, observer: Observer = _unobserved, desk: Desk | None = None) -> Places:
     """The destinations that the settings name. Nothing is opened yet, and boto3 is loaded for a bucket only.
 
-    ``desk`` is the name of a worker, where several share the root.
+    ``desk`` is that of a worker, where several share the root.
     """
     disk = LocalStore(settings, desk)
     if not settings.s3.bucket:

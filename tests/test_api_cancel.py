@@ -46,9 +46,10 @@ async def steps_of_the_loop(count: int) -> None:
 
 
 async def nothing_works_on() -> None:
-    """What belongs to a Mirror has ended; threads that were let go may take a moment."""
+    """What belongs to a Mirror has ended; threads that were let go may take a moment. A stage of another test may live."""
     assert not asyncio.all_tasks() - {asyncio.current_task()}
-    await seen(lambda: not [thread.name for thread in threading.enumerate() if thread.name.startswith("mirror")])
+    ours = ("mirror-disk", "mirror-catalog", "mirror-fetch")
+    await seen(lambda: not [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)])
 
 
 async def is_free_and_completes(archive: Archive, bodies: dict[str, bytes]) -> None:

@@ -27,6 +27,7 @@ from mirror.errors import ConfigError, Unauthorized
 from mirror.events import FileStored, PromptFinished
 from mirror.models import PromptId, Receipt
 from mirror.stores import Head, Target
+from mirror.stores.desks import Desk
 from mirror.stores.local import LocalStore
 from tests import media as films
 from tests.conftest import Archive
@@ -251,7 +252,8 @@ def test_two_workers_on_one_prompt_leave_nothing_wrong(archive: Archive, setting
 
 def test_a_name_is_given_away_once(tmp_path: Path) -> None:
     """Between a worker's look and its file's name another may have given that to other bytes."""
-    stores = [LocalStore(load_settings(root=tmp_path / "a", transfer_min_free_space=0), f"desk-{n}") for n in range(2)]
+    settings = load_settings(root=tmp_path / "a", transfer_min_free_space=0)
+    stores = [LocalStore(settings, Desk(name=f"desk-{number}")) for number in range(2)]
 
     async def put(store: LocalStore, body: bytes) -> Receipt:
         target = Target(identity="http://x/a.png", folder="p", names=("a.png", "b.png"))

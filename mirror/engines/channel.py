@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -29,12 +29,11 @@ class Channel(Generic[M]):
         self._reader, self._writer = await asyncio.open_unix_connection(sock=end, limit=_LIMIT)
 
     def post(self, message: object) -> None:
-        """Say something, soon. What the other side does not hear any more is lost.
-
-        Raises:
-            UnicodeEncodeError, and other errors of encoding: it cannot be said.
-        """
-        encoded = self._encoder.encode(message)
+        """Say something, soon. What the other side does not hear any more is lost; what is no text is spelled out."""
+        try:
+            encoded = self._encoder.encode(message)
+        except UnicodeEncodeError:  # a path in an error's message may be bytes that are no UTF-8
+            encoded = self._encoder.encode(_spelled_out(msgspec.to_builtins(message)))
         if not self._going:
             asyncio.get_running_loop().call_soon(self._send)
         self._going.append(encoded)
@@ -66,3 +65,14 @@ class Channel(Generic[M]):
             self._writer.transport.abort()  # it may not read any more
             with contextlib.suppress(ConnectionError):
                 await self._writer.wait_closed()
+
+
+def _spelled_out(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_spelled_out(key): _spelled_out(each) for key, each in value.items()}
+        case list():
+            return [_spelled_out(each) for each in value]
+    return value

@@ -43,6 +43,7 @@ from mirror.engines.worker import Worker
 from mirror.events import BytesReceived, BytesSent, Event, InARun, Noted
 from mirror.inflight import Fetched, Inflight, Turn
 from mirror.run import Result
+from mirror.stores.desks import Desk
 
 _MOMENT = 0.05
 """Seconds that what is told may wait for more of it."""
@@ -81,9 +82,9 @@ class _Telling:
             self._events.append(BytesReceived(bytes=self._received))
         if self._sent:
             self._events.append(BytesSent(bytes=self._sent))
-        if self._events:
-            self._channel.post(Told(events=self._events))
-        self._events, self._received, self._sent = [], 0, 0
+        events, self._events, self._received, self._sent = self._events, [], 0, 0
+        if events:
+            self._channel.post(Told(events=events))
 
 
 class _Logging(logging.Handler):
@@ -220,12 +221,16 @@ class _Process:
             self._worker.pace(message.bytes, message.requests)
 
     async def _work(self, start: Start) -> None:
-        """Never raises: what went wrong is said."""
+        """What goes wrong is said, and so is that it has ended."""
         in_doubt = True
         worker: Worker | None = None
         try:
             worker = self._worker = Worker(
-                unpacked(start.settings), self._telling, self._writing.hand_on, desk=start.desk, inflight=self._turns
+                unpacked(start.settings),
+                self._telling,
+                self._writing.hand_on,
+                desk=Desk(name=start.desk),
+                inflight=self._turns,
             )
             if start.is_trusted:
                 worker.trust()

@@ -7,6 +7,7 @@ else has the root before the last of them has gone. A worker that dies is replac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Sequence
 
 from msgspec.structs import replace
@@ -37,7 +38,7 @@ from mirror.engines.messages import (
 )
 from mirror.engines.shares import share_of
 from mirror.engines.turns import Turns
-from mirror.errors import StoreUnavailable, first_error
+from mirror.errors import StoreError, StoreUnavailable, first_error
 from mirror.events import Event, FilePlanned, Noted, PromptStarted, PromptWaiting
 from mirror.inflight import Elsewhere, Turn
 from mirror.models import PromptId
@@ -95,7 +96,8 @@ class Processes:
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
         finally:
-            await self._run.places.gather()
+            with contextlib.suppress(StoreError):  # what ended the run is told; the next one gathers what is left
+                await self._run.places.gather()
 
     # Dealing out -------------------------------------------------------------------------------
 
@@ -230,6 +232,9 @@ class Processes:
             for message in messages:
                 if isinstance(message, Ended):
                     self._run.places.disk.disk.in_doubt |= message.in_doubt
+                    is_over = not member.holding or self._stopping.done() or member.broke is not None
+                    if not is_over:
+                        return  # whatever it says: it is not at its end
                     member.has_ended = True
                     break
                 await self._do(member, message)

@@ -26,6 +26,7 @@ from mirror.events import BytesReceived, BytesSent, Event, InARun
 from mirror.models import PromptId, PromptState
 from mirror.run import Result, refused
 from mirror.settings import FetchOptions, Settings
+from mirror.stores.desks import Desk
 
 _MOMENT = 1.0
 """Seconds for which nobody looks again whether another worker was lost."""
@@ -52,14 +53,14 @@ class Stage:
         ConfigError: no service is set, or a dry run is asked for.
     """
 
-    def __init__(self, settings: Settings, options: FetchOptions, *, run_id: str = "") -> None:
+    def __init__(self, settings: Settings, options: FetchOptions, *, run_id: str = "", is_locked: bool = False) -> None:
         require_api(settings.api)
         if options.dry_run:
             raise ConfigError("a stage has no dry runs: ask `mirror fetch --dry-run`")
         self._settings = settings
         self._options = options
         self._run_id = run_id or secrets.token_hex(8)
-        self._desk = f"stage-{secrets.token_hex(6)}"
+        self._desk = Desk(name=f"stage-{secrets.token_hex(6)}", is_guest=not is_locked)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="mirror-stage", daemon=True)
         self._starting = threading.Lock()
@@ -72,6 +73,7 @@ class Stage:
         self._events: list[InARun] = []
         self._bytes = [0, 0]
         self._ended: BaseException | None = None
+        self._is_stopping = False
         self._working: asyncio.Task[None]
         self._notes: Notes
 
@@ -118,7 +120,9 @@ class Stage:
         self._thread.join(_LAST)
 
     def _stop(self) -> None:
-        self._working.cancel()
+        if not self._is_stopping:  # what it closes must be closed
+            self._is_stopping = True
+            self._working.cancel()
 
     # The worker's ------------------------------------------------------------------------------
 

@@ -17,19 +17,20 @@ from mirror.places import Places
 from mirror.run import Emit, Result
 from mirror.settings import FetchOptions, Settings
 from mirror.sources import Batch
+from mirror.stores.desks import Desk
 
 _ROOM = 16
 """Prompts that wait in a worker: few, since another one may have nothing to do."""
 
 
 class Worker:
-    """Made within its event loop. ``desk`` is its name under the root, which others share.
+    """Made within its event loop. ``desk`` is its own place under the root, which others share.
 
     ``hand_on`` gets every write that is meant for the catalog.
     """
 
     def __init__(
-        self, settings: Settings, observer: Observer, hand_on: HandOn, *, desk: str, inflight: Inflight | None = None
+        self, settings: Settings, observer: Observer, hand_on: HandOn, *, desk: Desk, inflight: Inflight | None = None
     ) -> None:
         self._ledger = ShardLedger(hand_on)
         self._gear = Gear(settings, observer, desk=desk, inflight=inflight)
@@ -87,6 +88,8 @@ class Worker:
 
     async def close(self) -> bool:
         """Let go of everything. True where something that was written may not be durable."""
-        await self._gear.rest()
-        await self._gear.close()
+        try:
+            await self._gear.rest()
+        finally:
+            await self._gear.close()
         return self._gear.places.disk.disk.in_doubt

@@ -10,14 +10,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.errors import StoreError
 from mirror.stores.files import let_go, translated
 from mirror.stores.lock import Lock
 
 _LOCK = "lock"
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """A worker's place under a root.
+
+    ``is_guest``: no driver has locked the root for it, so it keeps runs away itself, together with others like it.
+    """
+
+    name: str
+    is_guest: bool = False
 
 
 def desk_lock(desk: Path) -> Lock:
@@ -43,26 +55,29 @@ def turn(parts: Path) -> Iterator[None]:
         let_go(fd)
 
 
-def gather(parts: Path) -> bool:
-    """Bring together what workers left, but for those that are alive. True where one of them was killed.
+def gather(parts: Path, sync_all: Callable[[], None]) -> None:
+    """Bring together what workers left, but for those that are alive.
+
+    Where one of them was killed, perhaps between a file's name and the sync of its folder, ``sync_all`` is called
+    before its desk goes, which is all that tells of that.
 
     Raises:
         StoreError: it cannot be listed.
     """
     found = list(desks(parts))
     if not found:
-        return False
-    was_killed = False
+        return
     with turn(parts):
         for desk in found:
             lock = desk_lock(desk)
             with contextlib.suppress(StoreError):  # its worker is alive; or it is gone, or no desk of ours
-                was_killed |= lock.take()
+                was_killed = lock.take()
                 try:
+                    if was_killed:
+                        sync_all()
                     _clear(desk, parts)
                 finally:
                     lock.release(unmark=False)
-    return was_killed
 
 
 def desks(parts: Path) -> Iterator[Path]:

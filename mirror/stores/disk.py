@@ -29,6 +29,7 @@ _LITTLE = 64 << 20
 _PLENTY = 8 << 30
 _SOON = 0.1
 """Where so many bytes are free, nobody looks again for so many seconds: that is less time than they would last."""
+_MOST_KNOWN = 4096
 _BRIEF = 0.005
 _WHILE = 1.0
 """Seconds: after a call that took longer than the one, threads are used for the other."""
@@ -57,6 +58,7 @@ class Disk:
         self._writing = 0
         self._plenty_until = 0.0
         self._slow_until = 0.0
+        self._known: set[str] = set()  # folders of the root that were durable once
         self._new: set[str] = set()  # folders of the root that may not be durable yet
         self._workers = Workers(_THREADS, "mirror-disk")
 
@@ -156,6 +158,9 @@ class Disk:
                 raise Obstructed(f"{path} cannot be used as a folder: {error.strerror}: move it away") from None
             raise
         try:
+            if create and self.is_shared and name not in self._known:  # another worker may just have made it
+                self._known = {name} if len(self._known) >= _MOST_KNOWN else self._known | {name}
+                self._new.add(name)
             if name in self._new:  # whoever comes first, and all who come before that has ended
                 self.sync_folder(self.root)
                 self._new.discard(name)

@@ -32,8 +32,11 @@ def link(disk: Disk, source: str, file: ManifestFile, target: Target) -> str | N
             is_it = found is not None and stat.S_ISREG(found.st_mode) and _same_file(file.path, there, name, here)
             if found is not None and not is_it and target.sha256 is None:
                 continue
-            if not is_it:
-                _link_or_copy(disk, file.path, there, name, here, replace=found is not None)
+            try:
+                if not is_it:
+                    _link_or_copy(disk, file.path, there, name, here, replace=found is not None)
+            except FileExistsError:  # another worker has given the name away since we looked
+                continue
             disk.sync_folder(here)
             return name
     return None
@@ -47,6 +50,8 @@ def _link_or_copy(disk: Disk, path: str, there: int, name: str, here: int, *, re
             return
         fresh.unlink(missing_ok=True)
         os.link(path, fresh, src_dir_fd=there, follow_symlinks=False)
+    except FileExistsError:
+        raise
     except OSError:  # a file system without hard links, or with too many of this one
         with (
             os.fdopen(os.open(path, READ, dir_fd=there), "rb") as source,

@@ -22,7 +22,7 @@ from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
 from mirror.stores import LARGEST_MANIFEST, MANIFEST, Document, Target, Wanted
-from mirror.stores.desks import desk_lock, gather, turn
+from mirror.stores.desks import Desk, desk_lock, gather, turn
 from mirror.stores.disk import INTERNAL, Disk
 from mirror.stores.files import (
     READ,
@@ -52,13 +52,13 @@ _HOP = 64 << 20
 class LocalStore:
     """A Store under ``archive.root``.
 
-    With ``desk`` it is that of one of several workers, under a root that somebody else has locked for them all.
+    With ``desk`` it is that of one of several workers.
 
     Raises:
         ConfigError: Python would not write names as UTF-8, or the root is relative to a folder that is gone.
     """
 
-    def __init__(self, settings: Settings, desk: str = "") -> None:
+    def __init__(self, settings: Settings, desk: Desk | None = None) -> None:
         if sys.getfilesystemencoding() != "utf-8":  # then one archive would have two names for a file
             told = f"names of files are UTF-8 in an archive, and this Python writes {sys.getfilesystemencoding()}"
             raise ConfigError(f"{told}: set PYTHONUTF8=1, or a UTF-8 locale (LC_ALL=C.UTF-8)")
@@ -71,14 +71,17 @@ class LocalStore:
             self.root,
             durable=settings.archive.durability == "full",
             min_free=settings.transfer.min_free_space,
-            desk=desk,
+            desk=desk.name if desk is not None else "",
         )
         self._publisher = Publisher(self.disk)
         self._left: set[str] = set()
         self._unsettled: set[str] = set()
         self._desk = desk
-        self._locks = [desk_lock(self.disk.parts) if desk else Lock(self.root / INTERNAL / "lock", str(self.root))]
-        self._catalog = _outside(self.root, settings.archive.catalog) if not desk else None
+        self._locks = [desk_lock(self.disk.parts)] if desk is not None else []
+        if desk is None or desk.is_guest:
+            is_shared = desk is not None
+            self._locks.append(Lock(self.root / INTERNAL / "lock", str(self.root), is_shared=is_shared))
+        self._catalog = _outside(self.root, settings.archive.catalog) if desk is None else None
         if self._catalog is not None:  # other roots may name the same one
             path = self._catalog.with_name(f"{self._catalog.name}.lock")
             self._locks.append(Lock(path, f"the catalog {self._catalog}"))
@@ -107,8 +110,8 @@ class LocalStore:
         Raises:
             StoreError: it cannot be listed or moved.
         """
-        if everybodys and gather(self.disk.left_by_all):
-            self.disk.sync_all()  # a kill may have come between a file's name and the sync of its folder
+        if everybodys:
+            gather(self.disk.left_by_all, self.disk.sync_all)
         self._left = {name.partition(".")[0] for name in self.disk.left()}
 
     @property
@@ -301,7 +304,10 @@ class LocalStore:
         try:
             fd = open_folder(f"{self.root}/{folder}")
             try:
-                return read_regular(MANIFEST, fd, LARGEST_MANIFEST)
+                content = read_regular(MANIFEST, fd, LARGEST_MANIFEST)
+                if content is not None and self.disk.is_shared:
+                    self.disk.sync_folder(fd)  # another worker may have put it there a moment ago
+                return content
             finally:
                 let_go(fd)
         except OSError as error:

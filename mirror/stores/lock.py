@@ -15,9 +15,13 @@ from mirror.stores.files import is_ours_alone, let_go, translated
 
 
 class Lock:
-    """One run at a time uses ``what``. While it does, the file says which, and ``fd`` is its descriptor."""
+    """One run at a time uses ``what``. While it does, the file says which, and ``fd`` is its descriptor.
 
-    def __init__(self, path: Path, what: str) -> None:
+    Several may use it where each has it ``is_shared``: of these the file says nothing.
+    """
+
+    def __init__(self, path: Path, what: str, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
         self._path = path
         self._what = what
         self._taken_by = 0
@@ -38,7 +42,7 @@ class Lock:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Denied(f"the lock {self._path} is no file: move it away")
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if self._is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
                 told = f"{self._what} is in use by another run ({holder or 'unknown'}{_orphans(holder)})"
@@ -54,7 +58,9 @@ class Lock:
     def mark(self) -> None:
         """Say in the file who holds it."""
         with translated(f"the lock {self._path}"):
-            if self.fd is not None and is_ours_alone(os.fstat(self.fd)):  # else it may be somebody's file
+            if (
+                self.fd is not None and not self._is_shared and is_ours_alone(os.fstat(self.fd))
+            ):  # else it may be somebody's file
                 since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 os.ftruncate(self.fd, 0)
                 os.pwrite(self.fd, f"pid {os.getpid()} since {since}\n".encode(), 0)
@@ -74,7 +80,7 @@ class Lock:
             return
         if self._taken_by == os.getpid():
             with contextlib.suppress(OSError):  # then it stays marked, which harms nobody
-                if unmark and is_ours_alone(os.fstat(self.fd)):
+                if unmark and not self._is_shared and is_ours_alone(os.fstat(self.fd)):
                     os.ftruncate(self.fd, 0)
             with contextlib.suppress(OSError):  # to close it is not enough where a forked process has it open, too
                 fcntl.flock(self.fd, fcntl.LOCK_UN)

@@ -34,8 +34,8 @@ from mirror.sources.blocking import in_thread
 _BATCH = 64
 """Prompts that an actor is given at once, at most: Ray hands on what became of them when all are done."""
 
-_ROUND = 20_000
-"""Prompts of a round, at most, for each actor."""
+_ROUND, _MOST = 20_000, 200_000
+"""Prompts of a round, at most: for each actor, and in all."""
 
 _MOMENT = 2.0
 """Seconds that a round waits for more prompts to come: to begin one takes longer."""
@@ -81,7 +81,7 @@ class Rounds:
         """
         cluster = await asyncio.to_thread(join)
         self._count = self._count or await asyncio.to_thread(lambda: cluster.cpus)
-        self._most = _ROUND * self._count
+        self._most = min(_ROUND * self._count, _MOST)
         disk = self._run.places.disk.disk
         disk.in_doubt |= not disk.is_durable  # of what the workers write, too
         try:
@@ -115,7 +115,8 @@ class Rounds:
         barren = 0
         while ids := await self._next():
             records = await self._new(ids)
-            await self._round(cluster, records)
+            if records:
+                await self._round(cluster, records)
             left = [prompt_id for prompt_id in ids if prompt_id in self._cases and prompt_id not in self._waiting]
             barren = barren + 1 if left and len(left) == len(records) else 0
             if barren == _PATIENCE:
@@ -241,6 +242,7 @@ class Rounds:
                 self._run.observer(event)
         if wait is None:
             del self._cases[result.prompt_id]
+            self._waiting.pop(result.prompt_id, None)
             self._tried.discard(result.prompt_id)
             await self._emit(result)
         else:

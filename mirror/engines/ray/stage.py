@@ -73,7 +73,7 @@ class RayStage:
             if self._stage is None:
                 if self._job.holder:
                     check_shared(Path(self._job.settings.archive.root), self._job.holder)
-                self._stage = Stage(self._job.settings, self._job.options, run_id=self._job.run_id)
+                self._stage = Stage(self._job.settings, self._job.options, run_id=self._job.run_id, is_locked=True)
                 weakref.finalize(self, self._stage.close)
             return self._stage
 
