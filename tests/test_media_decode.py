@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -173,6 +174,8 @@ def test_a_machine_with_little_says_nothing_against_a_file(archive: Archive, ori
         pytest.skip("not even a Python starts")
     for word in ("a bug in mirror", "never retrieved", "undecodable"):
         assert word not in told
+    if done.returncode == -signal.SIGSEGV:
+        pytest.skip("Python itself does not live with so little")
     assert done.returncode in (0, 3, 4)
     assert (done.returncode == 3) == ("unreadable: " in told)
     if limit == "-n 12":
