@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mirror.engines.ray.cluster import Cluster, first_line, join
+from mirror.engines.ray.cluster import Cluster, first_line, joined
 from mirror.errors import ConfigError, MirrorError, StoreUnavailable
 from mirror.events import Event, Observer
 from mirror.settings import ApiSettings
@@ -82,7 +82,7 @@ def identity_of(name: str) -> _Identity | None:
 async def _ids(
     name: str, reading: Reading, identity: _Identity | None, on_bad_line: Report
 ) -> AsyncGenerator[Batch, None]:
-    cluster = await asyncio.to_thread(join)
+    cluster = await joined()
     async with aclosing(in_thread(_blocks(cluster, name, reading, identity))) as blocks:
         async for rows in blocks:
             if ids := [found for found, _, _ in rows if found is not None]:
