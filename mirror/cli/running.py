@@ -114,6 +114,10 @@ def prepared(ctx: click.Context, flags: Mapping[str, Any]) -> tuple[Settings, Ru
     summary: Path | None = flags["summary"]
     if summary is not None:
         _check_summary(summary, settings)
+    if flags["engine"] == "ray" and not flags["dry_run"]:
+        from mirror.engines.ray.cluster import require_ray  # noqa: PLC0415 - few runs have a cluster
+
+        require_ray()
     return settings, RunFlags(
         options=FetchOptions(**{key: flags[key] for key in FetchOptions.__struct_fields__}),
         as_json=flags["as_json"],

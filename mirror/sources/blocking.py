@@ -6,7 +6,8 @@ import asyncio
 import os
 import select
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -40,6 +41,15 @@ async def in_thread(items: Iterator[T]) -> AsyncGenerator[T, None]:
             yield item  # type: ignore[misc]  # without an error there is an item
     finally:
         asked.put(None)
+
+
+async def apart(call: Callable[[], T]) -> T:
+    """What ``call`` returns, from a daemon thread: a caller that is cancelled is let go at once, and so is the process.
+
+    What is raised is raised here.
+    """
+    async with aclosing(in_thread(call() for _ in range(1))) as answers:
+        return await anext(answers)
 
 
 def _serve(items: Iterator[T], asked: SimpleQueue[_Answer[T] | None], loop: asyncio.AbstractEventLoop) -> None:

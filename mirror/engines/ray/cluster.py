@@ -1,15 +1,29 @@
-"""The cluster: found, joined, and left. Blocks."""
+"""The cluster: found, joined, and left. What is no coroutine blocks."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import logging
 import os
+import sys
 import threading
 from typing import Any
 
 from mirror.errors import ConfigError, StoreUnavailable
+from mirror.sources.blocking import apart
+
+_NO_RAY = "--engine ray needs Ray: pip install 'prompt-mirror[ray]'"
+
+_NO_TEXT = (
+    "Ray tells its cluster how a command was called, and cannot tell bytes that are no UTF-8: give such names in the "
+    "environment (MIRROR_ARCHIVE_ROOT), or without --engine ray"
+)
 
 _joining = threading.Lock()
+
+_PATIENCE = 30.0
+"""Seconds that a cluster may take to be joined, or started."""
 
 _MOMENT = 1.0
 """Seconds that a listener may take to hear of its end."""
@@ -65,15 +79,44 @@ class Cluster:
             self.ray.shutdown()
 
 
-def join() -> Cluster:
+def require_ray() -> None:
+    """Check what can be seen without the seconds that it takes to import Ray.
+
+    Raises:
+        ConfigError: it is not installed, or cannot work in a process that was called so.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(_NO_RAY)
+    try:
+        " ".join(sys.orig_argv).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(_NO_TEXT) from None
+
+
+async def joined(patience: float = _PATIENCE) -> Cluster:
     """The cluster that ``RAY_ADDRESS`` names or this machine is a part of; else one is started here.
 
-    Where this process is connected already, that stays as it is.
+    Where this process is connected already, that stays as it is. Ray itself may take minutes to see that nobody
+    answers, and cannot be stopped: nobody waits for it longer than ``patience`` says, not even the end of the process.
 
     Raises:
         ConfigError: Ray is not installed.
         StoreUnavailable: the cluster cannot be reached.
     """
+    is_given_up = threading.Event()
+    try:
+        async with asyncio.timeout(patience):
+            return await apart(lambda: _join(is_given_up))
+    except TimeoutError:
+        address = os.environ.get("RAY_ADDRESS")
+        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
+        told = f"no Ray cluster {where} could be joined within {patience:g} s"
+        raise StoreUnavailable(f"{told}: see that it runs (ray status) and can be reached from here") from None
+    finally:
+        is_given_up.set()
+
+
+def _join(is_given_up: threading.Event) -> Cluster:
     with _joining:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
@@ -81,14 +124,21 @@ def join() -> Cluster:
             import ray  # noqa: PLC0415
             import ray.data  # noqa: PLC0415
         except ImportError:
-            raise ConfigError("--engine ray needs Ray: pip install 'prompt-mirror[ray]'") from None
+            raise ConfigError(_NO_RAY) from None
         if ray.is_initialized():
             return Cluster(ray, is_ours=False)
+        if is_given_up.is_set():
+            raise StoreUnavailable("nobody waits for Ray any more")
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        except UnicodeEncodeError:
+            raise ConfigError(_NO_TEXT) from None
         except Exception as error:  # noqa: BLE001  none of its own errors is documented
             raise StoreUnavailable(f"no Ray cluster can be reached or started: {first_line(error)}") from None
-        return Cluster(ray, is_ours=True)
+        cluster = Cluster(ray, is_ours=True)
+        if is_given_up.is_set():
+            cluster.leave()
+        return cluster
 
 
 def first_line(error: BaseException) -> str:

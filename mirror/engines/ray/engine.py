@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from mirror.catalog import Catalog, FileSaved, Marked, PromptRecord, Write
 from mirror.engines.messages import Broke, heard
-from mirror.engines.ray.cluster import Cluster, first_line, join
+from mirror.engines.ray.cluster import Cluster, first_line, joined
 from mirror.engines.ray.stage import GIVEN, MADE, Job, RayStage, lock_of, said
 from mirror.engines.shares import share_of
 from mirror.engines.stage import Report
@@ -29,7 +29,7 @@ from mirror.events import Noted, PromptFinished, PromptWaiting
 from mirror.models import PromptId
 from mirror.run import Case, Emit, Run
 from mirror.settings import Settings
-from mirror.sources.blocking import in_thread
+from mirror.sources.blocking import apart, in_thread
 
 _BATCH = 64
 """Prompts that an actor is given at once, at most: Ray hands on what became of them when all are done."""
@@ -79,8 +79,8 @@ class Rounds:
         Raises:
             MirrorError: the fatal one that ended the run.
         """
-        cluster = await asyncio.to_thread(join)
-        self._count = self._count or await asyncio.to_thread(lambda: cluster.cpus)
+        cluster = await joined()
+        self._count = self._count or await apart(lambda: cluster.cpus)
         self._most = min(_ROUND * self._count, _MOST)
         disk = self._run.places.disk.disk
         disk.in_doubt |= not disk.is_durable  # of what the workers write, too
@@ -165,7 +165,7 @@ class Rounds:
     # A round -----------------------------------------------------------------------------------
 
     async def _round(self, cluster: Cluster, records: Sequence[PromptRecord]) -> None:
-        dataset = await asyncio.to_thread(self._dataset, cluster, records)
+        dataset = await apart(lambda: self._dataset(cluster, records))
         has_ended = threading.Event()
         try:
             async with contextlib.aclosing(in_thread(_rows(dataset, has_ended))) as blocks:
@@ -274,7 +274,7 @@ def _rows(dataset: Any, has_ended: threading.Event) -> Iterator[list[bytes]]:
 
 async def _within(seconds: float, call: Any, *given: Any) -> None:
     """Have something done in a thread, and wait so long for it at most."""
-    doing = asyncio.ensure_future(asyncio.to_thread(call, *given))
+    doing = asyncio.ensure_future(apart(lambda: call(*given)))
     await asyncio.wait({doing}, timeout=seconds)
     if doing.done() and not doing.cancelled():
         doing.exception()

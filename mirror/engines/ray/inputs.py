@@ -6,6 +6,7 @@ Ray's readers guess types (``0017`` would become 17), cut lines elsewhere, and e
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mirror.engines.ray.cluster import Cluster, first_line, join
+from mirror.engines.ray.cluster import Cluster, first_line, joined
 from mirror.errors import ConfigError, MirrorError, StoreUnavailable
 from mirror.events import Event, Observer
 from mirror.settings import ApiSettings
 from mirror.sources import Batch
 from mirror.sources.blocking import in_thread
-from mirror.sources.inputs import STDIN, Reading, is_local, open_input
+from mirror.sources.inputs import Reading, is_local, open_input
 from mirror.sources.lines import Report
 
 _BLOCK = 256 << 10
@@ -27,27 +28,62 @@ _BLOCK = 256 << 10
 
 _CPU = 0.25
 
+_PER_PROCESS = ("/dev", "/proc")
+"""What stands here is another thing for each process: its own descriptors, its own terminal."""
+
+_MOST_LINKS = 40
+
+_Identity = tuple[int, int]
+"""A file's device and number: every process of a machine sees the same."""
+
 _Row = tuple[str | None, str, str]
 """An id; or a bad line (or the end of all, with the name of an error) and what is said of it."""
 
 
-def open_on_cluster(
+async def open_on_cluster(
     name: str, reading: Reading, *, on_bad_line: Report, observer: Observer
 ) -> AsyncGenerator[Batch, None]:
-    """As :func:`mirror.sources.inputs.open_input`: a file is read on this node, an object on any; stdin right here.
+    """As :func:`mirror.sources.inputs.open_input`: a plain file is read on this node, an object on any, all else here.
+
+    A pipe, a device and whatever stands for an open descriptor are this process's alone.
 
     Raises:
         ConfigError, StoreError: (while iterating) as there, or there is no Ray.
     """
-    if name == STDIN:
-        return open_input(name, reading, on_bad_line=on_bad_line, observer=observer)
-    # No token goes where none is used.
-    return _ids(name, replace(reading, settings=replace(reading.settings, api=ApiSettings())), on_bad_line)
+    identity = await asyncio.to_thread(identity_of, name) if is_local(name) else None
+    is_object = name.startswith("s3://")
+    if identity is None and not is_object:
+        source = open_input(name, reading, on_bad_line=on_bad_line, observer=observer)
+    else:  # no token goes where none is used
+        bare = replace(reading, settings=replace(reading.settings, api=ApiSettings()))
+        source = _ids(name, bare, identity, on_bad_line)
+    async with aclosing(source):
+        async for ids in source:
+            yield ids
 
 
-async def _ids(name: str, reading: Reading, on_bad_line: Report) -> AsyncGenerator[Batch, None]:
-    cluster = await asyncio.to_thread(join)
-    async with aclosing(in_thread(_blocks(cluster, name, reading))) as blocks:
+def identity_of(name: str) -> _Identity | None:
+    """Which file it is, if it is a plain one for every process of this machine; else None. Blocks."""
+    place = Path(name)
+    try:
+        for _ in range(_MOST_LINKS):
+            place = place.parent.resolve() / place.name
+            if any(place.is_relative_to(each) for each in _PER_PROCESS):
+                return None
+            if not place.is_symlink():
+                break
+            place = place.parent / place.readlink()
+        status = place.stat()
+    except (OSError, RuntimeError, ValueError):  # links in a ring, a NUL: whoever opens it says so
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+async def _ids(
+    name: str, reading: Reading, identity: _Identity | None, on_bad_line: Report
+) -> AsyncGenerator[Batch, None]:
+    cluster = await joined()
+    async with aclosing(in_thread(_blocks(cluster, name, reading, identity))) as blocks:
         async for rows in blocks:
             if ids := [found for found, _, _ in rows if found is not None]:
                 yield ids
@@ -65,14 +101,14 @@ def _tell(kind: str, problem: str, on_bad_line: Report) -> None:
         raise StoreUnavailable(problem)
 
 
-def _blocks(cluster: Cluster, name: str, reading: Reading) -> Iterator[list[_Row]]:
+def _blocks(cluster: Cluster, name: str, reading: Reading, identity: _Identity | None) -> Iterator[list[_Row]]:
     """Blocks."""
     ray = cluster.ray
     placed: dict[str, Any] = {"num_cpus": _CPU}
-    if is_local(name):
+    if identity is not None:
         placed = {"num_cpus": 0, "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}}
     dataset = ray.data.from_items([{"name": name, "folder": str(Path.cwd())}]).map_batches(
-        read, fn_kwargs={"reading": reading}, batch_size=1, **placed
+        read, fn_kwargs={"reading": reading, "identity": identity}, batch_size=1, **placed
     )
     dataset.context.target_max_block_size = _BLOCK
     try:
@@ -84,12 +120,18 @@ def _blocks(cluster: Cluster, name: str, reading: Reading) -> Iterator[list[_Row
         raise StoreUnavailable(f"{name}: Ray cannot read it: {first_line(error)}") from error
 
 
-def read(batch: dict[str, Any], reading: Reading) -> Iterator[dict[str, list[Any]]]:
-    """The ids and the problems of an input, as they are read: a task of Ray's."""
+def read(batch: dict[str, Any], reading: Reading, identity: _Identity | None) -> Iterator[dict[str, list[Any]]]:
+    """The ids and the problems of an input, as they are read: a task of Ray's. ``identity`` says which file it is."""
     [name], [folder] = batch["name"], batch["folder"]
+    path = str(name)
+    if identity is not None:
+        path = str(Path(folder, name))
+        if identity_of(path) != identity:
+            problem = f"{name}: cannot be read: Ray's processes on this machine see another file there, or none"
+            yield {"id": [None], "kind": [ConfigError.__name__], "problem": [f"{problem}: give it as -i - <{name}"]}
+            return
     problems: list[_Row] = []
     loop = asyncio.new_event_loop()
-    path = str(Path(folder, name)) if is_local(name) else str(name)
     source = open_input(path, reading, on_bad_line=lambda said: problems.append((None, "", said)), observer=_unobserved)
     try:
         while True:
