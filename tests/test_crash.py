@@ -43,7 +43,7 @@ from tests.helpers import done_prompt, mirrored, picture, running
 from tests.origin import Origin, answer, task
 from tests.test_sync import query
 
-TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "6"))
+TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "4"))
 SEED = int(os.environ.get("MIRROR_CRASH_SEED", str(random.randrange(1 << 32))))
 
 MIB = 1 << 20

@@ -29,7 +29,7 @@ from tests.model_archive import MANIFEST
 from tests.model_machine import Ground
 from tests.model_upstream import DENIALS, DONE, DOWN, FAILED, LARGE, PROMPTS, QUEUED, RUNNING, Member, paths_of
 
-EXAMPLES = int(os.environ.get("MIRROR_MODEL_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("MIRROR_MODEL_EXAMPLES", "8"))
 STEPS = int(os.environ.get("MIRROR_MODEL_STEPS", "15"))
 SEED = int(os.environ.get("MIRROR_MODEL_SEED", str(random.randrange(1 << 32))))
 

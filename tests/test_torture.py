@@ -181,7 +181,7 @@ def run_all(campaign: Campaign, shim: Shim, most: int) -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_no_call_that_fails_makes_it_lie(job: Job, ground: Ground, server: Server, shim: Shim) -> None:
-    run_all(Campaign(job, ground, server), shim, most=14 if job.name == "fetch" else 5)
+    run_all(Campaign(job, ground, server), shim, most=8 if job.name == "fetch" else 3)
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)
