@@ -57,7 +57,7 @@ class Member:
             with theirs:
                 await self.channel.open(ours)
                 self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "mirror.engines.process", str(theirs.fileno())),
+                    *(sys.executable, "-P", "-c", _worker(), str(theirs.fileno())),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), *locks),
@@ -81,3 +81,8 @@ class Member:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         return await self._process.wait()
+
+
+def _worker() -> str:
+    """What a worker's Python runs: it finds modules where this one does, a checkout that was not installed too."""
+    return f"import sys; sys.path[:] = {sys.path!r}; from mirror.engines.process import main; main()"

@@ -1,4 +1,4 @@
-"""A worker as a process of its own: ``python -m mirror.engines.process FD``. The driver's end of FD is its whole world.
+"""A worker as a process of its own. A socket, whose descriptor is its argument, is its whole world.
 
 It ends at once when the driver is gone. Terminals and service managers signal the driver, which tells it to stop.
 """
@@ -273,7 +273,3 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(_Process().run(end))
     os._exit(0)  # no thread that a name server holds keeps us
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ _WIDEST = 4.0
 
 def write(sections: Iterable[Section], path: Path) -> None:
     """Draw all sections that compare tools."""
-    shown = [section for section in sections if any(bar.ours for bar in section.bars) and len(section.bars) > 1]
+    shown = [section for section in sections if {bar.ours for bar in section.bars} == {True, False}]
     if not shown:
         return
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "text.color": _TEXT, "font.size": 9})
