@@ -123,6 +123,12 @@ def test_a_partition_is_read_on_as_it_is_worked_on(archive: Archive, settings: S
     assert sorted(row["prompt_id"] for row in (first, *rows)) == sorted(ids)
 
 
+def test_a_partition_has_a_row_for_each_id_that_it_is_given(archive: Archive, settings: Settings) -> None:
+    served(archive.origin, "p")
+    rows = mirror_partition(["p", "", "p", "../x", ""], settings)
+    assert sorted(row["prompt_id"] for row in rows) == ["", "", "../x", "p", "p"]
+
+
 def test_a_partition_that_is_left_ends_cleanly(archive: Archive, settings: Settings) -> None:
     served(archive.origin, "p")
     url, _ = picture(archive.origin, "/held.png", fault=hold_after(100))

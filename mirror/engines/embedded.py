@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from mirror.sources.records import find_column, id_of, no_column
 B = TypeVar("B")
 
 _TOGETHER = 64
-"""Ids that a partition takes up at once; as many more wait behind them."""
+"""Ids that a partition takes up at once."""
 
 
 class MirrorStage:
@@ -118,7 +119,8 @@ def mirror_partition(
 ) -> Iterator[dict[str, Any]]:
     """Mirror the prompts of one partition: for Dask's ``map_partitions``, Spark's ``mapPartitions`` and their like.
 
-    ``ids`` may be any iterable and is read on as prompts are finished. Yields a dict for each, as it is finished:
+    ``ids`` may be any iterable. It is read 64 at a time: the next are taken up when all of these are finished, so a
+    slow prompt holds up those behind it. Yields a dict for each id, as often as it is given, as prompts are finished:
     ``prompt_id``, ``state``, ``ok``, ``files``, ``bytes`` and ``manifest``, as :class:`MirrorStage` has them, of which
     ``settings``, ``options``, ``workers`` (as many partitions as are worked on at once) and all guarantees are, too. A
     generator: one that is closed before its end stops cleanly.
@@ -136,8 +138,10 @@ def mirror_partition(
     given = iter(ids)
     try:
         while records := [_record(_text(each)) for each in islice(given, _TOGETHER)]:
+            times = Counter(record.prompt_id for record in records)
             for prompt_id, report in stage.run(records):
-                yield {"prompt_id": prompt_id, **_row(prompt_id, report)}
+                for _ in range(times.pop(prompt_id, 0)):  # a refused id has a report each time
+                    yield {"prompt_id": prompt_id, **_row(prompt_id, report)}
     finally:
         stage.close()
 
