@@ -123,6 +123,12 @@ def test_a_partition_is_read_on_as_it_is_worked_on(archive: Archive, settings: S
     assert sorted(row["prompt_id"] for row in (first, *rows)) == sorted(ids)
 
 
+def test_a_partition_has_a_row_for_each_id_that_it_is_given(archive: Archive, settings: Settings) -> None:
+    served(archive.origin, "p")
+    rows = mirror_partition(["p", "", "p", "../x", ""], settings)
+    assert sorted(row["prompt_id"] for row in rows) == ["", "", "../x", "p", "p"]
+
+
 def test_a_partition_that_is_left_ends_cleanly(archive: Archive, settings: Settings) -> None:
     served(archive.origin, "p")
     url, _ = picture(archive.origin, "/held.png", fault=hold_after(100))
@@ -141,6 +147,48 @@ def test_a_root_that_is_relative_is_none_that_workers_share(archive: Archive) ->
         next(mirror_partition(["p"], archive.settings(root="here")))
     with pytest.raises(ConfigError, match="no dry runs"):
         next(mirror_partition(["p"], archive.settings(), FetchOptions(dry_run=True)))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_is_at_least_one_worker(archive: Archive, workers: int) -> None:
+    with pytest.raises(ConfigError, match="workers: "):
+        MirrorStage(archive.settings(), workers=workers)
+    with pytest.raises(ConfigError, match="workers: "):
+        next(mirror_partition(["p"], archive.settings(), workers=workers))
+
+
+def test_a_column_may_have_any_name_but_only_one_the_name_of_the_ids(archive: Archive, settings: Settings) -> None:
+    served(archive.origin, "p")
+    stage = MirrorStage(settings)
+    made = stage(pandas.DataFrame({"id": ["p"], "column_names": ["x"]}))
+    assert (list(made["state"]), list(made["column_names"])) == (["complete"], ["x"])
+    for twice in (pandas.DataFrame([["p", "q"]], columns=["id", "id"]), pyarrow.table([["p"], ["q"]], ["id", "id"])):
+        with pytest.raises(ConfigError, match="2 columns named 'id'"):
+            stage(twice)
+    stage.close()
+
+
+FORK = """
+import os, sys
+from mirror import MirrorStage, load_settings
+stage = MirrorStage(load_settings(root=sys.argv[1]))
+assert stage({"id": ["p"]})["state"] == ["complete"]
+pid = os.fork()
+if not pid:
+    assert stage({"id": ["q"]})["state"] == ["complete"]
+    stage.close()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+assert stage({"id": ["q"]})["state"] == ["complete"]
+stage.close()
+"""
+
+
+def test_a_forked_process_has_a_stage_of_its_own(archive: Archive) -> None:
+    served(archive.origin, "p", "q")
+    command = [sys.executable, "-c", FORK, str(archive.root)]
+    subprocess.run(command, env=archive.environment(), check=True, timeout=60)
+    assert archive.partials() == []
 
 
 def test_a_batch_without_ids_is_refused(settings: Settings, kind: str) -> None:

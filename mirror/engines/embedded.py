@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import os
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from mirror.sources.records import find_column, id_of, no_column
 B = TypeVar("B")
 
 _TOGETHER = 64
-"""Ids that a partition takes up at once; as many more wait behind them."""
+"""Ids that a partition takes up at once."""
 
 
 class MirrorStage:
@@ -44,11 +45,12 @@ class MirrorStage:
     Nobody needs to hold the root's lock, and no catalog is written: ``mirror rebuild`` makes one from the manifests.
     What is complete costs no request but for its manifest. A batch that is given to another worker since the first one
     was lost goes on where that one was. A stage pickles, opens when it is first called, and closes with :meth:`close`
-    or when it is let go of. Several threads may call it.
+    or when it is let go of. Several threads may call it, and a process
+    that is forked has one of its own.
 
     Raises:
-        ConfigError: base_url or the token is missing, the root is relative, or (when called) a batch has no such
-            column.
+        ConfigError: base_url or the token is missing, the root is relative, ``workers`` is less than 1, or (when
+            called) a batch has no such column, or two of that name.
         Unauthorized, StoreError: (when called) the token is rejected; the destination cannot be written to.
 
     Example::
@@ -60,28 +62,37 @@ class MirrorStage:
     """
 
     _given: tuple[Settings, FetchOptions, str | None]
-    _stage: Stage | None
+    _stages: dict[int, Stage]
 
     def __init__(
         self, settings: Settings, options: FetchOptions | None = None, *, column: str | None = None, workers: int = 1
     ) -> None:
         require_api(settings.api)
         require_shared(settings)
-        self.__setstate__((share_of(settings, workers, on_machine=1), options or FetchOptions(), column))
+        self.__setstate__((_share(settings, workers), options or FetchOptions(), column))
 
     def __call__(self, batch: B) -> B:
         """The batch with what became of its prompts."""
         settings, options, column = self._given
         ids = _ids_in(batch, column)
-        with self._opening:
-            if self._stage is None:
-                self._stage = Stage(settings, options)
-                weakref.finalize(self, self._stage.close)
-            stage = self._stage
+        stage = self._open(settings, options)
         reports = dict(stage.run([_record(prompt_id) for prompt_id in ids]))
         rows = [_row(PromptId(prompt_id), reports[PromptId(prompt_id)]) for prompt_id in ids]
         made: B = _with_columns(batch, {name: [row[name] for row in rows] for name in _COLUMNS})
         return made
+
+    def _open(self, settings: Settings, options: FetchOptions) -> Stage:
+        """This process's own: one that was opened before a fork belongs to the parent. No lock is held across one."""
+        pid = os.getpid()
+        stage = self._stages.get(pid)
+        if stage is None:
+            made = Stage(settings, options)
+            stage = self._stages.setdefault(pid, made)
+            if stage is made:
+                weakref.finalize(self, made.close)
+            else:  # another thread was faster
+                made.close()
+        return stage
 
     def close(self) -> None:
         """Let go of everything. A stage that is called after that opens anew.
@@ -91,7 +102,7 @@ class MirrorStage:
             stage = mirror.MirrorStage(settings)
             stage.close()
         """
-        stage, self._stage = self._stage, None
+        stage = self._stages.pop(os.getpid(), None)
         if stage is not None:
             stage.close()
 
@@ -100,8 +111,7 @@ class MirrorStage:
 
     def __setstate__(self, given: Any) -> None:
         self._given = given
-        self._opening = threading.Lock()
-        self._stage = None
+        self._stages = {}
 
 
 def mirror_partition(
@@ -109,7 +119,8 @@ def mirror_partition(
 ) -> Iterator[dict[str, Any]]:
     """Mirror the prompts of one partition: for Dask's ``map_partitions``, Spark's ``mapPartitions`` and their like.
 
-    ``ids`` may be any iterable and is read on as prompts are finished. Yields a dict for each, as it is finished:
+    ``ids`` may be any iterable. It is read 64 at a time: the next are taken up when all of these are finished, so a
+    slow prompt holds up those behind it. Yields a dict for each id, as often as it is given, as prompts are finished:
     ``prompt_id``, ``state``, ``ok``, ``files``, ``bytes`` and ``manifest``, as :class:`MirrorStage` has them, of which
     ``settings``, ``options``, ``workers`` (as many partitions as are worked on at once) and all guarantees are, too. A
     generator: one that is closed before its end stops cleanly.
@@ -123,12 +134,14 @@ def mirror_partition(
             print(row["prompt_id"], row["state"], row["files"])  # → ef8ec19d6670c018814358a21a910090 complete 3
     """
     require_shared(settings)
-    stage = Stage(share_of(settings, workers, on_machine=1), options or FetchOptions())
+    stage = Stage(_share(settings, workers), options or FetchOptions())
     given = iter(ids)
     try:
         while records := [_record(_text(each)) for each in islice(given, _TOGETHER)]:
+            times = Counter(record.prompt_id for record in records)
             for prompt_id, report in stage.run(records):
-                yield {"prompt_id": prompt_id, **_row(prompt_id, report)}
+                for _ in range(times.pop(prompt_id, 0)):  # a refused id has a report each time
+                    yield {"prompt_id": prompt_id, **_row(prompt_id, report)}
     finally:
         stage.close()
 
@@ -143,6 +156,12 @@ def require_shared(settings: Settings) -> None:
     if not Path(root).is_absolute():
         told = f"archive.root {root} is relative: each worker would have an archive of its own"
         raise ConfigError(f"{told}: give an absolute path that all of them see")
+
+
+def _share(settings: Settings, workers: int) -> Settings:
+    if workers < 1:
+        raise ConfigError(f"workers: {workers}: there must be at least 1")
+    return share_of(settings, workers, on_machine=1)
 
 
 _COLUMNS = ("state", "ok", "files", "bytes", "manifest")
@@ -175,13 +194,23 @@ def _text(value: object) -> str:
 
 def _ids_in(batch: Any, column: str | None) -> list[str]:
     """The ids of a batch, whatever it is, without importing what made it."""
-    found = list(getattr(batch, "column_names", batch))
-    at = find_column([str(name) for name in found], column)
+    found = _names_of(batch)
+    names = [str(name) for name in found]
+    at = find_column(names, column)
     if at is None:
-        raise no_column("the batch", [str(name) for name in found], column, "Give MirrorStage(column=NAME)")
+        raise no_column("the batch", names, column, "Give MirrorStage(column=NAME)")
+    for name in (names[at], *_COLUMNS):
+        if names.count(name) > 1:
+            raise ConfigError(f"the batch has {names.count(name)} columns named {name!r}: rename all but one")
     values = batch[found[at]]
     values = next((getattr(values, name)() for name in ("to_pylist", "tolist") if hasattr(values, name)), values)
     return [_text(value) for value in values]
+
+
+def _names_of(batch: Any) -> list[Any]:
+    if hasattr(batch, "assign"):  # a DataFrame, of which any other attribute may be a column
+        return list(batch.columns)
+    return list(getattr(batch, "column_names", batch))
 
 
 def _with_columns(batch: Any, columns: Mapping[str, list[Any]]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -33,6 +34,10 @@ _MOMENT = 1.0
 
 _LAST = 2.0
 """Seconds that a worker may take to end."""
+
+
+_inherited: list[Stage] = []
+"""Those of the process that this one was forked from: what they hold is that one's, and is not let go of here."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -61,6 +66,7 @@ class Stage:
         self._options = options
         self._run_id = run_id or secrets.token_hex(8)
         self._desk = Desk(name=f"stage-{secrets.token_hex(6)}", is_guest=not is_locked)
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="mirror-stage", daemon=True)
         self._starting = threading.Lock()
@@ -109,7 +115,13 @@ class Stage:
             yield come.result.prompt_id, come
 
     def close(self) -> None:
-        """End at once, cleanly: what is under way is kept for whoever takes it up. Safe to call more than once."""
+        """End at once, cleanly: what is under way is kept for whoever takes it up. Safe to call more than once.
+
+        In a process that was forked meanwhile nothing is done.
+        """
+        if os.getpid() != self._pid:
+            _inherited.append(self)
+            return
         with self._starting:
             if not self._thread.ident:
                 self._ended = self._ended or StoreUnavailable("the stage was closed")

@@ -210,16 +210,19 @@ class Rounds:
     async def _hear(self, block: Sequence[bytes]) -> None:
         """Record what is said, then tell of it. Of what a lost worker had said before, only the first counts."""
         reports: list[Report] = []
+        broke: Broke | None = None
         for row in block:
             message = said.decode(row)
             if isinstance(message, Broke):
-                self._run.places.disk.disk.in_doubt = True
-                raise heard(message)
-            if message.report.result.prompt_id in self._cases:
+                broke = broke or message
+            elif message.report.result.prompt_id in self._cases:
                 reports.append(message.report)
         await self._write([write for report in reports for write in self._writes_of(report)])
         for report in reports:
             await self._finish(report)
+        if broke is not None:
+            self._run.places.disk.disk.in_doubt = True
+            raise heard(broke)
 
     def _writes_of(self, report: Report) -> list[Write]:
         result = report.result

@@ -15,6 +15,7 @@ from mirror.catalog import PromptRecord
 from mirror.engines.messages import Broke, spelled
 from mirror.engines.stage import Report, Stage
 from mirror.errors import ConfigError
+from mirror.models import PromptId
 from mirror.settings import FetchOptions, Settings
 from mirror.stores.disk import INTERNAL
 
@@ -60,13 +61,17 @@ class RayStage:
         self._stage: Stage | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Reports; or, where the run cannot go on, as the only row what broke it."""
+        """Reports; where the run cannot go on, those that there are, and as the last row what broke it."""
         records = [_record.decode(row) for row in batch[GIVEN]]
+        reports: dict[PromptId, Report] = {}
+        broke: list[bytes] = []
         try:
-            reports = dict(self._open().run(records))
+            for prompt_id, report in self._open().run(records):
+                reports[prompt_id] = report  # noqa: PERF403 - what was reported before an error is kept
         except Exception as error:  # noqa: BLE001  the driver must hear of it, whatever it is
-            return {MADE: [msgspec.json.encode(spelled(error, traceback.format_exc()))]}
-        return {MADE: [msgspec.json.encode(Reported(report=reports[record.prompt_id])) for record in records]}
+            broke = [msgspec.json.encode(spelled(error, traceback.format_exc()))]
+        known = [reports[record.prompt_id] for record in records if record.prompt_id in reports]
+        return {MADE: [*(msgspec.json.encode(Reported(report=report)) for report in known), *broke]}
 
     def _open(self) -> Stage:
         with self._opening:
