@@ -10,7 +10,11 @@ from mirror.models import ManifestFile, PromptId
 
 
 class Ledger(Protocol):
-    """:class:`mirror.catalog.Catalog` says what each of these does. A write is durable when it returns."""
+    """:class:`mirror.catalog.Catalog` says what each of these does.
+
+    A write stands in the catalog when it returns; but for a worker that nobody records for meanwhile, which notes
+    files at its desk.
+    """
 
     async def done(self, prompt_ids: Sequence[PromptId], only: str | None = None) -> list[Done]: ...
 

@@ -252,3 +252,35 @@ class TestGroupCommit:
 
         in_catalog(path, act)
         assert rows(path, "SELECT count(*) FROM prompts") == [(50,)]
+
+
+def test_what_is_complete_is_so_for_the_catalog_and_for_a_worker_alike(path: Path) -> None:
+    """The catalog asks with SQL, a worker its shard's record: of every kind of prompt both must say the same."""
+    wanted = FileRecord(identity="http://o/wanted.png", role=Role.THUMBNAIL)
+    lost = FileRecord(identity="http://o/lost.mp4", role=Role.ORIGIN, entry=ENTRY, failure=FAILURE)
+    kinds = [(), (STORED,), (FAILED,), (wanted,), (lost,), (STORED, FAILED), (STORED, wanted), (STORED, lost)]
+    made = [
+        replace(prompt(f"{state}-{unfinished}-{number}", *files, state=state), unfinished=unfinished)
+        for state in PromptState
+        for unfinished in (False, True)
+        for number, files in enumerate(kinds)
+    ]
+
+    async def compare(catalog: Catalog) -> int:
+        await saved(catalog, *made)
+        ids = [record.prompt_id for record in made]
+        records, found = await known(catalog, *ids), 0
+        for only in (None, "origin", "thumbnail"):
+            by_sql = {done.prompt_id: done for done in await catalog.done(ids, only)}
+            by_record = {each: done for each in ids if (done := records[each].done(only)) is not None}
+            assert {each: shown(done) for each, done in by_sql.items()} == {
+                each: shown(done) for each, done in by_record.items()
+            }
+            found += len(by_sql)
+        return found
+
+    assert in_catalog(path, compare) > 10
+
+
+def shown(done: Done) -> tuple[PromptState, str | None, str, list[str]]:
+    return done.state, done.run, done.wanted.folder, sorted(file.path for file in done.wanted.files)

@@ -41,8 +41,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     (
         "parts of the folders, of a kind each",
         (
-            "catalog.records catalog.schema engines.shares h1.chunks inflight sources.lines sources.records "
-            "stores.files stores.s3.sigv4"
+            "catalog.records catalog.schema engines.collector engines.shares h1.chunks inflight sources.lines "
+            "sources.records stores.files stores.s3.sigv4"
         ),
     ),
     (

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from mirror.catalog import PromptRecord, Write
 from mirror.engines.channel import Channel
+from mirror.engines.collector import Collector
 from mirror.engines.messages import (
     Ended,
     Enter,
@@ -40,7 +41,7 @@ from mirror.engines.messages import (
     unpacked,
 )
 from mirror.engines.worker import Worker
-from mirror.events import BytesReceived, BytesSent, Event, InARun, Noted
+from mirror.events import Event, Noted
 from mirror.inflight import Fetched, Inflight, Turn
 from mirror.run import Result
 from mirror.stores.desks import Desk
@@ -53,23 +54,15 @@ _OBJECTS = 20_000
 
 
 class _Telling:
-    """Events on their way to the driver: many at once, and bytes summed up."""
+    """Events on their way to the driver, many at once."""
 
     def __init__(self, channel: Channel[ToWorker]) -> None:
         self._channel = channel
-        self._events: list[InARun] = []
-        self._received = 0
-        self._sent = 0
+        self._collected = Collector()
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, event: Event, /) -> None:
-        if isinstance(event, BytesReceived):
-            self._received += event.bytes
-        elif isinstance(event, BytesSent):
-            self._sent += event.bytes
-        else:
-            assert isinstance(event, InARun)
-            self._events.append(event)
+        self._collected(event)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_MOMENT, self.flush)
 
@@ -78,12 +71,7 @@ class _Telling:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._received:
-            self._events.append(BytesReceived(bytes=self._received))
-        if self._sent:
-            self._events.append(BytesSent(bytes=self._sent))
-        events, self._events, self._received, self._sent = self._events, [], 0, 0
-        if events:
+        if events := self._collected.take():
             self._channel.post(Told(events=events))
 
 

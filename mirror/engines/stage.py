@@ -20,10 +20,11 @@ from msgspec.structs import replace
 from mirror.api import check_prompt_id
 from mirror.catalog import FileRecord, FileSaved, Marked, PromptRecord, PromptSaved, Write
 from mirror.config import require_api
+from mirror.engines.collector import Collector
 from mirror.engines.notes import Notes
 from mirror.engines.worker import Worker
 from mirror.errors import BadParameter, ConfigError, MirrorError, StoreUnavailable, first_error
-from mirror.events import BytesReceived, BytesSent, Event, InARun
+from mirror.events import InARun
 from mirror.models import PromptId, PromptState
 from mirror.run import Result, refused
 from mirror.settings import FetchOptions, Settings
@@ -76,8 +77,7 @@ class Stage:
         self._waiting: dict[PromptId, list[_Box]] = {}
         self._folders: dict[PromptId, str] = {}
         self._writes: dict[PromptId, list[Write]] = {}
-        self._events: list[InARun] = []
-        self._bytes = [0, 0]
+        self._collected = Collector()
         self._ended: BaseException | None = None
         self._is_stopping = False
         self._working: asyncio.Task[None]
@@ -159,7 +159,7 @@ class Stage:
         self._waiting.clear()
 
     async def _work(self) -> None:
-        worker = Worker(self._settings, self._observe, self._hand_on, desk=self._desk)
+        worker = Worker(self._settings, self._collected, self._hand_on, desk=self._desk)
         disk = worker.places.disk
         self._notes = Notes(disk.disk)
         try:
@@ -233,23 +233,6 @@ class Stage:
         prompt_id = result.prompt_id
         await self._notes.drop(prompt_id, keep=result.state is PromptState.UNRESOLVED)
         del self._folders[prompt_id]
-        report = Report(result=result, writes=self._writes.pop(prompt_id), events=self._told())
+        report = Report(result=result, writes=self._writes.pop(prompt_id), events=self._collected.take())
         for box in self._waiting.pop(prompt_id):
             box.put(report)
-
-    def _observe(self, event: Event, /) -> None:
-        match event:
-            case BytesReceived():
-                self._bytes[0] += event.bytes
-            case BytesSent():
-                self._bytes[1] += event.bytes
-            case _:
-                assert isinstance(event, InARun)
-                self._events.append(event)
-
-    def _told(self) -> list[InARun]:
-        events, self._events = self._events, []
-        (received, sent), self._bytes = self._bytes, [0, 0]
-        events += [BytesReceived(bytes=received)] if received else []
-        events += [BytesSent(bytes=sent)] if sent else []
-        return events
