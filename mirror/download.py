@@ -16,6 +16,7 @@ from types import TracebackType
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
 from mirror.h1 import CutShort
+from mirror.h1.loan import Loan
 from mirror.http import Answer, Http, is_passing
 from mirror.models import Span, Validator
 from mirror.retry import parse_retry_after
@@ -71,6 +72,17 @@ class Body:
             if expected is not None and self._got < expected:
                 raise Truncated(f"the body ended at {self.start + self._got} bytes: {shown(self._url)}")
         return piece
+
+    def lend(self, least: int, most: int) -> Loan | None:
+        """Let a thread read the next bytes, up to ``most``; None where fewer than ``least`` are to come, or none can.
+
+        What it brought is told by :meth:`count` after the loan's block.
+        """
+        return self._response.lend(least, most)
+
+    def count(self, size: int) -> None:
+        """So many bytes came otherwise than by :meth:`read`."""
+        self._got += size
 
 
 def open_body(

@@ -25,6 +25,7 @@ from mirror.events import Answered, Observer, RequestSent
 from mirror.guard import public_socket
 from mirror.h1.body import BATCH, Body
 from mirror.h1.head import request
+from mirror.h1.loan import Loan
 from mirror.h1.pool import Patience, Pool
 from mirror.limits import open_files_cap
 from mirror.routes import URL, Routes
@@ -73,6 +74,9 @@ class Answer(Protocol):
         Raises:
             mirror.h1.CutShort: it ended before its end. Whoever lets that and others pass gets them translated.
         """
+
+    def lend(self, least: int, most: int) -> Loan | None:
+        """Let a thread read up to ``most`` bytes; None where fewer than ``least`` are to come, or none can."""
 
     def close(self) -> None:
         """Nothing more of it is wanted."""

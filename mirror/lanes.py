@@ -13,7 +13,7 @@ from mirror.http import MOST_BUFFERED, Http
 from mirror.limits import ByteBudget, Level, Levels, Rate, open_files_cap
 from mirror.models import Span
 from mirror.settings import Settings
-from mirror.stores import Head
+from mirror.stores import Head, Sink
 from mirror.urls import authority, shown
 
 _REQUEST_MEMORY = 2 * MOST_BUFFERED
@@ -78,6 +78,7 @@ class Request:
         self._memory = 0
         self._waited = 0.0
         self._got = 0
+        self._is_fast = False
 
     async def __aenter__(self) -> Request:
         await self._level.enter()
@@ -124,13 +125,37 @@ class Request:
         Raises:
             Unavailable: they come slower than ``min_rate`` for a minute; our own pauses do not count.
         """
-        lanes = self._lanes
+        batch = self.body.batch
         since = time.monotonic()
         piece = await self.body.read()
-        if not piece:
-            return piece
-        size = len(piece)
         self._waited += time.monotonic() - since
+        self._is_fast = len(piece) >= batch
+        if piece:
+            await self._moved(len(piece))
+        return piece
+
+    async def pour(self, sink: Sink, at: int, piece: bytes | memoryview, most: int) -> int:
+        """Have a sink take a piece, and what is here of what follows it, up to ``most`` bytes in all.
+
+        Returns how many bytes it took. Raises what :meth:`read` and the sink do.
+        """
+        loan = None
+        if self._is_fast and not self._lanes.rate.is_limited:
+            loan = self.body.lend(BATCH, most - len(piece))
+        if loan is None:
+            await sink.write(at, piece)
+            return len(piece)
+        with loan:
+            took = await sink.draw(at, piece, loan)
+        more = took - len(piece)
+        self.body.count(more)
+        if more:
+            await self._moved(more)
+        return took
+
+    async def _moved(self, size: int) -> None:
+        """So many bytes more have come."""
+        lanes = self._lanes
         self._got += size
         self._level.moved(size)
         lanes.observer(BytesReceived(bytes=size))
@@ -141,4 +166,3 @@ class Request:
             self._waited, self._got = 0.0, 0
         if lanes.rate.is_limited:
             await lanes.rate.take(size)
-        return piece

@@ -125,6 +125,9 @@ class Relayed:
         except aiohttp.ClientPayloadError:
             raise CutShort("the body broke off") from None
 
+    def lend(self, least: int, most: int) -> None:
+        """aiohttp lends nothing."""
+
     def close(self) -> None:
         """A body that was read to its end has given its connection back already."""
         self._response.close()

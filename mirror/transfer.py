@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -257,8 +258,7 @@ class _One:
         while piece:
             stop = shared.reach(stop, at + len(piece))
             data = piece if stop is None else piece[: stop - at]
-            await self._sink.write(at, data)
-            at += len(data)
+            at += await request.pour(self._sink, at, data, (stop or sys.maxsize) - at)
             if len(data) < len(piece):
                 break
             self._check_size(at)

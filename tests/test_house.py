@@ -49,6 +49,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
+    ("a body in a thread's hands", "h1.loan"),
     ("a body as it comes in", "h1.body"),
     ("a connection", "h1.connection"),
     ("an answer on it; what TLS has decrypted for it", "h1.answer h1.decrypted"),

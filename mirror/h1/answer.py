@@ -6,6 +6,7 @@ from mirror.h1 import CutShort
 from mirror.h1.body import BATCH, CUT
 from mirror.h1.connection import Connection
 from mirror.h1.head import Head, Headers
+from mirror.h1.loan import Loan
 
 
 class Answer:
@@ -48,6 +49,13 @@ class Answer:
             self._is_whole = True
             self.close()
         return piece
+
+    def lend(self, least: int, most: int) -> Loan | None:
+        """Let a thread read the next bytes, up to ``most``, instead of :meth:`read`, until the loan's block is left.
+
+        None where fewer than ``least`` are to come, or where a thread cannot.
+        """
+        return self._connection.lend(least, most) if self._connection is not None else None
 
     def close(self) -> None:
         """The rest is not wanted. A connection that still has some of it to bring is closed."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mirror.h1 import CutShort, Stalled, WireError
 from mirror.h1.chunks import Chunks
 from mirror.h1.head import Head
+from mirror.h1.loan import Loan, Receive
 
 BATCH = 64 << 10
 """Bytes of a piece unless its reader asks for larger ones. Two pieces at most are held: one that waits for the reader,
@@ -57,6 +58,8 @@ class Incoming:
         self._ready: bytes | memoryview | None = None
         self._more: deque[bytes | memoryview] = deque()
         self._is_paused = False
+        self._is_lent = False
+        self._is_doomed = False  # it is to be closed when it comes back
         self._error: WireError | None = None
         # Who waits, for a head or a piece, and how long
         self._waiter: asyncio.Future[None] | None = None
@@ -93,14 +96,65 @@ class Incoming:
             self._nudge = self._loop.call_at(self._alive + _NUDGE, self._hand_over_late)
         await self._wait()
 
+    def lend(self, least: int, most: int) -> Loan | None:
+        """Let a thread read on, up to ``most`` bytes; None where fewer than ``least`` are to come, or it cannot be.
+
+        Its reader reads nothing until the loan is over; whatever else happens to the connection waits for that.
+        """
+        if self._chunks is not None or self._left < least or self._error is not None or self._transport is None:
+            return None
+        receive = self._receiver(self._transport)
+        if receive is None:
+            return None
+        if self._buffer is not None and self._filled:
+            self._hand_over()
+        pieces = [self._ready, *self._more] if self._ready is not None else []
+        rest = most - sum(map(len, pieces))
+        if rest < 0:
+            return None
+        self._ready = None
+        self._more.clear()
+        self._buffer, self._view, self._filled = None, self._scratch_view, 0
+        if not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._is_lent = True
+        return Loan(self, pieces, min(rest, self._left), receive, self._readable)
+
+    def take_back(self, loan: Loan) -> None:
+        """The thread is done: go on from there."""
+        self._is_lent = False
+        if self._is_doomed:
+            self.abort()
+            return
+        self._left -= loan.got
+        self._alive = self._loop.time()
+        if not self._left:
+            self._ended = True
+        elif loan.is_at_end:
+            self._end_body(loan.error)
+        else:
+            self._go_on()
+
+    def _receiver(self, transport: asyncio.Transport) -> Receive | None:
+        """What a thread reads by; None where it could not."""
+        raise NotImplementedError
+
+    def _readable(self, seconds: float) -> object:
+        """Wait so long at most for something to read; false where nothing came."""
+        raise NotImplementedError
+
     @property
     def is_done(self) -> bool:
         """True if the body has ended and its reader has all of it."""
         return self._ended and self._ready is None
 
     def abort(self) -> None:
-        """Close at once; what has not been read is lost."""
+        """Close at once; what has not been read is lost. A socket that a thread reads from closes after that."""
         self._fail(CutShort(CUT))
+        self._is_doomed = True
+        if self._is_lent:
+            return
         if self._transport is not None:
             self._transport.abort()
 

@@ -7,12 +7,14 @@ share; where bodies go is told in ``body``.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from typing import NamedTuple, Protocol, cast
 
 from mirror.h1 import Broken, CutShort, Stale, Unreadable
 from mirror.h1.body import BATCH, CUT, Body, Incoming
 from mirror.h1.head import END, Head, check_begun, parse
+from mirror.h1.loan import Receive
 
 _PIECE = 256 << 10
 """Bytes of a body that are given to the socket at once."""
@@ -138,6 +140,23 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self._owner.settle(self)
         else:
             self.abort()
+
+    def _receiver(self, transport: asyncio.Transport) -> Receive | None:
+        """A plain socket's; asyncio keeps TLS to itself."""
+        if self.place.is_tls:
+            return None
+        fd = transport.get_extra_info("socket").fileno()
+
+        def receive(view: memoryview) -> int | None:
+            try:
+                return os.readv(fd, [view])
+            except BlockingIOError:
+                return None
+
+        return receive
+
+    def _readable(self, seconds: float) -> object:
+        return self._poll.poll(seconds * 1000)
 
     # What asyncio calls ------------------------------------------------------------------------
 

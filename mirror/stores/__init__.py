@@ -78,6 +78,19 @@ class Document(Struct, frozen=True, kw_only=True):
     placed: Placed | None = None
 
 
+class Source(Protocol):
+    """What of a file is on its way here, for a thread to take: ``pieces`` were taken in before, and come first."""
+
+    @property
+    def pieces(self) -> Sequence[bytes | memoryview]: ...
+
+    def fill(self, buffer: memoryview, *, patient: bool = True) -> int:
+        """Take in what comes next, as much of it as the buffer holds; less where no more is to be had now. Blocks, and
+        if ``patient`` waits a moment for more.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Takes one file in. Used by one task at a time, except :meth:`write`, which segments may share.
 
@@ -110,6 +123,13 @@ class Sink(Protocol):
         """Take bytes for offset ``at``. They belong to the sink from here on, and nobody changes them.
 
         They may be buffered until :meth:`flush`, :meth:`commit` or :meth:`close`.
+        """
+        ...
+
+    async def draw(self, at: int, data: bytes | memoryview, source: Source) -> int:
+        """As :meth:`write`, and take what a source has after that. Returns how many bytes were taken in all.
+
+        A thread reads from the source until this returns or raises; a caller that is cancelled waits for that.
         """
         ...
 

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 INTERNAL = ".mirror"
 _THREADS = 8
+_DRAWERS = min(8, (os.cpu_count() or 1) + 1)
+"""What they do is a core's work, and one that is woken takes a core from another."""
+_BUFFER = 1 << 20
 _LITTLE = 64 << 20
 """Bytes: a disk that has less room than this, and not enough for what is to be written, counts as full."""
 _PLENTY = 8 << 30
@@ -61,6 +64,9 @@ class Disk:
         self._known: set[str] = set()  # folders of the root that were durable once
         self._new: set[str] = set()  # folders of the root that may not be durable yet
         self._workers = Workers(_THREADS, "mirror-disk")
+        self._drawers = Workers(_DRAWERS, "mirror-draw")
+        self._drawing = 0
+        self._local = threading.local()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread. A caller that is cancelled still waits for the call's end."""
@@ -81,11 +87,33 @@ class Disk:
             if time.monotonic() - since > _BRIEF:
                 self._slow_until = time.monotonic() + _WHILE
 
+    async def draw(self, call: Callable[[], T]) -> T:
+        """As :meth:`run`, for what may wait for the network: what only waits for the disk does not wait behind it."""
+        self._drawing += 1
+        try:
+            return await self._drawers.start(call)
+        finally:
+            self._drawing -= 1
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits for a thread to :meth:`draw` in."""
+        return self._drawing > _DRAWERS
+
+    @property
+    def buffer(self) -> memoryview:
+        """A buffer of the calling thread's own."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(_BUFFER))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
     def start(self, call: Callable[[], T]) -> Uninterrupted[T]:
         """As :meth:`run`, to be awaited later."""
         return self._workers.start(call)
 
     def close(self) -> None:
+        self._drawers.close()
         self._workers.close()
 
     def prepare(self) -> None:

@@ -14,7 +14,7 @@ from mirror import spans
 from mirror.digests import Digests
 from mirror.errors import Obstructed, StoreUnavailable
 from mirror.models import Receipt, Span
-from mirror.stores import Head, Target
+from mirror.stores import Head, Source, Target
 from mirror.stores.disk import Disk
 from mirror.stores.files import (
     READ,
@@ -149,6 +149,18 @@ class Part:
         self.journal.append(claim)
         self._claims.append(claim)
         self.held = spans.merge([*self.held, Span(claim.start, claim.stop)])
+
+    def draw(self, run: Run, source: Source) -> int:
+        """Write and claim a run, and what a source has after it. Returns the offset after the last byte."""
+        self.write_and_claim(run)
+        buffer, at = self.disk.buffer, run.stop
+        size = len(buffer)
+        while size == len(buffer) and (size := source.fill(buffer, patient=not self.disk.is_crowded)):
+            following = Run(at)
+            following.add(buffer[:size])
+            self.write_and_claim(following)
+            at += size
+        return at
 
     def _create(self) -> None:
         """A new, empty partial. A journal that described an older one goes first."""

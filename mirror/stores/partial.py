@@ -15,7 +15,7 @@ from mirror import spans
 from mirror.digests import Digests, are_known
 from mirror.errors import Changed, StoreError, StoreUnavailable
 from mirror.models import Receipt, Span
-from mirror.stores import Head, Target
+from mirror.stores import Head, Source, Target
 from mirror.stores.disk import Disk
 from mirror.stores.files import let_go, store_error
 from mirror.stores.journal import Claim, Committed, Started
@@ -131,6 +131,13 @@ class PartialFile:
             await self._start_writing(run)
         else:
             self._runs[at + len(data)] = run
+
+    async def draw(self, at: int, data: bytes | memoryview, source: Source) -> int:
+        await self._idle()
+        run = self._runs.pop(at, None) or Run(at)
+        for piece in (data, *source.pieces):
+            run.add(piece)
+        return await self._disk.draw(partial(self._translating, partial(self._part.draw, run, source))) - at
 
     async def flush(self) -> None:
         await self._idle()

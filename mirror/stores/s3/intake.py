@@ -14,7 +14,7 @@ from mirror import spans
 from mirror.digests import Digests
 from mirror.limits import ByteBudget
 from mirror.models import Span
-from mirror.stores import Head
+from mirror.stores import Head, Source
 from mirror.stores.disk import Disk
 from mirror.stores.s3.checksums import Buffers, base64_of
 from mirror.stores.s3.multipart import MIB, Multipart, part_size
@@ -86,6 +86,19 @@ class Intake:
             part.buffers.append(_kept(taken))
             part.size += len(taken)
             at += len(taken)
+
+    async def draw(self, at: int, data: bytes | memoryview, source: Source) -> int:
+        """As :meth:`write`, and take what the source has for the part that fills then. Returns how many bytes came."""
+        start = at
+        for piece in (data, *source.pieces):
+            await self.write(at, piece)
+            at += len(piece)
+        part = await self._room(at)
+        for piece in await self._disk.draw(partial(_drawn, source, self._part_size - part.size)):
+            part.buffers.append(_kept(piece))
+            part.size += len(piece)
+            at += len(piece)
+        return at - start
 
     async def finish(self) -> Way:
         """Send what is left, and wait until it is there."""
@@ -210,6 +223,20 @@ def _hashed(digests: Digests, part: Part) -> tuple[Digests, str]:
         for each in running:
             each.update(buffer)
     return longer, own.sha256
+
+
+def _drawn(source: Source, most: int) -> list[memoryview]:
+    """What a source has at hand, up to so many bytes."""
+    pieces: list[memoryview] = []
+    while most:
+        buffer = memoryview(bytearray(min(MIB, most)))
+        size = source.fill(buffer)
+        if size:
+            pieces.append(buffer[:size])
+        if size < len(buffer):
+            break
+        most -= size
+    return pieces
 
 
 def _kept(piece: bytes | memoryview) -> bytes | memoryview:

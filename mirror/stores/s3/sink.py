@@ -16,7 +16,7 @@ from mirror.digests import Digests
 from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, TooLarge
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
-from mirror.stores import Head, Target
+from mirror.stores import Head, Source, Target
 from mirror.stores.journal import Journal
 from mirror.stores.judgement import UNFIT, judge, look_for
 from mirror.stores.s3.checksums import base64_of, same_etag
@@ -128,6 +128,10 @@ class ObjectSink:
     async def write(self, at: int, data: bytes | memoryview) -> None:
         assert self._intake is not None
         await self._intake.write(at, data)
+
+    async def draw(self, at: int, data: bytes | memoryview, source: Source) -> int:
+        assert self._intake is not None
+        return await self._intake.draw(at, data, source)
 
     async def flush(self) -> None:
         """Nothing is written before a part is full: memory is bounded by the budget."""
