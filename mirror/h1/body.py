@@ -259,8 +259,8 @@ class Incoming:
             self._transport.pause_reading()
 
     def _go_on(self) -> None:
-        """Let the socket be read again, if it is not."""
-        if self._is_paused and self._transport is not None:
+        """Let the socket be read again, if it is not, and no thread has it."""
+        if self._is_paused and not self._is_lent and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
 
