@@ -101,7 +101,13 @@ class Incoming:
 
         Its reader reads nothing until the loan is over; whatever else happens to the connection waits for that.
         """
-        if self._chunks is not None or self._left < least or self._error is not None or self._transport is None:
+        if (
+            not self._left
+            or self._left < least
+            or self._chunks is not None
+            or self._error is not None
+            or self._transport is None
+        ):
             return None
         receive = self._receiver(self._transport)
         if receive is None:
