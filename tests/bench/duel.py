@@ -201,8 +201,9 @@ def used(entries: Sequence[Entry]) -> list[Used]:
 
 
 def shown(command: Command, job: Job, target: Path) -> str:
-    """A command as a reader would type it: no folder or port of this run."""
-    words = [*(f"{name}={value}" for name, value in command.environ.items()), *command.argv]
+    """A command as a reader would type it: no folder or port of this run, and no search path of this machine."""
+    environ = {name: value for name, value in command.environ.items() if name != "PATH"}
+    words = [*(f"{name}={value}" for name, value in environ.items()), *command.argv]
     text = shlex.join(words)
     for place, name in (
         (f"{job.work}/", ""),
