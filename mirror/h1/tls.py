@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 _SCRATCH = 256 << 10
@@ -51,6 +52,7 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
         self._inner = inner
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._read = cast("Callable[[int, memoryview], int]", self._ssl.read)  # which says too little of its types
         self._loop = asyncio.get_running_loop()
         self._shaken: asyncio.Future[None] = self._loop.create_future()
         self._socket: socket.socket | None = None
@@ -150,14 +152,14 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _decrypt(self, view: memoryview) -> int:
         """Fill it. If it does not get full, all that came is decrypted, or the end is here."""
-        filled, room = 0, len(view)
+        filled, room, read = 0, len(view), self._read
         try:
             while filled < room:
-                size = self._ssl.read(room - filled, cast("bytearray", view[filled:]))
+                size = read(room - filled, view[filled:])
                 if not size:
                     self._is_ended = True
                     break
-                filled += cast("int", size)
+                filled += size
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLEOFError:
