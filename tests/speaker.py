@@ -41,7 +41,10 @@ class Speaker:
 
     async def read(self) -> bytes:
         """Some of what the client says; b"" if it said that this was its end."""
-        return await self._done(lambda: self._ssl.read(1 << 16))
+        try:
+            return await self._done(lambda: self._ssl.read(1 << 16))
+        except ssl.SSLZeroReturnError:  # we had said so, too
+            return b""
 
     async def request(self) -> bytes:
         head = b""

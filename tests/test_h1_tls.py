@@ -14,7 +14,7 @@ import socket
 import ssl
 import subprocess
 import warnings
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -399,7 +399,7 @@ def test_a_large_body_goes_out_whole(local: Certificate, trusting: ssl.SSLContex
     body = bytearray()
 
     async def script(speaker: Speaker) -> None:
-        data = bytearray()
+        data = b""
         for _ in range(2):
             while b"\r\n\r\n" not in data:
                 data += await speaker.read()
@@ -409,7 +409,7 @@ def test_a_large_body_goes_out_whole(local: Certificate, trusting: ssl.SSLContex
                 data += await speaker.read()
             heads.append(head)
             body[:] = data
-            data.clear()
+            data = b""
             await speaker.peer.send(speaker.words(FIVE))
 
     async def main() -> None:
@@ -432,38 +432,62 @@ def test_a_large_body_goes_out_whole(local: Certificate, trusting: ssl.SSLContex
 OPENSSL = shutil.which("openssl")
 
 
-@pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
-@pytest.mark.parametrize(("version", "command"), [("-tls1_3", b"K"), ("-tls1_3", b"k"), ("-tls1_2", b"r")])
-def test_what_tls_asks_between_two_records_is_answered(local: Certificate, version: str, command: bytes) -> None:
-    """New keys in TLS 1.3, also for what we send; a new handshake in TLS 1.2, which is refused."""
-    trust = Trust(str(local.ca_file))
+@contextlib.asynccontextmanager
+async def openssl(local: Certificate, version: str) -> AsyncIterator[tuple[Place, asyncio.subprocess.Process]]:
+    """OpenSSL's own server, for one connection. What it is given by lines it sends, unless that is a command."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-
-    async def main() -> bytes:
-        server = await asyncio.create_subprocess_exec(
-            *(str(OPENSSL), "s_server", "-accept", f"127.0.0.1:{port}", version, "-crlf", "-naccept", "1"),
-            *("-cert", str(local.cert_file), "-key", str(local.key_file)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert server.stdin is not None
-        assert server.stdout is not None
-        said = await server.stdout.readuntil(b"ACCEPT\n")
-        try:
-            async with carrying(trust=trust.context) as pool:
-                place = Place("localhost", port, True)
-                for target in ("/first", "/second"):
-                    asking = asyncio.ensure_future(fetched(pool, place, target))
-                    said += await server.stdout.readuntil(f"GET {target} ".encode())
-                    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"\nabc", command, b"defg"):
-                        server.stdin.write(line + b"\n")
-                        await asyncio.sleep(0.05)  # it takes a command at the beginning of what it reads
-                    assert await asking == b"abc\r\ndefg\r\n"
-        finally:
+    server = await asyncio.create_subprocess_exec(
+        *(str(OPENSSL), "s_server", "-accept", f"127.0.0.1:{port}", version, "-crlf", "-naccept", "1"),
+        *("-cert", str(local.cert_file), "-key", str(local.key_file)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert server.stdout is not None
+    try:
+        await server.stdout.readuntil(b"ACCEPT\n")
+        yield Place("localhost", port, True), server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
             server.kill()
-            await server.communicate()
-        return said
+        await server.communicate()
 
+
+async def answered(server: asyncio.subprocess.Process, target: str, command: bytes) -> None:
+    """Once this was asked for, with a command in the middle of the answer."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    await server.stdout.readuntil(f"GET {target} ".encode())
+    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"abc", command, b"defg"):
+        server.stdin.write(line + b"\n")
+        await asyncio.sleep(0.05)  # it looks for commands at the beginning of what it reads
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
+@pytest.mark.parametrize("command", [b"k", b"K"])
+def test_new_keys_in_the_middle_of_a_body(local: Certificate, command: bytes) -> None:
+    """For what it sends; or for what we send, too. The request after it is the proof that it learned of ours."""
+
+    async def main() -> None:
+        async with openssl(local, "-tls1_3") as (place, server), carrying(trust=trust.context) as pool:
+            for target in ("/first", "/second", "/third"):
+                answering = asyncio.ensure_future(answered(server, target, command))
+                assert await fetched(pool, place, target) == b"abc\r\ndefg\r\n"
+                await answering
+
+    trust = Trust(str(local.ca_file))
+    run(main())
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
+def test_a_new_handshake_in_the_middle_of_a_body_is_refused(local: Certificate) -> None:
+    async def main() -> None:
+        async with openssl(local, "-tls1_2") as (place, server), carrying(trust=trust.context) as pool:
+            answering = asyncio.ensure_future(answered(server, "/", b"r"))
+            with pytest.raises(CutShort):
+                await fetched(pool, place)
+            await answering
+
+    trust = Trust(str(local.ca_file))
     run(main())
