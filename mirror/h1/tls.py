@@ -157,16 +157,19 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
             while filled < room:
                 size = read(room - filled, view[filled:])
                 if not size:
-                    self._is_ended = True
+                    self._end(None)
                     break
                 filled += size
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLEOFError:
-            self._is_ended, self._error = True, EOFError("TLS was cut off")
+            self._end(EOFError("TLS was cut off"))
         except ssl.SSLError as error:
-            self._is_ended, self._error = True, error
+            self._end(error)
         return filled
+
+    def _end(self, error: Exception | None) -> None:
+        self._is_ended, self._error = True, error
 
     def _tell_end(self) -> None:
         if self._error is None:
@@ -219,12 +222,14 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 return filled or None
             except OSError as error:
-                self._is_ended, self._error = True, error
+                self._end(error)
                 break
             if size:
                 self._incoming.write(_scratch.view[:size])
             else:
                 self._incoming.write_eof()
+            if self._outgoing.pending > _MOST_ANSWERS:  # the loop side sends them
+                self._end(ConnectionAbortedError())
         if not filled and isinstance(self._error, OSError):
             raise self._error
         return filled
