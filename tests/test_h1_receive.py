@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from mirror.h1.tls import Tls
+from tests.rekeying import key_updates
 from tests.s3.tls import Certificate, certificate
 from tests.speaker import Script, Speaker, speaking
 
@@ -68,10 +71,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def taking(local: Certificate, script: Script) -> AsyncIterator[Taker]:
+async def taking(local: Certificate, script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Taker]:
     """Connected to a server that runs this script, and paused."""
     trusting = ssl.create_default_context(cafile=local.ca_file)
-    async with speaking(local.server_context(), script) as server:
+    async with speaking(context or local.server_context(), script) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
         sock.setblocking(False)
         taker = Taker()
@@ -243,3 +246,31 @@ def test_a_connection_that_is_closed_says_so(local: Certificate, first: str) -> 
 
     run(main())
     assert heard == [*([b"ab"] if first == "client" else []), b"the end"]
+
+
+@pytest.mark.parametrize("who", ["loop", "thread"])
+def test_a_server_that_makes_us_answer_without_end(local: Certificate, tmp_path: Path, who: str) -> None:
+    """Each of its messages asks for new keys of ours, and it takes none of them: they must not pile up here."""
+    context = local.server_context()
+    context.num_tickets = 0
+    context.keylog_filename = str(tmp_path / "keys")
+
+    async def script(speaker: Speaker) -> None:
+        speaker.peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await speaker.peer.send(b"".join(itertools.islice(key_updates(tmp_path / "keys"), 20_000)))
+        await over.wait()
+
+    async def main() -> None:
+        async with taking(local, script, context) as taker:
+            taker.tls.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            if who == "thread":
+                with pytest.raises(ConnectionAbortedError):
+                    await awaited(taker, 1)
+            taker.take(1)
+            await taker.is_lost.wait()
+            over.set()
+            assert [type(each) for each in taker.ends] == [ConnectionAbortedError]
+            assert taker.got == b""
+
+    over = asyncio.Event()
+    run(main())

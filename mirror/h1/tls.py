@@ -16,9 +16,9 @@ _SCRATCH = 256 << 10
 _PIECE = 64 << 10
 """Bytes that are encrypted at once."""
 
-_MOST_ANSWERS = 1 << 20
-"""Bytes of ours that may wait to be sent while we read. No other side needs so many, unless it makes us answer its
-messages and takes no answer."""
+_MOST_ANSWERS = 64 << 10
+"""Bytes of answers to TLS's own messages that may wait to be sent, beside what the socket has not taken. Who makes us
+answer so much takes no answer."""
 
 
 class _Scratch(threading.local):
@@ -58,7 +58,8 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
         self._socket: socket.socket | None = None
         self._raw: asyncio.Transport | None = None
         self._is_open = False
-        self._is_paused = False
+        self._is_paused = False  # reading
+        self._is_full = False  # what is to be written
         self._is_ended = False  # there is nothing more to decrypt, ever
         self._error: Exception | None = None  # why, if that is not as it should be
 
@@ -98,10 +99,13 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
         self._go_on()
 
     def pause_writing(self) -> None:
+        self._is_full = True
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._is_full = False
         self._inner.resume_writing()
+        self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_open:
@@ -251,11 +255,11 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
             self._raw.write(self._outgoing.read())
 
     def _send_answers(self) -> None:
-        """What reading makes to be sent: answers to messages of TLS's own."""
-        if self._outgoing.pending:
+        """What reading makes to be sent. It goes with what is written next if the socket takes nothing now."""
+        if not self._is_full:
             self._send()
-            if self.get_write_buffer_size() > _MOST_ANSWERS:
-                self._fail(ConnectionAbortedError())
+        elif self._outgoing.pending > _MOST_ANSWERS:
+            self._fail(ConnectionAbortedError())
 
     def get_write_buffer_size(self) -> int:
         return self._raw.get_write_buffer_size() if self._raw is not None else 0
