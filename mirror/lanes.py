@@ -22,8 +22,9 @@ _REQUEST_MEMORY = 2 * MOST_BUFFERED
 BATCH = 1 << 20
 """Bytes of a large body that come as one piece where memory allows it."""
 
-_TLS_MEMORY = 640 << 10
-"""What asyncio holds of a connection through TLS: a buffer to read into, and what is not decrypted or taken yet."""
+_TLS_MEMORY = 416 << 10
+"""What is held of a connection through TLS: what is not decrypted yet, in a buffer a third larger that is kept; and
+OpenSSL's own."""
 
 _BATCH_MEMORY = 4 * BATCH
 """A piece that is filled, one that waits, one that was taken out, and one that is written."""

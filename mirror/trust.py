@@ -25,6 +25,7 @@ class Trust:
         if self._context is None:
             self._context = ssl.create_default_context()
             self._context.set_alpn_protocols(["http/1.1"])
+            self._context.options |= ssl.OP_NO_RENEGOTIATION  # no handshake comes between a request and its answer
             if self.ca_file:
                 _add_authorities(self._context, self.ca_file)
         return self._context

@@ -85,6 +85,8 @@ def test_what_tls_has_decrypted_is_not_lost_at_the_end(local: Certificate, frami
             with peer:
                 peer.recv(4096)
                 peer.sendall(answers[framing])
+                if framing == "the end of the connection":
+                    peer.unwrap()
 
     async def main() -> None:
         trusting = ssl.create_default_context(cafile=local.ca_file)

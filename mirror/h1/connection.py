@@ -70,7 +70,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
 
         asyncio may not have looked since the last answer; what stands there would be taken for the next one.
         """
-        return not self._poll.poll(0)
+        assert self._transport is not None
+        return not self._poll.poll(0) and not self._transport.get_extra_info("unread")
 
     async def ask(self, request: bytes, limit: float, body: Body | None = None) -> Head:
         """Send a request and wait for the head of its answer, until the loop's clock shows ``limit``.

@@ -14,7 +14,7 @@ from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
 from mirror.h1.answer import Answer
 from mirror.h1.body import BATCH, Body
 from mirror.h1.connection import Connection, Place
-from mirror.h1.decrypted import Decrypted
+from mirror.h1.tls import Tls
 
 _NAMES_LAST = 60.0
 _MOST_NAMES = 1024
@@ -167,15 +167,13 @@ class Pool:
         loop = asyncio.get_running_loop()
         context = self._trust() if place.is_tls else None
         addresses = await self._addresses(place.host, place.port)
-        sock = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, socket_factory=self._open_socket)
         connection = Connection(self, place)
-        await loop.create_connection(
-            lambda: Decrypted(connection) if context else connection,
-            sock=sock,
-            ssl=context,
-            server_hostname=place.host.rstrip(".") if context else None,
-            ssl_handshake_timeout=self._connect_timeout if context else None,
-        )
+        tls = Tls(connection, context, place.host.rstrip(".")) if context else None
+        sock = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, socket_factory=self._open_socket)
+        if tls is None:
+            await loop.create_connection(lambda: connection, sock=sock)
+        else:
+            await tls.open(sock)
         self._open.add(connection)
         return connection
 
