@@ -15,6 +15,7 @@ from mirror.h1 import Broken, CutShort, Stale, Unreadable
 from mirror.h1.body import BATCH, CUT, Body, Incoming
 from mirror.h1.head import END, Head, check_begun, parse
 from mirror.h1.loan import Receive
+from mirror.h1.tls import Tls
 
 _PIECE = 256 << 10
 """Bytes of a body that are given to the socket at once."""
@@ -143,9 +144,10 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self.abort()
 
     def _receiver(self, transport: asyncio.Transport) -> Receive | None:
-        """A plain socket's; asyncio keeps TLS to itself."""
-        if self.place.is_tls:
+        if transport.get_write_buffer_size():
             return None
+        if isinstance(transport, Tls):
+            return transport.receive
         fd = transport.get_extra_info("socket").fileno()
 
         def receive(view: memoryview) -> int | None:
