@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -43,6 +44,7 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"mirror.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        gc.enable()
         if callable(signal.getsignal(signal.SIGINT)):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to put away
         return command
