@@ -270,6 +270,10 @@ class Levels:
         self._cap = cap
         self._levels: dict[str, Level] = {}
 
+    def get(self, host: str) -> Level | None:
+        """A host's level, if it was met."""
+        return self._levels.get(host)
+
     def of(self, host: str, most: int | None = None) -> Level:
         """A host's level, never above the cap, nor ``most`` where that is less."""
         level = self._levels.get(host)

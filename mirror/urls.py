@@ -23,6 +23,8 @@ _PLAIN = re.compile(
 )
 """What most URLs are: nothing in them is signed, or hidden, or could be written in another way."""
 
+_AUTHORITY = re.compile(r"(?s).*?://([^/?#]*)")
+
 REDACTED = "***"
 
 
@@ -80,7 +82,8 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def authority(url: str) -> str:
     """Host and port as they stand in a URL: the unit that connections belong to."""
-    return url.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]
+    found = _AUTHORITY.match(url)
+    return found[1] if found is not None else ""
 
 
 def check_url(url: str) -> None:
