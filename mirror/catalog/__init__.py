@@ -71,6 +71,7 @@ class Catalog:
         self._thread = thread
         self._waiting: list[tuple[_Call | Sequence[Write], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop  # that of what is committed now
 
     @classmethod
     def open(cls, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
@@ -288,10 +289,11 @@ class Catalog:
     async def _write(self, work: Sequence[Write]) -> None: ...
     async def _write(self, work: _Call | Sequence[Write]) -> Any:
         """Have a call run, or writes made, inside the next transaction; returns after its commit."""
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, done))
         if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit_waiting())
+            self._loop = asyncio.get_running_loop()
+            self._committing = self._loop.create_task(self._commit_waiting())
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((work, done))
         return await done
 
     async def _commit_waiting(self) -> None:
