@@ -7,7 +7,9 @@ the disk where it is there, else straight from its origin.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -55,9 +57,11 @@ class Delivery:
         finally:
             await self._from_bucket.close()
 
-    async def to_disk(self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl) -> Outcome:
+    def to_disk(
+        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl
+    ) -> Coroutine[Any, Any, Outcome]:
         """Store a file on disk, from its origin."""
-        return await self._from_origin.fetch(self._places.disk, prompt_id, asset, target, fresh)
+        return self._from_origin.fetch(self._places.disk, prompt_id, asset, target, fresh)
 
     async def restore(self, prompt_id: PromptId, asset: Asset, target: Target, known: ManifestFile) -> Outcome:
         """Store a file on disk, from the bucket, as it was when it came there."""

@@ -56,9 +56,9 @@ class Digests:
     def __init__(self, checks: Iterable[str] = (), look: Look | None = None) -> None:
         self.at = 0
         self.look = look
-        self._hashes = {"sha256": hashlib.sha256()} | {
-            name: _new(name) for name in {_algorithm(check) for check in checks} - {"sha256"}
-        }
+        self._hashes = {"sha256": hashlib.sha256()}
+        for name in {_algorithm(check) for check in checks} - {"sha256"} if checks else ():
+            self._hashes[name] = _new(name)
 
     def update(self, data: bytes | memoryview) -> None:
         for digest in self._hashes.values():
@@ -72,7 +72,7 @@ class Digests:
 
     @property
     def sha256(self) -> str:
-        return self.hex("sha256")
+        return self._hashes["sha256"].hexdigest()
 
     def copy(self) -> Digests:
         twin = Digests(look=self.look.copy() if self.look is not None else None)

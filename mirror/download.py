@@ -11,11 +11,12 @@ import binascii
 import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from functools import partial
 
 from mirror.digests import KNOWN
 from mirror.errors import Changed, Gone, NotMedia, Refused, Truncated, Unavailable, UrlExpired
 from mirror.h1 import CutShort
+from mirror.h1.head import Headers
 from mirror.h1.loan import Loan
 from mirror.http import Answer, Http, is_passing
 from mirror.models import Span, Validator
@@ -38,11 +39,11 @@ class Body:
     of whatever version. ``ranges`` says whether the server claims to serve parts.
     """
 
-    def __init__(self, response: Answer, head: Head, start: int, url: str) -> None:
+    def __init__(self, response: Answer, told: Mapping[str, str], head: Head, start: int, url: str) -> None:
         self.head = head
         self.start = start
         self.partial = response.status == 206
-        self.ranges = self.partial or response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        self.ranges = self.partial or told.get("accept-ranges", "").strip().lower() == "bytes"
         self._response = response
         self._url = url
         self._got = 0
@@ -99,59 +100,32 @@ def open_body(
         Changed: the server has another version, or other ranges, than was asked for: start over.
         Unavailable, Truncated: try again.
     """
-    return _Opened(http.get(url, _headers(url, span, known)), url, span, known)
+    return http.get_as(url, _headers(url, span, known), partial(_judge, url, span, known))
 
 
-class _Opened:
-    """An answer that was judged. A class, since a generator costs more than all that is done here."""
-
-    def __init__(
-        self, get: AbstractAsyncContextManager[Answer], url: str, span: Span | None, known: Head | None
-    ) -> None:
-        self._get = get
-        self._url = url
-        self._span = span
-        self._known = known
-
-    async def __aenter__(self) -> Body:
-        response = await self._get.__aenter__()
-        try:
-            return self._judge(response)
-        except BaseException as error:
-            await self._get.__aexit__(type(error), error, error.__traceback__)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._get.__aexit__(kind, error, trace)
-
-    def _judge(self, response: Answer) -> Body:
-        if response.status == 206:
-            _check_coding(response, self._url)
-            return _ranged(response, self._url, self._span, self._known)
-        if response.status == 200:
-            _check_coding(response, self._url)
-            return Body(response, read_head(response.headers, response.content_length), 0, self._url)
-        raise _status_error(response, self._url, ranged=self._span is not None)
+def _judge(url: str, span: Span | None, known: Head | None, response: Answer) -> Body:
+    if response.status not in (200, 206):
+        raise _status_error(response, url, ranged=span is not None)
+    told = Headers.in_lower_case(response.headers)
+    _check_coding(told, url)
+    if response.status == 206:
+        return _ranged(response, told, url, span, known)
+    return Body(response, told, read_head(told, response.content_length), 0, url)
 
 
 def _headers(url: str, span: Span | None, known: Head | None) -> Mapping[str, str]:
-    headers = {}
     if span is not None and known is not None:
-        headers["Range"] = f"bytes={span.start}-{span.stop - 1 if span.stop > 0 else ''}"
-        headers["If-Range"] = known.validator.if_range or ""
-    elif not is_signed(url):
-        # One header more would break a signed request.
-        headers["x-amz-checksum-mode"] = "ENABLED"
-    return headers
+        stop = span.stop - 1 if span.stop > 0 else ""
+        return {"Range": f"bytes={span.start}-{stop}", "If-Range": known.validator.if_range or ""}
+    # One header more would break a signed request.
+    return {} if is_signed(url) else {"x-amz-checksum-mode": "ENABLED"}
 
 
-def _ranged(response: Answer, url: str, span: Span | None, known: Head | None) -> Body:
+def _ranged(response: Answer, headers: Mapping[str, str], url: str, span: Span | None, known: Head | None) -> Body:
     """A 206 is taken only if it is exactly what was asked for, of the same file as before."""
     if span is None or known is None:
         raise Unavailable(f"a part (206) came though the whole was asked for: {shown(url)}")
-    told = parse_content_range(response.headers.get("Content-Range"))
+    told = parse_content_range(headers.get("content-range"))
     if told is None:
         raise Changed(f"the answer to a Range does not say which bytes it has: {shown(url)}")
     first, last, total = told
@@ -165,10 +139,10 @@ def _ranged(response: Answer, url: str, span: Span | None, known: Head | None) -
         raise Changed(f"the answer's length is not that of its range: {shown(url)}")
     if known.length is not None and total is not None and total != known.length:
         raise Changed(f"the file had {known.length} bytes and has {total} now: {shown(url)}")
-    head = read_head(response.headers, total if total is not None else known.length)
+    head = read_head(headers, total if total is not None else known.length)
     if _differs(known.validator, head.validator):
         raise Changed(f"the file changed while it was being fetched: {shown(url)}")
-    return Body(response, head, first, url)
+    return Body(response, headers, head, first, url)
 
 
 def _differs(before: Validator, now: Validator) -> bool:
@@ -196,11 +170,11 @@ def _status_error(response: Answer, url: str, *, ranged: bool) -> Exception:
     return Refused(f"the origin answered HTTP {status}: {where}")
 
 
-def _check_coding(response: Answer, url: str) -> None:
-    kind = response.headers.get("Content-Type", "")
-    if kind.lower().startswith("multipart/byteranges"):
+def _check_coding(headers: Mapping[str, str], url: str) -> None:
+    if headers.get("content-type", "").lower().startswith("multipart/byteranges"):
         raise Changed(f"several ranges came though one was asked for: {shown(url)}")
-    codings = {part.strip().lower() for part in response.headers.get("Content-Encoding", "").split(",")}
+    told = headers.get("content-encoding")
+    codings = {part.strip().lower() for part in told.split(",")} if told else set()
     if codings - _PLAIN_CODINGS:
         raise NotMedia(f"the body is coded ({', '.join(sorted(codings))}) though identity was asked for: {shown(url)}")
 
@@ -218,13 +192,13 @@ def parse_content_range(value: str | None) -> tuple[int, int, int | None] | None
 
 
 def read_head(headers: Mapping[str, str], length: int | None) -> Head:
-    """What an answer's headers say of the whole file, with the digests that it must have."""
-    etag = headers.get("ETag")
+    """What an answer's headers, named in lower case, say of the whole file, with the digests that it must have."""
+    etag = headers.get("etag")
     return Head(
         length=length,
         etag=etag if etag and _ETAG.fullmatch(etag) else None,
-        last_modified=_date(headers.get("Last-Modified")),
-        content_type=_printable(headers.get("Content-Type")),
+        last_modified=_date(headers.get("last-modified")),
+        content_type=_printable(headers.get("content-type")),
         checks=_checks(headers, etag or ""),
     )
 

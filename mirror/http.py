@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from urllib.parse import urljoin
 
 from mirror import __version__
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 
     from mirror.session import Session
 
+T = TypeVar("T")
+
 MOST_BUFFERED = 2 * BATCH
 """Bytes of a body that may be held before it is read, unless its reader asks for larger pieces. Behind a proxy aiohttp
 may for a moment hold 256 KiB more, what asyncio read last."""
 
-MAX_REDIRECTS = 10
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAXREDIRECTS = 10
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def is_passing(status: int) -> bool:
@@ -79,7 +81,7 @@ class Answer(Protocol):
         """Let a thread read up to ``most`` bytes; None where fewer than ``least`` are to come, or none can."""
 
     def close(self) -> None:
-        """Nothing more of it is wanted."""
+        """Nothing more of it is wanted. Idempotent."""
 
 
 async def read_most(answer: Answer, most: int) -> bytes:
@@ -139,8 +141,13 @@ class Http:
         Raises:
             MirrorError: of this session's two classes, translated from whatever went wrong, also inside the block.
         """
-        same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
-        return _Asked(self, url, headers, None, same_origin=same_origin, follow=follow)
+        return _Asked(self, url, headers, _as_it_is, same_origin=same_origin, follow=follow)
+
+    def get_as(
+        self, url: str, headers: Mapping[str, str], judge: Callable[[Answer], T]
+    ) -> contextlib.AbstractAsyncContextManager[T]:
+        """As :meth:`get`: what ``judge`` makes of the answer, or the error that it raises."""
+        return _Asked(self, url, headers, judge)
 
     def put(self, url: str, headers: Mapping[str, str], body: Body) -> contextlib.AbstractAsyncContextManager[Answer]:
         """The answer to a PUT of what is here whole, redirects not followed. ``headers`` tell the body's length.
@@ -150,7 +157,7 @@ class Http:
         Raises:
             MirrorError: as :meth:`get`.
         """
-        return _Asked(self, url, headers, body)
+        return _Asked(self, url, headers, _as_it_is, body=body, follow=False)
 
     @contextlib.asynccontextmanager
     async def send(
@@ -180,23 +187,23 @@ class Http:
 
     # One GET -----------------------------------------------------------------------------------
 
-    async def follow(self, url: str, headers: Mapping[str, str], *, same_origin: bool) -> Answer:
-        """The answer that no redirect leads away from. Raises what :meth:`reraise` translates."""
+    async def follow(self, answer: Answer, url: str, headers: Mapping[str, str], *, same_origin: bool) -> Answer:
+        """From a redirect to the answer that no redirect leads away from. Raises what :meth:`reraise` translates."""
+        same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
         start, seen = url, {url}
-        while True:
-            answer = await self.ask(url, headers)
-            if answer.status not in _REDIRECTS or not (location := answer.headers.get("Location")):
-                return answer
+        while answer.status in REDIRECTS and (location := answer.headers.get("Location")):
             answer.close()
             url = self._joined(url, location)
             if same_origin and origin(url) != origin(start):
                 raise self._refused(f"{shown(start)} redirects to another origin, {shown(url)}: not followed")
-            if url in seen or len(seen) > MAX_REDIRECTS:
+            if url in seen or len(seen) > MAXREDIRECTS:
                 raise self._refused(f"{shown(start)} redirects in a loop or too often")
             seen.add(url)
             if is_signed(url):
                 # One header more than was signed, and the store refuses.
                 headers = {name: value for name, value in headers.items() if not name.startswith("x-amz-")}
+            answer = await self.ask(url, headers)
+        return answer
 
     def _joined(self, url: str, location: str) -> str:
         try:
@@ -267,43 +274,56 @@ class Http:
         return made
 
 
-class _Asked:
-    """A request's block: opens with the answer, closes it at the end, and translates errors on the way."""
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
-    __slots__ = ("_answer", "_body", "_follow", "_headers", "_http", "_same_origin", "_url")
+
+class _Asked(Generic[T]):
+    """A request's block: opens with the answer, closes it at the end, and translates errors on the way.
+
+    A class, since a generator costs more than all that is done here.
+    """
+
+    __slots__ = ("_answer", "_body", "_follow", "_headers", "_http", "_judge", "_same_origin", "_url")
 
     def __init__(
         self,
         http: Http,
         url: str,
         headers: Mapping[str, str],
-        body: Body | None,
+        judge: Callable[[Answer], T],
         *,
-        same_origin: bool = True,
-        follow: bool = False,
+        body: Body | None = None,
+        same_origin: bool = False,
+        follow: bool = True,
     ) -> None:
         self._http = http
         self._url = url
         self._headers = headers
+        self._judge = judge
         self._body = body
         self._same_origin = same_origin
         self._follow = follow
+        self._answer: Answer | None = None
 
-    async def __aenter__(self) -> Answer:
-        http = self._http
+    async def __aenter__(self) -> T:
+        http, url = self._http, self._url
         try:
-            if self._follow:
-                self._answer = await http.follow(self._url, self._headers, same_origin=self._same_origin)
-            else:
-                self._answer = await http.ask(self._url, self._headers, self._body)
-        except Exception as error:
-            http.reraise(error, self._url)
+            self._answer = answer = await http.ask(url, self._headers, self._body)
+            if answer.status in REDIRECTS and self._follow:
+                self._answer = answer = await http.follow(answer, url, self._headers, same_origin=self._same_origin)
+            return self._judge(answer)
+        except BaseException as error:
+            self._end(error)
             raise
-        return self._answer
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._answer.close()
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._answer is not None:
+            self._answer.close()
         if isinstance(error, Exception):
             self._http.reraise(error, self._url)

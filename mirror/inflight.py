@@ -40,20 +40,24 @@ class Inflight:
     """The files, by identity, that visits of this process fetch."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, asyncio.Future[Fetched]] = {}
+        self._ends: dict[str, asyncio.Future[Fetched] | None] = {}  # a future where somebody waits
 
     async def enter(self, identity: str) -> Turn:
         """The caller's turn at a file; or, once whoever is at it has left, how that ended."""
-        other = self._ends.get(identity)
-        if other is not None:
-            await asyncio.wait({other})
-            return Turn(mine=False, failed=other.result())
-        self._ends[identity] = asyncio.get_running_loop().create_future()
-        return _MINE
+        if identity not in self._ends:
+            self._ends[identity] = None
+            return _MINE
+        other = self._ends[identity]
+        if other is None:
+            other = self._ends[identity] = asyncio.get_running_loop().create_future()
+        await asyncio.wait({other})
+        return Turn(mine=False, failed=other.result())
 
     def leave(self, identity: str, ended: Fetched) -> None:
         """The caller's turn is over."""
-        self._ends.pop(identity).set_result(ended)
+        waited_for = self._ends.pop(identity)
+        if waited_for is not None:
+            waited_for.set_result(ended)
 
 
 class Company:

@@ -58,10 +58,11 @@ class Lanes:
 
     def request(self, url: str, span: Span | None, known: Head | None) -> Request:
         """A request, sent when its block is entered."""
-        return Request(self, url, self.level(url), open_body(self._http, url, span, known))
+        return Request(self, url, open_body(self._http, url, span, known))
 
     def level(self, url: str) -> Level:
-        return self._levels.of(authority(url), self.budget.size // memory_for(url))
+        host = authority(url)
+        return self._levels.get(host) or self._levels.of(host, self.budget.size // memory_for(url))
 
 
 class Request:
@@ -71,10 +72,10 @@ class Request:
 
     body: Body
 
-    def __init__(self, lanes: Lanes, url: str, level: Level, opened: AbstractAsyncContextManager[Body]) -> None:
+    def __init__(self, lanes: Lanes, url: str, opened: AbstractAsyncContextManager[Body]) -> None:
         self._lanes = lanes
         self._url = url
-        self._level = level
+        self._level = lanes.level(url)
         self._opened = opened
         self._memory = 0
         self._waited = 0.0

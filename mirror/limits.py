@@ -146,6 +146,7 @@ class Level:
         self._fixed = fixed
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._doubling = True
         self._flat = 0
         self._best = 0.0
@@ -222,7 +223,9 @@ class Level:
             self._busy += 1
             return
         self._full = True
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(turn)
         try:
             await turn
@@ -269,6 +272,10 @@ class Levels:
         self._fixed = concurrency
         self._cap = cap
         self._levels: dict[str, Level] = {}
+
+    def get(self, host: str) -> Level | None:
+        """A host's level, if it was met."""
+        return self._levels.get(host)
 
     def of(self, host: str, most: int | None = None) -> Level:
         """A host's level, never above the cap, nor ``most`` where that is less."""

@@ -114,6 +114,10 @@ class Choice(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         return self._best if index == 0 else self._all[index]
 
+    def __iter__(self) -> Iterator[str]:
+        yield self._best
+        yield from self._all[1:]
+
     def __len__(self) -> int:
         return len(self._all)
 

@@ -109,7 +109,9 @@ class Obtain:
         """What failed may succeed when the service was asked: until then it is None."""
         target, which = self._target(asset), asset.identity
         delivery = self._run.delivery
-        outcome: Outcome | None = await self._adopt(self._places.disk, elsewhere, target)
+        outcome: Outcome | None = None
+        if elsewhere is not None:
+            outcome = await self._adopt(self._places.disk, elsewhere, target)
         reused = outcome is not None
         if which in self._stock.in_bucket and which not in self._not_restored:
             outcome = outcome or await delivery.restore(self._id, asset, target, self._stock.known[which])

@@ -88,10 +88,12 @@ def _named(found: Mapping[str, _Found], published: Mapping[str, str]) -> Iterato
     for which, item in found.items():
         name = published.get(which)
         if name is None:
-            name = next(
-                free for free in names.candidates(names.from_url(item.url), which) if names.key(free) not in taken
-            )
-            taken.add(names.key(name))
+            name = names.from_url(item.url)
+            key = names.key(name)
+            if key in taken or names.is_reserved(name):
+                name = next(free for free in names.candidates(name, which) if names.key(free) not in taken)
+                key = names.key(name)
+            taken.add(key)
         yield Asset(identity=which, url=item.url, role=item.role, name=name, named_by=tuple(item.named_by))
 
 

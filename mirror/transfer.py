@@ -160,14 +160,14 @@ class _One:
         """Requests, one after the other, until nothing is missing."""
         whole = False
         while not whole:
-            head, span = self._sink.head, None
-            gaps = self._gaps() if head is not None else []
-            if head is not None and not gaps:
-                return
-            # Without a length nobody could tell the end of a part from the end of the file.
-            held = self.progress()
-            if head is not None and head.length is not None and head.validator.if_range and held and self._parts:
-                span = self._part(gaps[0], head)
+            head, span, held = self._sink.head, None, 0
+            if head is not None:
+                gaps, held = self._gaps(), self.progress()
+                if not gaps:
+                    return
+                # Without a length nobody could tell the end of a part from the end of the file.
+                if head.length is not None and head.validator.if_range and held and self._parts:
+                    span = self._part(gaps[0], head)
             self._asked_part = span is not None
             try:
                 whole = await self._request(span, head)
@@ -206,7 +206,8 @@ class _One:
         try:
             async with self._lanes.request(self._url, span, known) as request:
                 head, got, segments = await self._stream(request, helpers)
-            await self._help(segments.first, segments, head)
+            if segments.left:
+                await self._help(segments.first, segments, head)
             if helpers:
                 await asyncio.gather(*helpers)
         finally:

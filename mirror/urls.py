@@ -19,9 +19,11 @@ _NAMES_A_FILE = re.compile(r"(?i).*\.(?!(?:php|aspx?|ashx|jsp|cgi|do|[0-9]+)\Z)[
 """The last part of such a path says which file is meant; of another one, or a program's, the query may say it."""
 
 _PLAIN = re.compile(
-    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?!80(?!\d)|443(?!\d))[1-9]\d{0,3})?/[A-Za-z0-9._~/+,:!-]*"
+    r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::(?!80/|443/)[1-9]\d{0,3}|:[1-5]\d{4})?/[A-Za-z0-9._~/+,:!-]*"
 )
 """What most URLs are: nothing in them is signed, or hidden, or could be written in another way."""
+
+_AUTHORITY = re.compile(r"(?s).*?://([^/?#]*)")
 
 REDACTED = "***"
 
@@ -80,7 +82,8 @@ def origin(url: str) -> tuple[str, str, int]:
 
 def authority(url: str) -> str:
     """Host and port as they stand in a URL: the unit that connections belong to."""
-    return url.partition("://")[2].partition("/")[0].partition("?")[0].partition("#")[0]
+    found = _AUTHORITY.match(url)
+    return found[1] if found is not None else ""
 
 
 def check_url(url: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror import names
@@ -380,6 +380,10 @@ def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> 
         r"\A(?:https?|HTTP|ftp)://[a-zA-Z0-9.:@-]{1,12}(?:/[A-Za-z0-9._~:@%;+-]{0,8}){0,3}[?#]?[a-z=/.]{0,6}\Z"
     )
 )
+@example("http://h:80/a")
+@example("https://h:4430/a")
+@example("http://h:34697/a.png")
+@example("http://h:65536/a")
 def test_a_plain_url_is_what_the_long_way_makes_of_it(url: str) -> None:
     """Most URLs are recognised at a glance: that must change nothing."""
     assert identity(url) == identity(f"{url}#").rstrip("#") or "#" in url

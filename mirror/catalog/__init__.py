@@ -12,8 +12,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, overload
 
 from mirror.catalog import queue, rows
 from mirror.catalog.merge import merge
@@ -55,6 +56,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_Call = Callable[[sqlite3.Connection], Any]
+
 _MOMENT = 0.003
 """Seconds. Who waits for a commit holds no place at a host, so this costs no throughput."""
 
@@ -66,8 +69,9 @@ class Catalog:
         self.path = path
         self._connection = connection
         self._thread = thread
-        self._waiting: list[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[_Call | Sequence[Write], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop  # that of what is committed now
 
     @classmethod
     def open(cls, path: Path, *, durable: bool = True, mode: Mode = "write") -> Catalog:
@@ -209,16 +213,11 @@ class Catalog:
 
     async def apply(self, writes: Sequence[Write]) -> None:
         """Make several writes together."""
-
-        def apply(connection: sqlite3.Connection) -> None:
-            for write in writes:
-                rows.apply(connection, write)
-
-        await self._write(apply)
+        await self._write(writes)
 
     async def save_file(self, prompt_id: PromptId, record: FileRecord, run: str) -> None:
         """Record the outcome of one file. Call it after the file is durable."""
-        await self.apply([FileSaved(prompt_id=prompt_id, record=record, run=run)])
+        await self._write([FileSaved(prompt_id=prompt_id, record=record, run=run)])
 
     async def save_prompt(self, record: PromptRecord, run: str) -> None:
         """Record a prompt's state and its files. Call it after the manifest is durable."""
@@ -284,12 +283,17 @@ class Catalog:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
-    async def _write(self, call: Callable[[sqlite3.Connection], T]) -> T:
-        """Have ``call`` run inside the next transaction; returns after its commit."""
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, done))
+    @overload
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T: ...
+    @overload
+    async def _write(self, work: Sequence[Write]) -> None: ...
+    async def _write(self, work: _Call | Sequence[Write]) -> Any:
+        """Have a call run, or writes made, inside the next transaction; returns after its commit."""
         if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit_waiting())
+            self._loop = asyncio.get_running_loop()
+            self._committing = self._loop.create_task(self._commit_waiting())
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((work, done))
         return await done
 
     async def _commit_waiting(self) -> None:
@@ -301,7 +305,7 @@ class Catalog:
             group, self._waiting = self._waiting, []
             size = len(group)
             try:
-                results = await loop.run_in_executor(self._thread, self._commit, [call for call, _ in group])
+                results = await loop.run_in_executor(self._thread, self._commit, [work for work, _ in group])
             except Exception as error:  # noqa: BLE001  whoever waits must be told, whatever it is
                 told = damaged(self.path, error) if isinstance(error, FAULTS) else error
                 for _, done in group:
@@ -312,10 +316,19 @@ class Catalog:
                 if not done.done():
                     done.set_result(result)
 
-    def _commit(self, calls: Iterable[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            return [call(self._connection) for call in calls]
+    def _commit(self, group: Iterable[_Call | Sequence[Write]]) -> list[Any]:
+        """In order; writes that follow one another are one list for :func:`rows.apply`."""
+        connection, results = self._connection, list[Any]()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for are_calls, those in groupby(group, callable):
+                if are_calls:
+                    results += [cast("_Call", call)(connection) for call in those]
+                else:
+                    lists = cast("list[Sequence[Write]]", list(those))
+                    rows.apply(connection, chain.from_iterable(lists))
+                    results += [None] * len(lists)
+        return results
 
 
 async def in_pages(ids: Sequence[PromptId], page: int) -> AsyncGenerator[list[PromptId], None]:

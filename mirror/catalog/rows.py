@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from itertools import chain, pairwise
+from functools import cache
+from itertools import chain, groupby, pairwise
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +28,9 @@ from mirror.stores import Kept, Wanted
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
+
+_TOGETHER = 64
+"""Rows of files that are written by one statement, at most."""
 
 
 def read_prompts(connection: sqlite3.Connection, prompt_ids: Sequence[PromptId]) -> Iterator[PromptRecord]:
@@ -175,13 +179,24 @@ def listed(values: Sequence[str]) -> str:
     return msgspec.json.encode(values).decode()
 
 
-def apply(connection: sqlite3.Connection, write: Write) -> None:
-    """Make one write."""
+def apply(connection: sqlite3.Connection, writes: Iterable[Write]) -> None:
+    """Make these writes, in order; files that follow one another, as most do, together."""
+    for are_files, those in groupby(writes, _is_file):
+        if are_files:
+            _save_files(connection, [_row(write) for write in those if isinstance(write, FileSaved)])
+        else:
+            for write in those:
+                _apply(connection, write)
+
+
+def _is_file(write: Write) -> bool:
+    return isinstance(write, FileSaved)
+
+
+def _apply(connection: sqlite3.Connection, write: Write) -> None:
     match write:
         case Claimed():
             _touch(connection, write.prompt_id, write.run)
-        case FileSaved():
-            _save_file(connection, write.prompt_id, write.record, write.run)
         case PromptSaved():
             _save_prompt(connection, write.record, write.run)
         case Marked():
@@ -251,23 +266,39 @@ def _folder_key(connection: sqlite3.Connection, record: PromptRecord) -> str:
     return key if owner is None or owner[0] == record.prompt_id else f"{key}/{record.folder}"
 
 
-def _save_file(connection: sqlite3.Connection, prompt_id: PromptId, record: FileRecord, run: str) -> None:
-    """Write a file's row."""
-    entry = record.entry
-    connection.execute(
-        "INSERT OR REPLACE INTO files (prompt_id, identity, role, path, bytes, entry, failure, run)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            prompt_id,
-            record.identity,
-            record.role,
-            entry.path if entry else None,
-            entry.bytes if entry else None,
-            msgspec.json.encode(entry) if entry else None,
-            msgspec.json.encode(record.failure) if record.failure else None,
-            run,
-        ),
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@cache
+def _saving(count: int) -> str:
+    rows = ", ".join([_ROW] * count)
+    return f"INSERT OR REPLACE INTO files (prompt_id, identity, role, path, bytes, entry, failure, run) VALUES {rows}"  # noqa: S608  # nosec B608 # our own text
+
+
+def _row(saved: FileSaved) -> tuple[str | bytes | int | None, ...]:
+    record, entry = saved.record, saved.record.entry
+    return (
+        saved.prompt_id,
+        record.identity,
+        record.role,
+        entry.path if entry else None,
+        entry.bytes if entry else None,
+        msgspec.json.encode(entry) if entry else None,
+        msgspec.json.encode(record.failure) if record.failure else None,
+        saved.run,
     )
+
+
+def _save_files(connection: sqlite3.Connection, files: Sequence[tuple[str | bytes | int | None, ...]]) -> None:
+    """Write rows of files: as many in a statement as a power of two has, so that few statements are compiled.
+
+    Before and after each statement this thread and the loop's take turns, which costs more than the row does.
+    """
+    done = 0
+    while done < len(files):
+        count = min(_TOGETHER, 1 << (len(files) - done).bit_length() - 1)
+        connection.execute(_saving(count), [*chain.from_iterable(files[done : done + count])])
+        done += count
 
 
 def _save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str) -> None:
@@ -292,8 +323,9 @@ def _save_prompt(connection: sqlite3.Connection, record: PromptRecord, run: str)
             msgspec.json.encode(record.placed) if record.placed else None,
         ),
     )
-    for file in record.files:
-        _save_file(connection, record.prompt_id, file, run)
+    _save_files(
+        connection, [_row(FileSaved(prompt_id=record.prompt_id, record=file, run=run)) for file in record.files]
+    )
 
 
 def decode(blob: bytes, kind: type[T] | msgspec.json.Decoder[T]) -> T:

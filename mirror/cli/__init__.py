@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -43,6 +44,8 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"mirror.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        gc.freeze()
+        gc.enable()
         if callable(signal.getsignal(signal.SIGINT)):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to put away
         return command
@@ -76,6 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
         # Everything of ours is closed; a thread that still waits for a name server, or for a reader, must not hold
         # the process.
         os._exit(code)
+    gc.disable()  # whatever is left goes with the process: Python need not look for rings in it twice
+    gc.freeze()
     sys.exit(code)
 
 

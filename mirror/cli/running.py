@@ -167,7 +167,7 @@ class Command:
         self._tally = Tally()
         bar = flags.progress and not flags.quiet and sys.stderr.isatty()
         self._progress = Progress(tally=self._tally) if bar else None
-        self._log = LogObserver(heartbeat=None if self._progress else 30.0, tally=self._tally)
+        self._log = LogObserver(heartbeat=None if self._progress or flags.quiet else 30.0, tally=self._tally)
         self._codes: list[ExitCode] = []
         self._fatal: str | None = None
         log = settings.log

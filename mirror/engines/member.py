@@ -84,5 +84,8 @@ class Member:
 
 
 def _worker() -> str:
-    """What a worker's Python runs: it finds modules where this one does, a checkout that was not installed too."""
-    return f"import sys; sys.path[:] = {sys.path!r}; from mirror.engines.process import main; main()"
+    """What a worker's Python runs: it finds modules where this one does, a checkout that was not installed too.
+
+    What it imports stays: nothing looks for rings in it meanwhile.
+    """
+    return f"import gc, sys; gc.disable(); sys.path[:] = {sys.path!r}; from mirror.engines.process import main; main()"

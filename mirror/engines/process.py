@@ -257,6 +257,7 @@ def main() -> None:
     os.umask(os.umask(0o077) | 0o002)
     gc.freeze()
     gc.set_threshold(_OBJECTS, 10, 10)
+    gc.enable()
     end = socket.socket(fileno=int(sys.argv[1]))
     loop = asyncio.new_event_loop()
     loop.run_until_complete(_Process().run(end))

@@ -139,6 +139,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         self._more.clear()
         self._go_on()
         if self._ended and self._is_clean and self.is_open:
+            self.idle_since = self._loop.time()
             self._owner.settle(self)
         else:
             self.abort()

@@ -59,6 +59,7 @@ class Pool:
         self._oldest: dict[Connection, None] = {}  # of the idle ones, the one that has been so for longest first
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it is a system call, in Python 3.11
 
     async def get(self, place: Place, request: bytes, body: Body | None = None) -> Answer:
         """Send a request, with a body if it has one, and wait for the head of its answer.
@@ -70,7 +71,9 @@ class Pool:
             Broken, Stalled, Unreadable: no answer.
             UnicodeError: the host cannot be looked up.
         """
-        now = asyncio.get_running_loop().time()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
         limit = now + self._limit if self._limit else 0.0
         used = self._used(place, now)
         if used is not None:
@@ -101,8 +104,6 @@ class Pool:
 
     def settle(self, connection: Connection) -> None:
         """Keep it for the next request."""
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
         self._idle.setdefault(connection.place, []).append(connection)
         self._oldest[connection] = None
         if len(self._oldest) > self._most_idle:
@@ -110,7 +111,7 @@ class Pool:
             del self._oldest[oldest]
             oldest.abort()
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self._longest_idle, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._longest_idle, self._sweep)
 
     def lose(self, connection: Connection) -> None:
         """Its socket is gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -32,6 +31,8 @@ def confine(parent: int, memory: int) -> bool:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to deal with
     if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - whoever starts such a process needs none
+
         control = ctypes.CDLL(None).prctl
         control(_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         control(_NO_NEW_RIGHTS, 1, 0, 0, 0)

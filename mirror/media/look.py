@@ -31,23 +31,17 @@ class Look:
         if self._walk is None:
             if self._is_over:
                 return
-            known = len(self._beginning)
-            self._beginning += data[: _BEGINNING - known]
-            if len(self._beginning) < _BEGINNING:
+            if self._beginning or len(data) < _BEGINNING:
+                data = self._beginning + data
+            if len(data) < _BEGINNING:
+                self._beginning = bytes(data)
                 return
-            self._walk = self._begun()
-            self._is_over = self._walk is None
-            data = data[_BEGINNING - known :]
-        if self._walk is not None:
-            self._walk.feed(data)
-
-    def _begun(self) -> Walk | None:
-        form = _form_of(self._beginning)
-        if form is None:
-            return None
-        walk = form()
-        walk.feed(self._beginning)
-        return walk
+            form = _form_of(bytes(data[:_BEGINNING]))
+            if form is None:
+                self._is_over = True
+                return
+            self._walk = form()
+        self._walk.feed(data)
 
     @property
     def needless(self) -> int:
@@ -63,7 +57,10 @@ class Look:
         """What there is to say if the file ends here."""
         walk = self._walk
         if walk is None and not self._is_over:  # it is shorter than that
-            walk = self._begun()
+            form = _form_of(self._beginning)
+            walk = form() if form is not None else None
+            if walk is not None:
+                walk.feed(self._beginning)
         return walk.verdict() if walk is not None else Verdict()
 
     def copy(self) -> Look:

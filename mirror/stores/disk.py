@@ -34,8 +34,10 @@ _SOON = 0.1
 """Where so many bytes are free, nobody looks again for so many seconds: that is less time than they would last."""
 _MOST_KNOWN = 4096
 _BRIEF = 0.005
-_WHILE = 1.0
-"""Seconds: after a call that took longer than the one, threads are used for the other."""
+"""Seconds: after a call that took longer, threads are used for a while."""
+_WHILE = 20
+"""So many times as long as that call took: a slow disk holds the loop up for a twentieth of the time at most, and a
+process that was not let run for a moment does not pay for it long."""
 _NO_NEED = contextlib.nullcontext()
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _datasync = getattr(os, "fdatasync", os.fsync)
@@ -84,8 +86,9 @@ class Disk:
         try:
             return call()
         finally:
-            if time.monotonic() - since > _BRIEF:
-                self._slow_until = time.monotonic() + _WHILE
+            took = time.monotonic() - since
+            if took > _BRIEF:
+                self._slow_until = since + (1 + _WHILE) * took
 
     async def draw(self, call: Callable[[], T]) -> T:
         """As :meth:`run`, for what may wait for the network: what only waits for the disk does not wait behind it."""
@@ -169,7 +172,15 @@ class Disk:
             FileNotFoundError: there is none, and ``create`` is not set.
             OSError: it is no folder, or a symlink.
         """
-        path = os.path.join(self.root, name)
+        fd = self.open_folder(name, create=create)
+        try:
+            yield fd
+        finally:
+            let_go(fd)
+
+    def open_folder(self, name: str, *, create: bool) -> int:
+        """As :meth:`folder`; the caller closes it."""
+        path = f"{self.root}/{name}"
         try:
             fd = os.open(path, _FOLDER)
         except FileNotFoundError:
@@ -192,9 +203,10 @@ class Disk:
             if name in self._new:  # whoever comes first, and all who come before that has ended
                 self.sync_folder(self.root)
                 self._new.discard(name)
-            yield fd
-        finally:
+        except BaseException:
             let_go(fd)
+            raise
+        return fd
 
     def sync_file(self, fd: int) -> None:
         """Make a file's content durable. After an error it never is: the kernel may call the same pages clean now."""

@@ -18,6 +18,7 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file is opened to be read: not through a symlink, and if it is a pipe, without waiting for its other end."""
 
 _BLOCK = 1 << 20
+_GATHERS = hasattr(os, "pwritev")
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 _OBSTRUCTED = {
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY), "something else stands there: move it away"),
@@ -129,7 +130,7 @@ def write_all(fd: int, buffers: list[bytes | memoryview], at: int) -> None:
     for first in range(0, len(buffers), 256):
         batch = [memoryview(buffer) for buffer in buffers[first : first + 256] if buffer]
         while batch:
-            done = os.pwritev(fd, batch, at) if hasattr(os, "pwritev") else os.pwrite(fd, batch[0], at)
+            done = os.pwritev(fd, batch, at) if _GATHERS else os.pwrite(fd, batch[0], at)
             at += done
             while batch and done >= len(batch[0]):
                 done -= len(batch.pop(0))

@@ -112,11 +112,13 @@ class PartialFile:
         return spans.merge([*held, *(Span(run.start, run.stop) for run in pending)])
 
     async def begin(self, head: Head) -> None:
-        await self._idle()
+        if self._writing is not None:
+            await self._idle()
         self._runs.clear()
         self._flying = None
         self._part.begin(head)
-        await self._check_room(head)
+        if (head.length or 0) > BATCH:
+            await self._check_room(head)
 
     async def _check_room(self, head: Head) -> None:
         """Whether what is missing fits. A short file finds that out when it is written, in the same hop."""
@@ -172,7 +174,8 @@ class PartialFile:
     # Publishing --------------------------------------------------------------------------------
 
     async def commit(self) -> Receipt:
-        await self._idle()
+        if self._writing is not None:
+            await self._idle()
         part = self._part
         assert part.head is not None
         runs = self._taken()
@@ -188,7 +191,7 @@ class PartialFile:
         whole = _Whole(part, runs, length)
         try:
             if part.has_journal:
-                self.committed = await self._disk.start(whole.publish)
+                self.committed = await self._publisher.publish_alone(whole)
             else:
                 self.committed = await self._publisher.publish(whole, brief=length <= _SMALL)
         except UNFIT:
@@ -245,16 +248,6 @@ class _Whole:
         self._part = part
         self._runs = runs
         self._length = length
-
-    def publish(self) -> Receipt:
-        """All steps. Blocks."""
-        disk = self._part.disk
-        self.write()
-        self.sync()
-        with disk.folder(self.folder, create=True) as folder:
-            receipt = self.place(folder)
-            disk.sync_folder(folder)
-        return receipt
 
     def write(self) -> None:
         self._part.complete(self._runs, self._length)

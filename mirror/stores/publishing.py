@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from mirror.stores.disk import Disk
+from mirror.stores.files import let_go
 from mirror.stores.workers import Uninterrupted
 
 T_co = TypeVar("T_co", covariant=True)
@@ -59,11 +60,10 @@ class Publisher:
 
         Whoever is cancelled meanwhile goes on only after the end. Raises what a step raised; then nothing is promised.
         """
-        job = _Job(publication)
         if not self._disk.is_durable:
-            alone = partial(self._together, [job])
-            await (self._disk.brief(alone) if brief else self._disk.start(alone))
-            return cast("T", job.outcome())
+            alone = partial(self._alone, publication)
+            return await (self._disk.brief(alone) if brief else self._disk.start(alone))
+        job = _Job(publication)
         done = job.done = Uninterrupted(loop=asyncio.get_running_loop())
         self._waiting.append(job)
         if not self._called:
@@ -71,6 +71,22 @@ class Publisher:
             asyncio.get_running_loop().call_soon(self._send)
         await done
         return cast("T", job.outcome())
+
+    async def publish_alone(self, publication: Publication[T]) -> T:
+        """As :meth:`publish`, for what is large: in a hop of its own."""
+        return await self._disk.start(partial(self._alone, publication))
+
+    def _alone(self, publication: Publication[T]) -> T:
+        """Blocks."""
+        publication.write()
+        publication.sync()
+        folder = self._disk.open_folder(publication.folder, create=True)
+        try:
+            result = publication.place(folder)
+            self._disk.sync_folder(folder)
+        finally:
+            let_go(folder)
+        return result
 
     def _send(self) -> None:
         """Share out what waits among the threads that are free; the rest goes with the next that is."""
@@ -108,10 +124,13 @@ class Publisher:
 
     def _place(self, folder: str, jobs: list[_Job]) -> None:
         try:
-            with self._disk.folder(folder, create=True) as there:
+            there = self._disk.open_folder(folder, create=True)
+            try:
                 for job in jobs:
                     job.go_on(partial(job.place, there))
                 self._disk.sync_folder(there)
+            finally:
+                let_go(there)
         except Exception as error:  # noqa: BLE001  each caller gets it: none of their names may be durable
             for job in jobs:
                 job.error = job.error or error

@@ -26,6 +26,7 @@ from mirror.errors import (
     Unavailable,
 )
 from mirror.events import Noted, Observer
+from mirror.h1.head import Headers
 from mirror.http import Http
 from mirror.media import why_not_media
 from mirror.models import Receipt
@@ -141,7 +142,8 @@ class Copier:
             return self._shown(response.status, response.headers, response.content_length), url
 
     def _shown(self, status: int, headers: Mapping[str, str], length: int | None) -> Head | None:
-        return read_head(headers, length) if status == 200 and length is not None else None
+        told = Headers.in_lower_case(headers)
+        return read_head(told, length) if status == 200 and length is not None else None
 
     # The copy ----------------------------------------------------------------------------------
 
@@ -260,8 +262,6 @@ def _is_known_version(head: Head, target: Target, etag: str | None) -> bool:
 
 
 def _named(answer: Mapping[str, Any]) -> dict[str, str]:
-    """The headers that a HEAD's answer is read by, as they are spelled elsewhere."""
-    told = {"ETag": answer.get("ETag"), "Content-Type": answer.get("ContentType")}
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    told["Last-Modified"] = headers.get("last-modified")
+    """What a HEAD's answer has beside its headers, as those are named."""
+    told = {"etag": answer.get("ETag"), "content-type": answer.get("ContentType")}
     return {name: value for name, value in told.items() if value}
