@@ -12,7 +12,11 @@ def main() -> None:
     gc.disable()  # until a command is imported: that stays, and to look for rings in it takes a sixth of the time
     from mirror.cli import main as command_line  # noqa: PLC0415
 
-    command_line()
+    try:
+        command_line()
+    finally:  # whatever is left goes with the process: Python need not look for rings in it twice
+        gc.disable()
+        gc.freeze()
 
 
 if __name__ == "__main__":

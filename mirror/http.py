@@ -45,8 +45,8 @@ MOST_BUFFERED = 2 * BATCH
 """Bytes of a body that may be held before it is read, unless its reader asks for larger pieces. Behind a proxy aiohttp
 may for a moment hold 256 KiB more, what asyncio read last."""
 
-MAXREDIRECTS = 10
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def is_passing(status: int) -> bool:
@@ -191,12 +191,12 @@ class Http:
         """From a redirect to the answer that no redirect leads away from. Raises what :meth:`reraise` translates."""
         same_origin = same_origin or self._kind == "s3"  # a store's redirect leads nowhere else
         start, seen = url, {url}
-        while answer.status in REDIRECTS and (location := answer.headers.get("Location")):
+        while answer.status in _REDIRECTS and (location := answer.headers.get("Location")):
             answer.close()
             url = self._joined(url, location)
             if same_origin and origin(url) != origin(start):
                 raise self._refused(f"{shown(start)} redirects to another origin, {shown(url)}: not followed")
-            if url in seen or len(seen) > MAXREDIRECTS:
+            if url in seen or len(seen) > MAX_REDIRECTS:
                 raise self._refused(f"{shown(start)} redirects in a loop or too often")
             seen.add(url)
             if is_signed(url):
@@ -310,7 +310,7 @@ class _Asked(Generic[T]):
         http, url = self._http, self._url
         try:
             self._answer = answer = await http.ask(url, self._headers, self._body)
-            if answer.status in REDIRECTS and self._follow:
+            if answer.status in _REDIRECTS and self._follow:
                 self._answer = answer = await http.follow(answer, url, self._headers, same_origin=self._same_origin)
             return self._judge(answer)
         except BaseException as error:

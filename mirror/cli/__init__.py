@@ -79,8 +79,6 @@ def main(arguments: list[str] | None = None) -> None:
         # Everything of ours is closed; a thread that still waits for a name server, or for a reader, must not hold
         # the process.
         os._exit(code)
-    gc.disable()  # whatever is left goes with the process: Python need not look for rings in it twice
-    gc.freeze()
     sys.exit(code)
 
 

@@ -195,6 +195,8 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _resume(self) -> None:
         assert self._raw is not None
+        if self._is_paused:
+            return  # again, before this came: a thread may be at it
         try:
             self._deliver()
         except Exception as error:
