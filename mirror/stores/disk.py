@@ -5,6 +5,7 @@ What is no coroutine blocks: ``run`` and ``start`` have it done in a thread, ``b
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -90,13 +91,15 @@ class Disk:
             if took > _BRIEF:
                 self._slow_until = since + (1 + _WHILE) * took
 
-    async def draw(self, call: Callable[[], T]) -> T:
-        """As :meth:`run`, for what may wait for the network: what only waits for the disk does not wait behind it."""
+    def draw(self, call: Callable[[], T]) -> Uninterrupted[T]:
+        """As :meth:`start`, for what may wait for the network: what only waits for the disk does not wait behind it."""
+        drawing = self._drawers.start(call)
         self._drawing += 1
-        try:
-            return await self._drawers.start(call)
-        finally:
-            self._drawing -= 1
+        drawing.add_done_callback(self._drawn)
+        return drawing
+
+    def _drawn(self, drawing: asyncio.Future[T]) -> None:  # noqa: ARG002
+        self._drawing -= 1
 
     @property
     def is_crowded(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mirror import spans
 from mirror.digests import Digests, are_known
@@ -54,7 +54,7 @@ class PartialFile:
         self._part = Part(disk, target, key, is_new=is_new, on_commit=on_commit)
         self._on_left = on_left
         self._runs: dict[int, Run] = {}
-        self._writing: Uninterrupted[None] | None = None
+        self._writing: Uninterrupted[Any] | None = None
         self._flying: Run | None = None
 
     @property
@@ -139,7 +139,13 @@ class PartialFile:
         run = self._runs.pop(at, None) or Run(at)
         for piece in (data, *source.pieces):
             run.add(piece)
-        return await self._disk.draw(partial(self._translating, partial(self._part.draw, run, source))) - at
+        call = partial(self._part.draw, run, source)
+        self._writing = drawing = self._disk.draw(partial(self._translating, call))
+        try:
+            return await drawing - at
+        finally:
+            if self._writing is drawing:
+                self._writing = None
 
     async def flush(self) -> None:
         await self._idle()
