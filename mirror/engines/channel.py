@@ -42,8 +42,7 @@ class Channel(Generic[M]):
         going, self._going = self._going, []
         if going and self._writer is not None and not self._writer.is_closing():
             frame = b"[%s]" % b",".join(going)
-            self._writer.write(len(frame).to_bytes(4))
-            self._writer.write(frame)
+            self._writer.write(len(frame).to_bytes(4) + frame)  # at once: each write wakes the other side
 
     async def drain(self) -> None:
         """Wait until the other side has taken most of what was posted."""

@@ -22,7 +22,7 @@ from tests.bench.tools import mirror_command
 _LIMIT = 200
 _GROWTH = 1.10
 _EVERY = 0.2
-_PATIENCE = 600
+_PATIENCE = 2_000
 _WELL = (0, 3)
 """Exit codes: everything came; everything was done, but the service did not know all of it."""
 
@@ -68,7 +68,7 @@ _Ran = tuple[str, int, float, list[_Sample]]
 
 
 def _ids(at: Stage, options: Options) -> _Ran:
-    count, bound = (500, 20) if options.quick else (1_000_000, 240)
+    count, bound = (500, 20) if options.quick else (1_000_000, 1_800)
     job = at.job("ids", at.media("none", 1, 100), each=1)
     with job.ids_file.open("w", encoding="ascii") as file:
         file.writelines(f"unknown{number}\n" for number in range(count))
