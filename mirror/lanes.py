@@ -127,13 +127,22 @@ class Request:
         Raises:
             Unavailable: they come slower than ``min_rate`` for a minute; our own pauses do not count.
         """
-        batch = self.body.batch
+        lanes, batch = self._lanes, self.body.batch
         since = time.monotonic()
         piece = await self.body.read()
+        if not piece:
+            return piece
+        size = len(piece)
         self._waited += time.monotonic() - since
-        self._is_fast = len(piece) >= batch
-        if piece:
-            await self._moved(len(piece))
+        self._is_fast = size >= batch
+        self._count(size)
+        if self._waited >= _RATE_WINDOW:
+            if self._got < lanes.min_rate * self._waited:
+                rate = self._got / self._waited
+                raise Unavailable(f"slower than transfer.min_rate: {rate:.0f} B/s: {shown(self._url)}")
+            self._waited, self._got = 0.0, 0
+        if lanes.rate.is_limited:
+            await lanes.rate.take(size)
         return piece
 
     async def pour(self, sink: Sink, at: int, piece: bytes | memoryview, most: int) -> int:
@@ -147,24 +156,15 @@ class Request:
         if loan is None:
             await sink.write(at, piece)
             return len(piece)
-        with loan:
-            took = await sink.draw(at, piece, loan)
-        more = took - len(piece)
-        self.body.count(more)
-        if more:
-            await self._moved(more)
-        return took
+        try:
+            with loan:
+                return await sink.draw(at, piece, loan)
+        finally:  # it came, whatever became of it
+            self.body.count(loan.size)
+            self._count(loan.size)
 
-    async def _moved(self, size: int) -> None:
+    def _count(self, size: int) -> None:
         """So many bytes more have come."""
-        lanes = self._lanes
         self._got += size
         self._level.moved(size)
-        lanes.observer(BytesReceived(bytes=size))
-        if self._waited >= _RATE_WINDOW:
-            if self._got < lanes.min_rate * self._waited:
-                rate = self._got / self._waited
-                raise Unavailable(f"slower than transfer.min_rate: {rate:.0f} B/s: {shown(self._url)}")
-            self._waited, self._got = 0.0, 0
-        if lanes.rate.is_limited:
-            await lanes.rate.take(size)
+        self._lanes.observer(BytesReceived(bytes=size))

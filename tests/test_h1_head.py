@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from mirror.h1 import CutShort, Unreadable, Unsendable
 from mirror.h1.chunks import Chunks
-from mirror.h1.head import LONGEST_HEAD, LONGEST_LINE, check_begun, common_lines, parse, request
+from mirror.h1.head import LONGEST_HEAD, LONGEST_LINE, Headers, check_begun, common_lines, parse, request
 from tests.properties import examples
 
 COMMON = common_lines("h.example", {"User-Agent": "x"})
@@ -229,3 +230,8 @@ def test_any_bytes_are_a_head_or_none(data: bytes) -> None:
         return
     assert 100 <= head.status <= 999
     assert head.length is None or head.length >= 0
+
+
+def test_of_several_fields_of_a_name_the_first_counts_whoever_read_them() -> None:
+    told = CIMultiDict([("ETag", '"1"'), ("etag", '"2"'), ("Content-Type", "image/png")])
+    assert Headers.in_lower_case(told) == {"etag": '"1"', "content-type": "image/png"}

@@ -51,7 +51,8 @@ FLOORS: tuple[tuple[str, str], ...] = (
     ),
     ("a body in a thread's hands", "h1.loan"),
     ("a body as it comes in", "h1.body"),
-    ("a connection; TLS beneath it", "h1.connection h1.tls"),
+    ("TLS", "h1.tls"),
+    ("a connection", "h1.connection"),
     ("an answer on it", "h1.answer"),
     (
         "connections that are kept, and those of a proxy; how origins are gone to; what errors mean",

@@ -115,7 +115,7 @@ def test_who_is_cancelled_waits_for_the_thread(root: Path) -> None:
     async def act(store: LocalStore) -> None:
         sink = await store.sink(TARGET)
         await sink.begin(LONG)
-        source = Bytes(FILM[MIB : 2 * MIB])
+        source = Bytes(FILM[MIB:])
         source.gate = threading.Event()
         drawing = asyncio.create_task(sink.draw(0, FILM[:MIB], source))
         assert await asyncio.to_thread(source.begun.wait, 10)
@@ -129,7 +129,7 @@ def test_who_is_cancelled_waits_for_the_thread(root: Path) -> None:
         await sink.close()
 
     in_store(root, act)
-    assert held(root) == [(0, 2 * MIB)]
+    assert held(root) == [(0, 2 * MIB)], "what is there after the stop is not asked for"
 
 
 def test_a_disk_that_is_full_in_the_middle(root: Path) -> None:

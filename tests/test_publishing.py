@@ -151,3 +151,33 @@ def test_who_is_cancelled_goes_on_after_the_end_only(disk: Disk) -> None:
 
     assert asyncio.run(main())
     assert (disk.root / "p" / "slow").exists()
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "fast"])
+@pytest.mark.parametrize("fails", ["", "write", "sync", "place"])
+def test_what_goes_alone_takes_its_steps_in_order_and_leaves_no_descriptor(
+    tmp_path: Path, fails: str, *, durable: bool
+) -> None:
+    order: list[str] = []
+
+    class Watched(Disk):
+        def sync_folder(self, folder: int | Path) -> None:
+            order.append("root" if isinstance(folder, Path) else "folder")
+
+    async def main() -> None:
+        disk = Watched(tmp_path, durable=durable, min_free=0)
+        file = Small(tmp_path, "a", fails=fails, steps=order)
+        try:
+            await Publisher(disk).publish_alone(file)
+        except OSError:
+            assert fails
+        finally:
+            disk.close()
+
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(3):
+        asyncio.run(main())
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    steps = ["write", "sync", "root", "place", "folder"]
+    expected = steps[: steps.index(fails) + 1] if fails else steps
+    assert order[: len(expected)] == expected

@@ -289,11 +289,13 @@ class Catalog:
     async def _write(self, work: Sequence[Write]) -> None: ...
     async def _write(self, work: _Call | Sequence[Write]) -> Any:
         """Have a call run, or writes made, inside the next transaction; returns after its commit."""
-        if self._committing is None or self._committing.done():
+        is_idle = self._committing is None or self._committing.done()
+        if is_idle:
             self._loop = asyncio.get_running_loop()
-            self._committing = self._loop.create_task(self._commit_waiting())
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((work, done))
+        self._waiting.append((work, done))  # first: a task may begin at once
+        if is_idle:
+            self._committing = self._loop.create_task(self._commit_waiting())
         return await done
 
     async def _commit_waiting(self) -> None:

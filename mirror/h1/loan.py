@@ -67,8 +67,9 @@ class Loan:
         Returns how many bytes; fewer than there is room for where no more are to be had in this turn. What goes wrong
         with the socket is kept for whoever has lent it.
         """
-        filled, size = 0, min(len(buffer), self._left)
-        self._until = self._until or time.monotonic() + _TURN
+        now = time.monotonic()
+        self._until = self._until or now + _TURN
+        filled, size = 0, min(len(buffer), self._left) if now < self._until else 0
         while filled < size and not self.is_at_end:
             try:
                 count = self._receive(buffer[filled:size])
@@ -87,3 +88,8 @@ class Loan:
 
     def _may_wait(self, filled: int) -> bool:
         return bool(self.got or filled) and time.monotonic() < self._until
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has brought."""
+        return sum(map(len, self.pieces)) + self.got

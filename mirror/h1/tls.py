@@ -212,17 +212,21 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
         was. What the loop side has to know of an end it learns when reading is resumed.
 
         Returns:
-            The bytes that ``view`` holds now; 0 at the end of any kind; None if nothing is here yet.
+            The bytes that ``view`` holds now; 0 at the end of any kind; None if nothing is here yet, or what was here
+            was none of ``inner``'s.
 
         Raises:
             OSError: of the socket, or an ssl.SSLError; not before what came until then was returned.
         """
         assert self._socket is not None
-        filled = 0
+        filled, has_read = 0, False
         while not self._is_ended:
+            before = filled
             filled += self._decrypt(view[filled:])
             if filled == len(view) or self._is_ended:
                 break
+            if has_read and filled == before:
+                return filled or None  # messages of TLS's own could go on for ever
             try:
                 size = self._socket.recv_into(_scratch.view)
             except (BlockingIOError, InterruptedError):
@@ -230,6 +234,7 @@ class Tls(asyncio.BufferedProtocol, asyncio.Transport):
             except OSError as error:
                 self._end(error)
                 break
+            has_read = True
             if size:
                 self._incoming.write(_scratch.view[:size])
             else:

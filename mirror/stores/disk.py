@@ -44,6 +44,13 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _datasync = getattr(os, "fdatasync", os.fsync)
 
 
+def is_stopped() -> Callable[[], object]:
+    """Whether the running task is to end, for a thread that works for it: what has not begun need not begin."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling
+
+
 class Disk:
     """``root`` on a local or network file system, and the threads that work on it.
 

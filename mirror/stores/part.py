@@ -150,16 +150,18 @@ class Part:
         self._claims.append(claim)
         self.held = spans.merge([*self.held, Span(claim.start, claim.stop)])
 
-    def draw(self, run: Run, source: Source) -> int:
+    def draw(self, run: Run, source: Source, is_stopped: Callable[[], object]) -> int:
         """Write and claim a run, and what a source has after it. Returns the offset after the last byte."""
         self.write_and_claim(run)
         buffer, at = self.disk.buffer, run.stop
         size = len(buffer)
-        while size == len(buffer) and (size := source.fill(buffer, patient=not self.disk.is_crowded)):
-            following = Run(at)
-            following.add(buffer[:size])
-            self.write_and_claim(following)
-            at += size
+        while size == len(buffer) and not is_stopped():
+            size = source.fill(buffer, patient=not self.disk.is_crowded)
+            if size:
+                following = Run(at)
+                following.add(buffer[:size])
+                self.write_and_claim(following)
+                at += size
         return at
 
     def _create(self) -> None:

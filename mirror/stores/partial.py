@@ -16,7 +16,7 @@ from mirror.digests import Digests, are_known
 from mirror.errors import Changed, StoreError, StoreUnavailable
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Source, Target
-from mirror.stores.disk import Disk
+from mirror.stores.disk import Disk, is_stopped
 from mirror.stores.files import let_go, store_error
 from mirror.stores.journal import Claim, Committed, Started
 from mirror.stores.judgement import UNFIT
@@ -139,7 +139,7 @@ class PartialFile:
         run = self._runs.pop(at, None) or Run(at)
         for piece in (data, *source.pieces):
             run.add(piece)
-        call = partial(self._part.draw, run, source)
+        call = partial(self._part.draw, run, source, is_stopped())
         self._writing = drawing = self._disk.draw(partial(self._translating, call))
         try:
             return await drawing - at

@@ -15,7 +15,7 @@ from mirror.digests import Digests
 from mirror.limits import ByteBudget
 from mirror.models import Span
 from mirror.stores import Head, Source
-from mirror.stores.disk import Disk
+from mirror.stores.disk import Disk, is_stopped
 from mirror.stores.s3.checksums import Buffers, base64_of
 from mirror.stores.s3.multipart import MIB, Multipart, part_size
 from mirror.stores.s3.shadow import Shadow
@@ -94,11 +94,24 @@ class Intake:
             await self.write(at, piece)
             at += len(piece)
         part = await self._room(at)
-        for piece in await self._disk.draw(partial(_drawn, source, self._part_size - part.size)):
+        for piece in await self._disk.draw(partial(self._drawn, source, self._part_size - part.size, is_stopped())):
             part.buffers.append(_kept(piece))
             part.size += len(piece)
             at += len(piece)
         return at - start
+
+    def _drawn(self, source: Source, most: int, is_stopped: Callable[[], object]) -> list[memoryview]:
+        """What a source has at hand, up to so many bytes. Blocks."""
+        pieces: list[memoryview] = []
+        while most and not is_stopped():
+            buffer = memoryview(bytearray(min(MIB, most)))
+            size = source.fill(buffer, patient=not self._disk.is_crowded)
+            if size:
+                pieces.append(buffer[:size])
+            if size < len(buffer):
+                break
+            most -= size
+        return pieces
 
     async def finish(self) -> Way:
         """Send what is left, and wait until it is there."""
@@ -223,20 +236,6 @@ def _hashed(digests: Digests, part: Part) -> tuple[Digests, str]:
         for each in running:
             each.update(buffer)
     return longer, own.sha256
-
-
-def _drawn(source: Source, most: int) -> list[memoryview]:
-    """What a source has at hand, up to so many bytes."""
-    pieces: list[memoryview] = []
-    while most:
-        buffer = memoryview(bytearray(min(MIB, most)))
-        size = source.fill(buffer)
-        if size:
-            pieces.append(buffer[:size])
-        if size < len(buffer):
-            break
-        most -= size
-    return pieces
 
 
 def _kept(piece: bytes | memoryview) -> bytes | memoryview:
