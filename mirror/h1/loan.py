@@ -17,7 +17,7 @@ Receive = Callable[[memoryview], "int | None"]
 _DRY = 0.005
 """Seconds that a thread waits for more, if some came: to go back to the loop and come again takes about as long."""
 
-_TURN = 0.05
+_TURN = 0.2
 """Seconds after which a thread gives the body back, so that a stop never waits long and others have their turn."""
 
 

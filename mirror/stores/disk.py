@@ -100,7 +100,10 @@ class Disk:
 
     def draw(self, call: Callable[[], T]) -> Uninterrupted[T]:
         """As :meth:`start`, for what may wait for the network: what only waits for the disk does not wait behind it."""
-        drawing = self._drawers.start(call)
+        try:
+            drawing = self._drawers.start(call)
+        except RuntimeError:  # the system gives no thread: there may be one of the others
+            drawing = self._workers.start(call)
         self._drawing += 1
         drawing.add_done_callback(self._drawn)
         return drawing
