@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import random
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from mirror.h1.tls import Tls
-from tests.rekeying import key_updates
+from tests.rekeying import key_updates, tickets
 from tests.s3.tls import Certificate, certificate
 from tests.speaker import Script, Speaker, speaking
 
@@ -274,3 +277,34 @@ def test_a_server_that_makes_us_answer_without_end(local: Certificate, tmp_path:
 
     over = asyncio.Event()
     run(main())
+
+
+def test_what_is_no_body_holds_no_thread(local: Certificate, tmp_path: Path) -> None:
+    """Tickets without end are none of the reader's: a thread takes a buffer full of them, and goes back."""
+    context = local.server_context()
+    context.num_tickets = 0
+    context.keylog_filename = str(tmp_path / "keys")
+    sent, over = asyncio.Event(), asyncio.Event()
+
+    async def script(speaker: Speaker) -> None:
+        await speaker.peer.send(b"".join(itertools.islice(tickets(tmp_path / "keys"), 21)))
+        sent.set()
+        await over.wait()
+
+    async def main() -> None:
+        async with taking(local, script, context) as taker:
+            sock = taker.tls.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            await sent.wait()
+            while waiting(sock.fileno()) < 330_000:  # all that comes
+                await asyncio.sleep(0.01)
+            assert await received(taker, 1000) is None
+            assert waiting(sock.fileno()) > 0
+            over.set()
+
+    run(main())
+
+
+def waiting(fd: int) -> int:
+    """Bytes that a socket has to be read."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
