@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,9 +21,12 @@ from mirror.models import Asset, Failure, ManifestFile, Outcome, PromptId, Recei
 from mirror.places import Places
 from mirror.retry import Patience
 from mirror.settings import Settings
-from mirror.stores import Head, Sink, Target
-from mirror.stores.local import BLOCK
+from mirror.stores import Head, Target
+from mirror.stores.finished import BLOCK, Finished
 from mirror.transfer import FreshUrl, Transfer, closing
+
+if TYPE_CHECKING:
+    from mirror.stores.s3.sink import ObjectSink
 
 _SMALL = 8 << 20
 """A file on disk of this size is one request away from the bucket; a copy takes three."""
@@ -108,8 +111,9 @@ class Delivery:
         patience = Patience(attempts, asset.identity, self._observer, prompt_id=prompt_id)
         try:
             async with self._blocks.taken(min(here.bytes, BLOCK)):
-                sink = await bucket.sink(target, via="upload")
-                return await closing(sink, patience.run(partial(self._pump, sink, target.folder, here)))
+                with contextlib.closing(await self._places.disk.opened(target.folder, here)) as file:
+                    sink = await bucket.sink(target, via="upload")
+                    return await closing(sink, patience.run(partial(self._pump, sink, file, here)))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
@@ -117,16 +121,19 @@ class Delivery:
                 error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
             )
 
-    async def _pump(self, sink: Sink, folder: str, here: ManifestFile) -> Receipt:
+    async def _pump(self, sink: ObjectSink, file: Finished, here: ManifestFile) -> Receipt:
         """The whole file, each time: a sink does not send twice what the bucket holds."""
         if sink.committed is not None:
             return sink.committed
         head = Head(length=here.bytes, etag=here.etag, content_type=here.content_type)
         try:
+            posted = await sink.post(head, here.sha256, file)
+            if posted is not None:
+                return posted
             if sink.head != head:
                 await sink.begin(head)
             at = 0
-            async with contextlib.aclosing(self._places.disk.read(folder, here.path)) as blocks:
+            async with contextlib.aclosing(file.blocks()) as blocks:
                 async for block in blocks:
                     await sink.write(at, block)
                     at += len(block)
@@ -138,5 +145,4 @@ class Delivery:
             await sink.pause()
             if not isinstance(error, ChecksumMismatch) or error.severity is Severity.TRANSIENT:
                 raise
-            told = f"{folder}/{here.path} on disk is not what was mirrored: `mirror verify` tells more"
-            raise ChecksumMismatch(told, severity=Severity.ITEM) from None
+            raise file.damaged() from None

@@ -23,9 +23,10 @@ from mirror import __version__
 from mirror.errors import MirrorError
 from mirror.events import Answered, Observer, RequestSent
 from mirror.guard import public_socket
-from mirror.h1.body import BATCH, Body
+from mirror.h1.body import BATCH
 from mirror.h1.head import request
 from mirror.h1.loan import Loan
+from mirror.h1.outgoing import Body
 from mirror.h1.pool import Patience, Pool
 from mirror.limits import open_files_cap
 from mirror.routes import URL, Routes
@@ -158,6 +159,14 @@ class Http:
             MirrorError: as :meth:`get`.
         """
         return _Asked(self, url, headers, _as_it_is, body=body, follow=False)
+
+    def is_direct(self, url: str) -> bool:
+        """Whether a request goes to its host without a proxy: only then its body may be a file.
+
+        Raises:
+            MirrorError: it may not go there at all.
+        """
+        return self._routes.find(url).proxy is None
 
     @contextlib.asynccontextmanager
     async def send(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 
 import aiohttp
 from aiohappyeyeballs import SocketFactoryType
@@ -24,7 +24,7 @@ from mirror.h1 import (
     Unsendable,
     WireError,
 )
-from mirror.h1.body import Body
+from mirror.h1.outgoing import Body
 from mirror.settings import TransferSettings
 
 _READ_BUFFER = 32 << 10
@@ -98,7 +98,8 @@ class Session:
 async def trickled(body: Body, timer: asyncio.Timeout, stall: float | None) -> AsyncGenerator[memoryview, None]:
     """A body in pieces; each that the socket takes shows that the other side is alive, and puts the timer off."""
     loop = asyncio.get_running_loop()
-    for each in body.pieces:
+    assert isinstance(body.content, Sequence)  # files do not go through proxies: Http.is_direct
+    for each in body.content:
         buffer = memoryview(each)
         for start in range(0, len(buffer), _PIECE):
             piece = buffer[start : start + _PIECE]

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from mirror.h1 import Broken, Stalled
-from mirror.h1.body import Body
 from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
+from mirror.h1.outgoing import Body
 from mirror.h1.pool import Patience, Pool
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import pytest
 
 from mirror.h1 import BadCertificate, Broken, CannotConnect, ConnectTimeout, CutShort
-from mirror.h1.body import Body
 from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
+from mirror.h1.outgoing import Body
 from mirror.h1.pool import Patience
 from mirror.trust import Trust
 from tests.s3.tls import Certificate, certificate

@@ -1,4 +1,4 @@
-"""Bodies: what goes with a request; and what comes with an answer, on its way from the socket to its reader.
+"""What comes with an answer, on its way from the socket to its reader.
 
 A body of known length is received into buffers that then belong to the reader, without a copy. What is in chunks, ends
 with the connection or came together with a head passes through a scratch buffer that all connections share.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from mirror.h1 import CutShort, Stalled, WireError
 from mirror.h1.chunks import Chunks
@@ -24,14 +22,6 @@ CUT = "the body broke off"
 
 _NUDGE = 0.25
 """Seconds after which a slow body's bytes are handed over though they fill no piece."""
-
-
-class Body(NamedTuple):
-    """What goes with a request, ``size`` bytes in all; nobody changes them. ``sent`` is told what the socket took."""
-
-    pieces: Sequence[bytes | memoryview]
-    size: int
-    sent: Callable[[int], None]
 
 
 class Incoming:
@@ -121,17 +111,12 @@ class Incoming:
         self._ready = None
         self._more.clear()
         self._buffer, self._view, self._filled = None, self._scratch_view, 0
-        if not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
-        self._is_lent = True
+        self._give_away(self._transport)
         return Loan(self, pieces, min(rest, self._left), receive, self._readable)
 
     def take_back(self, loan: Loan) -> None:
         """The thread is done: go on from there."""
-        self._is_lent = False
-        if self._is_doomed:
-            self.abort()
+        if not self._got_back():
             return
         self._left -= loan.got
         self._alive = self._loop.time()
@@ -141,6 +126,20 @@ class Incoming:
             self._end_body(loan.error)
         else:
             self._go_on()
+
+    def _give_away(self, transport: asyncio.Transport) -> None:
+        """A thread has the socket from here on: nobody else reads from it, or closes it."""
+        if not self._is_paused:
+            self._is_paused = True
+            transport.pause_reading()
+        self._is_lent = True
+
+    def _got_back(self) -> bool:
+        """The thread is done; False if the connection was to be closed meanwhile, and is now."""
+        self._is_lent = False
+        if self._is_doomed:
+            self.abort()
+        return not self._is_doomed
 
     def _receiver(self, transport: asyncio.Transport) -> Receive | None:
         """What a thread reads by; None where it could not."""
@@ -156,7 +155,7 @@ class Incoming:
         return self._ended and self._ready is None
 
     def abort(self) -> None:
-        """Close at once; what has not been read is lost. A socket that a thread reads from closes after that."""
+        """Close at once; what has not been read is lost. A socket that a thread has closes after that."""
         self._fail(CutShort(CUT))
         self._is_doomed = True
         if self._is_lent:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from mirror.h1 import Broken, CutShort, Stale, Unreadable
-from mirror.h1.body import BATCH, CUT, Body, Incoming
+from mirror.h1.body import BATCH, CUT, Incoming
 from mirror.h1.head import END, Head, check_begun, parse
 from mirror.h1.loan import Receive
+from mirror.h1.outgoing import Body, OpenFile, pour
 from mirror.h1.tls import Tls
 
 _PIECE = 256 << 10
 """Bytes of a body that are given to the socket at once."""
+
+_BLOCK = 1 << 20
+"""Bytes of a file that are read at once, where the kernel does not take them from there."""
 
 _MOST_INTERIM = 10
 
@@ -112,26 +117,74 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         """Give all to the socket as fast as that takes it, or up to an answer that comes before, or an error."""
         transport = self._transport
         assert transport is not None
+        content = body.content
+        if not isinstance(content, Sequence):
+            transport.write(request)
+            self._is_sent = await self._send_file(transport, body, content)
+            return
         if body.size <= _PIECE:
             self._is_sent = True
-            transport.write(b"".join([request, *body.pieces]))
+            transport.write(b"".join([request, *content]))
             body.sent(body.size)
             return
         transport.write(request)
-        for each in body.pieces:
-            view = memoryview(each)
-            for start in range(0, len(view), _PIECE):
-                piece = view[start : start + _PIECE]
-                if transport.is_closing():
-                    return  # what is written now goes nowhere
-                transport.write(piece)
-                while self._is_full and self._awaits_head:
-                    await self._wait()
-                if not self._awaits_head:
-                    return
-                self._alive = self._loop.time()
-                body.sent(len(piece))
+        for piece in content:
+            if not await self._write(transport, piece, body.sent):
+                return
         self._is_sent = True
+
+    async def _write(self, transport: asyncio.Transport, data: bytes | memoryview, sent: Callable[[int], None]) -> bool:
+        """False where the socket takes no more of it, or it was answered already."""
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
+            if transport.is_closing():
+                return False  # what is written now goes nowhere
+            transport.write(piece)
+            while self._is_full and self._awaits_head:
+                await self._wait()
+            if not self._awaits_head:
+                return False
+            self._alive = self._loop.time()
+            sent(len(piece))
+        return True
+
+    async def _send_file(self, transport: asyncio.Transport, body: Body, file: OpenFile) -> bool:
+        """As :meth:`_write`: by the kernel as long as that flows, else a block that the loop waits with."""
+        at = 0
+        try:
+            while at < body.size:
+                if poured := await self._pour(transport, body, file, at):
+                    at += poured
+                    self._alive = self._loop.time()
+                    body.sent(poured)
+                    if at == body.size:
+                        break
+                block = await file.read(at, min(_BLOCK, body.size - at))
+                if not self._awaits_head or not await self._write(transport, block, body.sent):
+                    return False
+                at += len(block)
+        except BaseException:
+            self.abort()
+            raise
+        return True
+
+    async def _pour(self, transport: asyncio.Transport, body: Body, file: OpenFile, at: int) -> int:
+        """A thread's turn; of TLS the kernel knows nothing."""
+        if isinstance(transport, Tls) or transport.is_closing():
+            return 0
+        transport.set_write_buffer_limits(high=0)  # what is written is all in the socket before the kernel goes on
+        if transport.get_write_buffer_size():
+            return 0
+        task = asyncio.current_task()
+        assert task is not None
+        sock, is_cancelled = transport.get_extra_info("socket").fileno(), task.cancelling
+        self._give_away(transport)
+        try:
+            return await file.run(lambda: pour(file.fd, sock, at, body.size, lambda: self._is_doomed or is_cancelled()))
+        finally:
+            if self._got_back():
+                self._go_on()
 
     def finish(self) -> None:
         """The reader wants no more. The connection is settled if the answer is here whole, else closed."""

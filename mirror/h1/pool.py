@@ -12,8 +12,9 @@ from aiohappyeyeballs import AddrInfoType, SocketFactoryType, start_connection
 
 from mirror.h1 import BadCertificate, CannotConnect, ConnectTimeout, Stale
 from mirror.h1.answer import Answer
-from mirror.h1.body import BATCH, Body
+from mirror.h1.body import BATCH
 from mirror.h1.connection import Connection, Place
+from mirror.h1.outgoing import Body
 from mirror.h1.tls import Tls
 
 _NAMES_LAST = 60.0

@@ -16,8 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 from pathlib import Path
 
 from mirror import names
-from mirror.digests import Digests
-from mirror.errors import ConfigError, Locked, Severity, StoreError, StoreUnavailable
+from mirror.errors import ConfigError, Locked, StoreError
 from mirror.manifests.document import receipt
 from mirror.models import ManifestFile, Placed, Receipt
 from mirror.settings import Settings
@@ -36,17 +35,11 @@ from mirror.stores.files import (
     translated,
     write_all,
 )
+from mirror.stores.finished import BLOCK, Finished, unreadable
 from mirror.stores.linking import link
 from mirror.stores.lock import Lock
 from mirror.stores.partial import PartialFile
 from mirror.stores.publishing import Publisher
-from mirror.stores.recovery import hash_on
-
-BLOCK = 1 << 20
-"""Bytes that are read at once of a finished file."""
-
-_HOP = 64 << 20
-"""Bytes of it that are hashed in one hop."""
 
 
 class LocalStore:
@@ -212,26 +205,19 @@ class LocalStore:
 
     async def find_again(self, target: Target, file: ManifestFile) -> Receipt | None:
         try:
-            fd = await self.disk.run(self.open_now, target.folder, file.path)
+            there = await self.opened(target.folder, file)
         except StoreError as error:
             raise_if_exhausted(f"{target.folder}/{file.path}", error)
             return None
         try:
-            if not is_file(os.fstat(fd), file.bytes) or await self._sha256(fd) != file.sha256:
+            if not is_file(os.fstat(there.fd), file.bytes) or await there.sha256() != file.sha256:
                 return None
-            await self.disk.run(self._sync_again, target.folder, fd)
+            await self.disk.run(self._sync_again, target.folder, there.fd)
         except (OSError, StoreError):
             return None
         finally:
-            let_go(fd)
+            there.close()
         return receipt(file, path=file.path, s3=None)
-
-    async def _sha256(self, fd: int) -> str:
-        """In several hops, so that a stop never waits long."""
-        digests = Digests()
-        while await self.disk.run(hash_on, fd, digests, _HOP):
-            pass
-        return digests.sha256
 
     def _sync_again(self, folder: str, fd: int) -> None:
         """Whoever put it there may not have waited for the disk."""
@@ -260,6 +246,15 @@ class LocalStore:
 
     # For what goes from here to a bucket ----------------------------------------------------------
 
+    async def opened(self, folder: str, file: ManifestFile) -> Finished:
+        """A finished file, to be closed by the caller.
+
+        Raises:
+            StoreUnavailable, Obstructed: as :meth:`open_now`.
+        """
+        fd = await self.disk.run(self.open_now, folder, file.path)
+        return Finished(self.disk, fd, f"{folder}/{file.path}", file)
+
     async def read(self, folder: str, path: str) -> AsyncGenerator[bytes, None]:
         """A finished file in blocks.
 
@@ -285,13 +280,13 @@ class LocalStore:
             with self.disk.folder(folder) as there:
                 return os.open(path, READ, dir_fd=there)
         except OSError as error:
-            raise _unreadable(f"{folder}/{path}", error) from error
+            raise unreadable(f"{folder}/{path}", error) from error
 
     def _read_block(self, fd: int, at: int, what: str) -> bytes:
         try:
             return os.pread(fd, BLOCK, at)
         except OSError as error:
-            raise _unreadable(what, error) from None
+            raise unreadable(what, error) from None
 
     # For commands that work on the archive as a whole ------------------------------------------
 
@@ -407,10 +402,6 @@ def _present_in(root: str, wanted: Wanted) -> set[str]:
 
 def _key(identity: str) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _unreadable(what: str, error: OSError) -> StoreUnavailable:
-    return StoreUnavailable(f"{what}: cannot be read: {error.strerror}", severity=Severity.ITEM)
 
 
 def _outside(root: Path, catalog: str) -> Path | None:

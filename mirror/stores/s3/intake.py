@@ -21,11 +21,12 @@ from mirror.stores.s3.multipart import MIB, Multipart, part_size
 from mirror.stores.s3.shadow import Shadow
 
 LEAST_SINGLE = 8 * MIB
-_SINGLES = (32 * MIB, 16 * MIB, LEAST_SINGLE)
+MOST_SINGLE = 32 * MIB
+_SINGLES = (MOST_SINGLE, 16 * MIB, LEAST_SINGLE)
 """A body of at most this size is one PUT, the largest one of which three fit into memory: that takes its SHA-256 once,
 and a multipart upload twice for all that comes after its first part, and six requests more."""
 
-_TINY = 64 << 10
+TINY = 64 << 10
 """Hashed sooner than a thread could be told to."""
 
 Way = Multipart | Shadow
@@ -124,7 +125,7 @@ class Intake:
     async def hash(self, part: Part) -> tuple[Digests, str]:
         """The digests with this part, if it follows them, and the part's own SHA-256."""
         call = partial(_hashed, self.digests, part)
-        return call() if part.size <= _TINY else await self._disk.run(call)
+        return call() if part.size <= TINY else await self._disk.run(call)
 
     async def close(self) -> None:
         """Drop what is not sent."""

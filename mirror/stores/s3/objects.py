@@ -17,7 +17,8 @@ from mirror.h1 import CutShort
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
-from mirror.stores.s3.checksums import Buffers, hex_of, proofs, same_etag
+from mirror.stores.finished import Content
+from mirror.stores.s3.checksums import hex_of, proofs, same_etag
 from mirror.stores.s3.control import Control, needed
 from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, PreconditionFailed, Unreachable
 from mirror.stores.s3.wire import Put, Wire
@@ -127,6 +128,8 @@ class Objects:
         self.control = control
         self.wire = wire
         self.disk = disk
+        self.attests = False
+        """Whether the store told the SHA-256 of what it got last: it has looked at it then."""
         self._attempts = settings.transfer.attempts
         self._prefix = settings.s3.prefix.strip("/")
         told = {
@@ -249,7 +252,7 @@ class Objects:
 
     # Writing -----------------------------------------------------------------------------------
 
-    async def write(self, key: str, body: Buffers, prints: Prints, described: Described) -> Found | None:
+    async def write(self, key: str, body: Content, prints: Prints, described: Described) -> Found | None:
         """Write a whole object, unless one stands there: then that one if it has these very bytes, else None."""
         if not self.settings.conditional_writes:
             there = await self.find(key)
@@ -270,7 +273,7 @@ class Objects:
         """Nothing is overwritten on a guess."""
         return {"If-None-Match": "*"} if self.settings.conditional_writes else {}
 
-    async def put(self, key: str, body: Buffers, size: int, sha256: str, headers: Mapping[str, str]) -> Found:
+    async def put(self, key: str, body: Content, size: int, sha256: str, headers: Mapping[str, str]) -> Found:
         """One PutObject with its checksum.
 
         Raises:
@@ -280,6 +283,7 @@ class Objects:
         told = await self.wire.put(
             Put(operation="PutObject", key=key, body=body, size=size, sha256=sha256, headers={**headers, **proof})
         )
+        self.attests = "x-amz-checksum-sha256" in told
         sent = {name.removeprefix("x-amz-checksum-"): value for name, value in proof.items()}
         return Found(
             size=size,
@@ -289,10 +293,11 @@ class Objects:
             checksum_crc64nvme=told.get("x-amz-checksum-crc64nvme") and sent.get("crc64nvme"),
         )
 
-    async def proof(self, body: Buffers, sha256: str) -> dict[str, str]:
+    async def proof(self, body: Content, sha256: str) -> dict[str, str]:
         """The headers by which the store can check a body."""
         if self.settings.checksum == "sha256":
-            return proofs("sha256", body, sha256)
+            return proofs("sha256", (), sha256)
+        assert isinstance(body, Sequence)  # a file goes with its SHA-256 only: see ObjectSink.post
         return await self.disk.run(proofs, self.settings.checksum, body, sha256)
 
     def where(self, key: str) -> str:

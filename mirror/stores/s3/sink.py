@@ -17,11 +17,12 @@ from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, To
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Source, Target
+from mirror.stores.finished import Content, Finished
 from mirror.stores.journal import Journal
 from mirror.stores.judgement import UNFIT, judge, look_for
 from mirror.stores.s3.checksums import base64_of, same_etag
 from mirror.stores.s3.errors import BadParts, NoSuchUpload, PreconditionFailed
-from mirror.stores.s3.intake import LEAST_SINGLE, Intake, Part, Way
+from mirror.stores.s3.intake import LEAST_SINGLE, MOST_SINGLE, TINY, Intake, Part, Way
 from mirror.stores.s3.multipart import MOST_PARTS, Multipart, Record, Uploads, part_size
 from mirror.stores.s3.objects import Described, Found, Prints, compared
 from mirror.stores.s3.shadow import Shadow
@@ -100,7 +101,7 @@ class ObjectSink:
             self._check(digests, head)
         except UNFIT:
             return None
-        return self._receipt(key, found, head, digests)
+        return self._receipt(key, found, head, digests.sha256)
 
     def _is_ours(self, found: Found, head: Head) -> bool:
         told = self._described(head).metadata
@@ -170,12 +171,38 @@ class ObjectSink:
         self._check_length(part.size, head)
         digests, _ = await intake.hash(part)
         await self._check_or_drop(digests, head)
-        prints = self._prints(digests, part.size)
+        return await self._put(part.buffers, self._prints(digests, part.size), head)
+
+    async def post(self, head: Head, sha256: str | None, file: Finished) -> Receipt | None:
+        """A file that is on disk in one PUT, from the disk to the socket: nobody looks at its bytes here. That is for a
+        store that looks at them, compares them with their SHA-256 and says so; None where they must be written.
+        """
+        objects, size = self._objects, head.length or 0
+        is_known = sha256 is not None and self._target.sha256 == sha256 and not head.checks
+        is_told = objects.settings.checksum == "sha256"
+        if not (is_known and is_told and objects.attests and TINY < size <= MOST_SINGLE and self.head is None):
+            return None
+        if not objects.wire.is_direct:
+            return None
+        receipt = await self._put(file, Prints(size=size, sha256=sha256), head)
+        stands = receipt.s3
+        assert stands is not None
+        if stands.checksum_sha256 is None:  # it has not looked this time
+            try:
+                await file.check()
+            except ChecksumMismatch:
+                await self._take_out(stands.key, stands.version_id)
+                raise
+        self.committed = receipt
+        return receipt
+
+    async def _put(self, content: Content, prints: Prints, head: Head) -> Receipt:
+        assert prints.sha256 is not None
         while self._names:
             key = self._key(self._names[0])
-            found = await self._objects.write(key, part.buffers, prints, self._described(head))
+            found = await self._objects.write(key, content, prints, self._described(head))
             if found is not None:
-                return self._receipt(key, found, head, digests)
+                return self._receipt(key, found, head, prints.sha256)
             self._names.pop(0)
         raise self._all_taken()
 
@@ -195,7 +222,7 @@ class ObjectSink:
             await way.abort()  # where it was somebody else's success, ours stands about
         if prints.sha256 is None or (made and not compared(found, prints)):
             digests = await self._read_back(way, found, head, prints.sha256)
-        return self._receipt(key, found, head, digests)
+        return self._receipt(key, found, head, digests.sha256)
 
     async def _complete(self, way: Multipart) -> bool:
         """True where the object was made by this very call; False where one has to look: it may have been."""
@@ -235,13 +262,16 @@ class ObjectSink:
         except UNFIT:
             if not isinstance(way, Multipart) or not way.etag or not same_etag(found.etag, way.etag):
                 self._give_way(way.key)
-            # It was published unproven, by us, a moment ago: it goes again.
-            version = {"VersionId": found.version_id} if found.version_id else {}
-            with contextlib.suppress(MirrorError):
-                await self._objects.control.call("DeleteObject", Key=way.key, **version)
+            await self._take_out(way.key, found.version_id)
             await self.abort()
             raise
         return digests
+
+    async def _take_out(self, key: str, version_id: str | None) -> None:
+        """It was published unproven, by us, a moment ago: it goes again."""
+        version = {"VersionId": version_id} if version_id else {}
+        with contextlib.suppress(MirrorError):
+            await self._objects.control.call("DeleteObject", Key=key, **version)
 
     def _check_length(self, size: int, head: Head) -> None:
         if head.length not in (None, size):
@@ -257,12 +287,12 @@ class ObjectSink:
     def _check(self, digests: Digests, head: Head) -> None:
         self.remark = judge(digests, head, self._target)
 
-    def _receipt(self, key: str, found: Found, head: Head, digests: Digests) -> Receipt:
+    def _receipt(self, key: str, found: Found, head: Head, sha256: str) -> Receipt:
         told = ["length"] if head.length is not None else []
         return Receipt(
             path=self._names[0],
             bytes=found.size,
-            sha256=digests.sha256,
+            sha256=sha256,
             content_type=head.content_type,
             etag=head.etag,
             last_modified=from_http(head.last_modified),

@@ -14,11 +14,12 @@ from msgspec import Struct
 
 from mirror.errors import ChecksumMismatch, Denied
 from mirror.events import BytesSent, Observer
-from mirror.h1.body import Body
+from mirror.h1.outgoing import Body
 from mirror.http import Answer, Http, read_most
 from mirror.limits import Level, Levels
 from mirror.settings import Settings
-from mirror.stores.s3.checksums import Buffers, contradicts
+from mirror.stores.finished import Content, Finished
+from mirror.stores.s3.checksums import contradicts
 from mirror.stores.s3.control import Control
 from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
 from mirror.stores.s3.signing import EMPTY
@@ -32,7 +33,7 @@ class Put(Struct, frozen=True, kw_only=True):
     operation: str
     key: str
     query: str = ""
-    body: Buffers
+    body: Content
     size: int
     sha256: str
     headers: Mapping[str, str]
@@ -52,6 +53,11 @@ class Wire:
         await self._http.close()
 
     @property
+    def is_direct(self) -> bool:
+        """Whether a body may be a file."""
+        return self._http.is_direct(self._control.address.base)
+
+    @property
     def _level(self) -> Level:
         return self._levels.of(self._control.address.base)
 
@@ -60,12 +66,20 @@ class Wire:
 
         Raises:
             PreconditionFailed, NoSuchUpload: as the store says.
-            ChecksumMismatch: the store has other bytes than were sent.
+            ChecksumMismatch: the store has other bytes than were sent; for good where a file was damaged before.
             StoreError: it cannot take them.
         """
         return await self._control.patiently(self._where(what.key), partial(self._put, what))
 
     async def _put(self, what: Put) -> Mapping[str, str]:
+        try:
+            return await self._put_in_turn(what)
+        except ChecksumMismatch:
+            if isinstance(what.body, Finished):
+                await what.body.check()  # nobody has looked at its bytes; if they are right, it goes once more
+            raise
+
+    async def _put_in_turn(self, what: Put) -> Mapping[str, str]:
         level = self._level
         async with level.slot():
             try:
