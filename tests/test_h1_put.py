@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.outgoing import Body
 from mirror.h1.pool import Patience, Pool
+from mirror.stores.workers import Workers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 LARGE = bytes(range(256)) * (80 << 10)  # 20 MiB: more than the sockets hold
@@ -27,6 +30,7 @@ class Server:
 
     def __init__(self, serve: Serve | None = None) -> None:
         self.connections = 0
+        self.ended = asyncio.Event()
         self.bodies: list[bytes] = []
         self._serve = serve or self._take_all
         self._writers: list[asyncio.StreamWriter] = []
@@ -53,6 +57,7 @@ class Server:
                 await self._serve(reader, writer)
         finally:
             writer.close()
+            self.ended.set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Place]:
@@ -79,6 +84,48 @@ async def pool(stall: float = 20) -> AsyncIterator[Pool]:
         await made.close()
 
 
+class OnDisk:
+    """An OpenFile. ``read`` counts what did not go from the disk to the socket in the kernel."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self.size = len(content)
+        self.blocks = 0
+        self._workers = Workers(2, "test")
+
+    async def read(self, at: int, size: int) -> bytes:
+        self.blocks += 1
+        block = os.pread(self.fd, size, at)
+        if not block:
+            raise EOFError(f"it ends before {at}")
+        return block
+
+    def run(self, call: Callable[[], int]) -> Awaitable[int]:
+        return self._workers.start(call)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self._workers.close()
+
+
+Store = Callable[[bytes], "Sequence[bytes | memoryview] | OnDisk"]
+
+
+@pytest.fixture(params=["at hand", "on disk"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Makes a body's content of bytes."""
+    with contextlib.ExitStack() as closing:
+
+        def make(content: bytes) -> Sequence[bytes | memoryview] | OnDisk:
+            if request.param == "at hand":
+                return [content]
+            return closing.enter_context(contextlib.closing(OnDisk(tmp_path / "file", content)))
+
+        yield make
+
+
 class Sent:
     """How many bytes were told of."""
 
@@ -90,11 +137,14 @@ class Sent:
 
 
 async def put(
-    pool: Pool, place: Place, *pieces: bytes | memoryview, sent: Callable[[int], None] = lambda _: None
+    pool: Pool,
+    place: Place,
+    content: Sequence[bytes | memoryview] | OnDisk,
+    sent: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, bytes]:
-    size = sum(map(len, pieces))
+    size = content.size if isinstance(content, OnDisk) else sum(map(len, content))
     head = request("/k", common_lines("h", {}), {"Content-Length": str(size)}, method="PUT")
-    answer = await pool.get(place, head, Body(pieces, size, sent))
+    answer = await pool.get(place, head, Body(content, size, sent))
     body = b""
     while piece := await answer.read():
         body += piece
@@ -118,7 +168,7 @@ def test_a_body_comes_there_as_it_is(pieces: list[bytes | memoryview]) -> None:
         server, sent = Server(), Sent()
         async with server.running() as place, pool() as ours:
             for _ in range(2):
-                assert await put(ours, place, *pieces, sent=sent) == (200, b"")
+                assert await put(ours, place, pieces, sent) == (200, b"")
         whole = b"".join(pieces)
         assert server.bodies == [whole] * 2
         assert sent.bytes == 2 * len(whole)
@@ -127,7 +177,62 @@ def test_a_body_comes_there_as_it_is(pieces: list[bytes | memoryview]) -> None:
     asyncio.run(run())
 
 
-def test_an_answer_before_the_bodys_end_is_the_answer() -> None:
+@pytest.mark.parametrize("size", [1, 300_000, len(LARGE)])
+def test_a_file_comes_there_as_it_is(tmp_path: Path, size: int) -> None:
+    async def run(file: OnDisk) -> None:
+        server, sent = Server(), Sent()
+        async with server.running() as place, pool() as ours:
+            for _ in range(2):
+                assert await put(ours, place, file, sent) == (200, b"")
+        assert server.bodies == [LARGE[:size]] * 2
+        assert sent.bytes == 2 * size
+        assert server.connections == 1, "it is used again"
+
+    with contextlib.closing(OnDisk(tmp_path / "file", LARGE[:size])) as file:
+        asyncio.run(run(file))
+
+
+def test_a_file_for_a_slow_reader_comes_there_as_it_is(tmp_path: Path) -> None:
+    """The kernel takes what it can; what it does not take at once goes the usual way, and nothing twice."""
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while len(came) < len(LARGE):
+            came.extend(await reader.read(1 << 20))
+            await asyncio.sleep(0.02)
+        writer.write(OK)
+
+    async def run(file: OnDisk) -> None:
+        async with Server(slowly).running() as place, pool() as ours:
+            assert await put(ours, place, file) == (200, b"")
+
+    came = bytearray()
+    with contextlib.closing(OnDisk(tmp_path / "file", LARGE)) as file:
+        asyncio.run(run(file))
+    assert came == LARGE
+    assert 0 < file.blocks < 20, "some of it waited, and some did not"
+
+
+def test_a_file_that_became_shorter_is_its_owners_error(tmp_path: Path) -> None:
+    """Neither a request without an end nor one that is filled up with something."""
+
+    async def run(file: OnDisk) -> None:
+        os.truncate(file.path, 3 << 20)
+        server = Server()
+        async with server.running() as place, pool() as ours:
+            with pytest.raises(EOFError):
+                await put(ours, place, file)
+            await asyncio.wait_for(server.ended.wait(), 10)
+            file.size = 3 << 20
+            assert await put(ours, place, file) == (200, b"")
+        assert server.bodies == [LARGE[: 3 << 20]]
+        assert server.connections == 2, "a connection that has half a request is used no more"
+
+    with contextlib.closing(OnDisk(tmp_path / "file", LARGE)) as file:
+        asyncio.run(run(file))
+
+
+def test_an_answer_before_the_bodys_end_is_the_answer(store: Store) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
@@ -138,14 +243,14 @@ def test_an_answer_before_the_bodys_end_is_the_answer() -> None:
         server, sent = Server(refuse), Sent()
         async with server.running() as place, pool() as ours:
             for _ in range(2):
-                assert await put(ours, place, LARGE, sent=sent) == (403, b"no")
+                assert await put(ours, place, store(LARGE), sent) == (403, b"no")
         assert sent.bytes < 2 * len(LARGE)
         assert server.connections == 2, "the rest of a body was on its way: used no more"
 
     asyncio.run(run())
 
 
-def test_who_takes_nothing_is_given_up() -> None:
+def test_who_takes_nothing_is_given_up(store: Store) -> None:
     async def stop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(writer.transport, asyncio.ReadTransport)
         writer.transport.pause_reading()
@@ -155,13 +260,13 @@ def test_who_takes_nothing_is_given_up() -> None:
         sent = Sent()
         async with Server(stop).running() as place, pool(stall=0.2) as ours:
             with pytest.raises(Stalled):
-                await put(ours, place, LARGE, sent=sent)
+                await put(ours, place, store(LARGE), sent)
         assert sent.bytes < len(LARGE)
 
     asyncio.run(run())
 
 
-def test_who_takes_all_and_says_nothing_is_given_up() -> None:
+def test_who_takes_all_and_says_nothing_is_given_up(store: Store) -> None:
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1 << 20):
             pass
@@ -170,13 +275,13 @@ def test_who_takes_all_and_says_nothing_is_given_up() -> None:
         async with Server(listen).running() as place, pool(stall=0.2) as ours:
             for body in (b"small", LARGE):
                 with pytest.raises(Stalled):
-                    await put(ours, place, body)
+                    await put(ours, place, store(body))
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize("body", [b"small", LARGE], ids=["small", "large"])
-def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes) -> None:
+def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes, store: Store) -> None:
     async def run() -> None:
         server = Server()
 
@@ -191,15 +296,15 @@ def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes) -> None:
 
         server._serve = once
         async with server.running() as place, pool() as ours:
-            assert (await put(ours, place, b"first"))[0] == 200
-            assert (await put(ours, place, body))[0] == 200
+            assert (await put(ours, place, [b"first"]))[0] == 200
+            assert (await put(ours, place, store(body)))[0] == 200
         assert server.bodies == [b"first", body]
         assert server.connections == 2
 
     asyncio.run(run())
 
 
-def test_an_end_within_the_body_is_an_error() -> None:
+def test_an_end_within_the_body_is_an_error(store: Store) -> None:
     async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(100_000)
         writer.transport.abort()
@@ -207,12 +312,12 @@ def test_an_end_within_the_body_is_an_error() -> None:
     async def run() -> None:
         async with Server(leave).running() as place, pool() as ours:
             with pytest.raises(Broken):
-                await put(ours, place, LARGE)
+                await put(ours, place, store(LARGE))
 
     asyncio.run(run())
 
 
-def test_who_is_cancelled_leaves_no_connection() -> None:
+def test_who_is_cancelled_leaves_no_connection(store: Store) -> None:
     async def run() -> None:
         over = asyncio.Event()
 
@@ -229,7 +334,7 @@ def test_who_is_cancelled_leaves_no_connection() -> None:
 
         begun, gone = asyncio.Event(), asyncio.Event()
         async with Server(stop).running() as place, pool() as ours:
-            task = asyncio.create_task(put(ours, place, LARGE, sent=lambda _: begun.set()))
+            task = asyncio.create_task(put(ours, place, store(LARGE), lambda _: begun.set()))
             await begun.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

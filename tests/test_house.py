@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
         "the bucket's: addresses, checksums, rights, signatures, threads",
         "stores.s3.address stores.s3.checksums stores.s3.policy stores.s3.signing stores.s3.threads",
     ),
-    ("a body in a thread's hands", "h1.loan"),
+    ("a body in a thread's hands, or the kernel's", "h1.loan h1.outgoing"),
     ("a body as it comes in", "h1.body"),
     ("TLS", "h1.tls"),
     ("a connection", "h1.connection"),
@@ -81,6 +81,7 @@ FLOORS: tuple[tuple[str, str], ...] = (
             "stores.s3.control"
         ),
     ),
+    ("a finished file, opened", "stores.finished"),
     (
         "sources to choose from, lines to read, lanes to travel on; what runs ask of a catalog; desks of workers",
         (
