@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 _SMALL = 8 << 20
 """A file on disk of this size is one request away from the bucket; a copy takes three."""
+
+
+class OnDisk(NamedTuple):
+    """A file's entry where the disk has it. ``is_new``: this run put it there."""
+
+    file: ManifestFile
+    is_new: bool
 
 
 class Delivery:
@@ -89,13 +96,13 @@ class Delivery:
         )
 
     async def to_bucket(
-        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl, here: ManifestFile | None
+        self, prompt_id: PromptId, asset: Asset, target: Target, fresh: FreshUrl, here: OnDisk | None
     ) -> Outcome:
-        """Put a file into the bucket. ``here`` is its entry where the disk has it; its digest is kept."""
+        """Put a file into the bucket. ``here``: the disk has it; its digest is kept."""
         bucket = self._places.bucket
         assert bucket is not None
-        if here is None or here.bytes > _SMALL:
-            receipt = await bucket.copy(asset.url, target, here.etag if here is not None else None)
+        if here is None or here.file.bytes > _SMALL:
+            receipt = await bucket.copy(asset.url, target, here.file.etag if here is not None else None)
             if receipt is not None:
                 return receipt
         if here is None:
@@ -104,16 +111,17 @@ class Delivery:
 
     # From disk to bucket -----------------------------------------------------------------------
 
-    async def _upload(self, prompt_id: PromptId, asset: Asset, target: Target, here: ManifestFile) -> Outcome:
+    async def _upload(self, prompt_id: PromptId, asset: Asset, target: Target, here: OnDisk) -> Outcome:
         bucket = self._places.bucket
         assert bucket is not None
         attempts = self._settings.transfer.attempts
         patience = Patience(attempts, asset.identity, self._observer, prompt_id=prompt_id)
         try:
-            async with self._blocks.taken(min(here.bytes, BLOCK)):
-                with contextlib.closing(await self._places.disk.opened(target.folder, here)) as file:
+            async with self._blocks.taken(min(here.file.bytes, BLOCK)):
+                opened = await self._places.disk.opened(target.folder, here.file, is_new=here.is_new)
+                with contextlib.closing(opened) as file:
                     sink = await bucket.sink(target, via="upload")
-                    return await closing(sink, patience.run(partial(self._pump, sink, file, here)))
+                    return await closing(sink, patience.run(partial(self._pump, sink, file, here.file)))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise

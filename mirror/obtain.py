@@ -9,6 +9,7 @@ import msgspec
 
 from mirror import names
 from mirror.catalog import FileRecord
+from mirror.delivery import OnDisk
 from mirror.events import FileFailed, FilePlaced, FileStored
 from mirror.inflight import Elsewhere, Fetched
 from mirror.manifests.document import entry
@@ -132,6 +133,8 @@ class Obtain:
             receipt = msgspec.structs.replace(receipt, s3=s3)
         await self._record_file(asset, entry(asset, receipt), self._places.disk)
         self._stock.on_disk.add(which)
+        if not reused:
+            self._stock.new.add(which)
         self._tell_stored(asset, receipt, reused=reused)
 
     async def _to_bucket(self, asset: Asset, elsewhere: Elsewhere | None) -> Outcome | None:
@@ -139,8 +142,10 @@ class Obtain:
         bucket = self._places.bucket
         assert bucket is not None
         which = asset.identity
-        here = self._stock.known[which] if which in self._stock.on_disk else None
-        if here is None and not self.asked:
+        here = None
+        if which in self._stock.on_disk:
+            here = OnDisk(self._stock.known[which], is_new=which in self._stock.new)
+        elif not self.asked:
             return None
         target = self._target_in_bucket(asset)
         receipt = await self._adopt(bucket, elsewhere, target)

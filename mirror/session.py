@@ -99,12 +99,14 @@ async def trickled(body: Body, timer: asyncio.Timeout, stall: float | None) -> A
     """A body in pieces; each that the socket takes shows that the other side is alive, and puts the timer off."""
     loop = asyncio.get_running_loop()
     assert isinstance(body.content, Sequence)  # files do not go through proxies: Http.is_direct
+    at = 0
     for each in body.content:
         buffer = memoryview(each)
         for start in range(0, len(buffer), _PIECE):
             piece = buffer[start : start + _PIECE]
             yield piece  # not copied
-            body.sent(len(piece))
+            at += len(piece)
+            body.sent(at)
             if stall is not None and not timer.expired():
                 timer.reschedule(loop.time() + stall)
 

@@ -14,7 +14,8 @@ from mirror.stores import Document, Wanted
 
 class Stock:
     """Of one prompt: ``known`` are the files that were stored, by identity, ``on_disk`` and ``in_bucket`` those that
-    are there; ``prior`` is the manifest that stands, ``placed`` where in a bucket one does.
+    are there, ``new`` those that came to the disk in this run; ``prior`` is the manifest that stands, ``placed`` where
+    in a bucket one does.
     """
 
     def __init__(self, places: Places, record: PromptRecord) -> None:
@@ -23,6 +24,7 @@ class Stock:
         self.known: dict[str, ManifestFile] = {}
         self.on_disk: set[str] = set()
         self.in_bucket: set[str] = set()
+        self.new: set[str] = set()
         self.prior: Manifest | None = None
         self.placed: Placed | None = record.placed
         self.has_manifest = False

@@ -127,13 +127,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 class Sent:
-    """How many bytes were told of."""
+    """How far a body went, and how often it began."""
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.upto = 0
+        self.times = 0
 
-    def __call__(self, size: int) -> None:
-        self.bytes += size
+    def __call__(self, upto: int) -> None:
+        self.times += upto <= self.upto or not self.upto
+        self.upto = upto
 
 
 async def put(
@@ -171,7 +173,7 @@ def test_a_body_comes_there_as_it_is(pieces: list[bytes | memoryview]) -> None:
                 assert await put(ours, place, pieces, sent) == (200, b"")
         whole = b"".join(pieces)
         assert server.bodies == [whole] * 2
-        assert sent.bytes == 2 * len(whole)
+        assert (sent.upto, sent.times) == (len(whole), 2)
         assert server.connections == 1, "it is used again"
 
     asyncio.run(run())
@@ -185,7 +187,7 @@ def test_a_file_comes_there_as_it_is(tmp_path: Path, size: int) -> None:
             for _ in range(2):
                 assert await put(ours, place, file, sent) == (200, b"")
         assert server.bodies == [LARGE[:size]] * 2
-        assert sent.bytes == 2 * size
+        assert (sent.upto, sent.times) == (size, 2)
         assert server.connections == 1, "it is used again"
 
     with contextlib.closing(OnDisk(tmp_path / "file", LARGE[:size])) as file:
@@ -244,7 +246,7 @@ def test_an_answer_before_the_bodys_end_is_the_answer(store: Store) -> None:
         async with server.running() as place, pool() as ours:
             for _ in range(2):
                 assert await put(ours, place, store(LARGE), sent) == (403, b"no")
-        assert sent.bytes < 2 * len(LARGE)
+        assert 0 < sent.upto < len(LARGE)
         assert server.connections == 2, "the rest of a body was on its way: used no more"
 
     asyncio.run(run())
@@ -261,7 +263,7 @@ def test_who_takes_nothing_is_given_up(store: Store) -> None:
         async with Server(stop).running() as place, pool(stall=0.2) as ours:
             with pytest.raises(Stalled):
                 await put(ours, place, store(LARGE), sent)
-        assert sent.bytes < len(LARGE)
+        assert sent.upto < len(LARGE)
 
     asyncio.run(run())
 
@@ -283,7 +285,7 @@ def test_who_takes_all_and_says_nothing_is_given_up(store: Store) -> None:
 @pytest.mark.parametrize("body", [b"small", LARGE], ids=["small", "large"])
 def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes, store: Store) -> None:
     async def run() -> None:
-        server = Server()
+        server, sent = Server(), Sent()
 
         async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             """The first connection takes a request more than it answers."""
@@ -297,8 +299,9 @@ def test_a_connection_that_ended_meanwhile_is_replaced(body: bytes, store: Store
         server._serve = once
         async with server.running() as place, pool() as ours:
             assert (await put(ours, place, [b"first"]))[0] == 200
-            assert (await put(ours, place, store(body)))[0] == 200
+            assert (await put(ours, place, store(body), sent))[0] == 200
         assert server.bodies == [b"first", body]
+        assert sent.upto == len(body), "what the first connection took is not told of on top"
         assert server.connections == 2
 
     asyncio.run(run())

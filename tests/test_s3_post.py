@@ -55,11 +55,11 @@ class Uploader:
         await self.post(await self.keep(b"x" * 100_000, "first.mp4"))
         assert self.store.objects.attests
 
-    async def post(self, file: ManifestFile) -> Receipt | None:
+    async def post(self, file: ManifestFile, *, is_new: bool = True) -> Receipt | None:
         """None where it did not go from the disk to the socket; it is written then, as any other."""
         target = msgspec.structs.replace(TARGET, names=(file.path, "other.mp4"), identity=file.url, sha256=file.sha256)
         head = Head(length=file.bytes, etag=file.etag, content_type=file.content_type)
-        with contextlib.closing(await self.local.opened("p", file)) as there:
+        with contextlib.closing(await self.local.opened("p", file, is_new=is_new)) as there:
             sink = await self.store.sink(target, via="upload")
             try:
                 return await self._post(sink, head, file, there)
@@ -243,6 +243,72 @@ def test_a_damaged_file_that_a_store_took_unseen_is_taken_out_again(
     look(proxy)
     uploading(bucket.through(proxy), tmp_path, act)
     assert bucket.keys() == ["p/first.mp4"]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+@on_ministack
+def test_what_stood_there_is_not_taken_out_for_a_damaged_file(
+    bucket: Bucket, proxy: FaultProxy, tmp_path: Path, conditional: bool
+) -> None:
+    """Not by a store that looks at its conditions first, and tells no checksums of what stands there."""
+    bucket.put("p/film.mp4", BODY)
+
+    async def act(uploader: Uploader) -> None:
+        await uploader.attest()
+        film = await uploader.keep()
+        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        posted = await uploader.post(film)
+        assert posted is not None
+        assert posted.s3 is not None
+        assert posted.s3.checksum_sha256 is None
+
+    def is_head(seen: Seen) -> bool:
+        return seen.operation == "HeadObject"
+
+    untold = edit_response_headers(
+        lambda headers: {
+            name: value for name, value in headers.items() if not name.lower().startswith("x-amz-checksum")
+        }
+    )
+    proxy.fault(is_head, untold, FOREVER)
+    proxy.fault("GetObjectAttributes", answer(501, "NotImplemented"), FOREVER)
+    of_film(answer(412, "PreconditionFailed"), proxy)
+    look(proxy)
+    uploading(bucket.through(proxy), tmp_path, act, {"conditional_writes": conditional})
+    assert bucket.read("p/film") == {"p/film.mp4": BODY}
+
+
+@on_ministack
+def test_what_an_earlier_run_stored_is_looked_at_first(bucket: Bucket, proxy: FaultProxy, tmp_path: Path) -> None:
+    """A store that repeats what it was told, and looks at nothing, does not get what a disk made of it."""
+
+    async def act(uploader: Uploader) -> None:
+        await uploader.attest()
+        assert await uploader.post(await uploader.keep(BODY, "sound.mp4"), is_new=False) is not None
+        film = await uploader.keep()
+        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        with pytest.raises(ChecksumMismatch, match="on disk is not what was mirrored"):
+            await uploader.post(film, is_new=False)
+
+    look(proxy)
+    uploading(bucket.through(proxy), tmp_path, act)
+    assert puts(proxy, "film.mp4") == 0
+    assert bucket.read("p/sound") == {"p/sound.mp4": BODY}
+
+
+@on_ministack
+def test_what_may_not_be_taken_out_is_named(bucket: Bucket, proxy: FaultProxy, tmp_path: Path) -> None:
+    async def act(uploader: Uploader) -> None:
+        await uploader.attest()
+        film = await uploader.keep()
+        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        with pytest.raises(ChecksumMismatch, match=rf"s3://{bucket.name}/p/film\.mp4, which may not be deleted"):
+            await uploader.post(film)
+
+    of_film(answer_with(200, b"", headers={"ETag": '"0"'}), proxy)
+    proxy.fault("DeleteObject", answer(403, "AccessDenied"), FOREVER)
+    look(proxy)
+    uploading(bucket.through(proxy), tmp_path, act)
 
 
 @on_ministack

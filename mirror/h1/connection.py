@@ -128,13 +128,17 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             body.sent(body.size)
             return
         transport.write(request)
+        at = 0
         for piece in content:
-            if not await self._write(transport, piece, body.sent):
+            if not await self._write(transport, piece, at, body.sent):
                 return
+            at += len(piece)
         self._is_sent = True
 
-    async def _write(self, transport: asyncio.Transport, data: bytes | memoryview, sent: Callable[[int], None]) -> bool:
-        """False where the socket takes no more of it, or it was answered already."""
+    async def _write(
+        self, transport: asyncio.Transport, data: bytes | memoryview, at: int, sent: Callable[[int], None]
+    ) -> bool:
+        """Give what stands at an offset. False where the socket takes no more of it, or it was answered already."""
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -146,7 +150,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             if not self._awaits_head:
                 return False
             self._alive = self._loop.time()
-            sent(len(piece))
+            sent(at + start + len(piece))
         return True
 
     async def _send_file(self, transport: asyncio.Transport, body: Body, file: OpenFile) -> bool:
@@ -157,11 +161,11 @@ class Connection(Incoming, asyncio.BufferedProtocol):
                 if poured := await self._pour(transport, body, file, at):
                     at += poured
                     self._alive = self._loop.time()
-                    body.sent(poured)
+                    body.sent(at)
                     if at == body.size:
                         break
                 block = await file.read(at, min(_BLOCK, body.size - at))
-                if not self._awaits_head or not await self._write(transport, block, body.sent):
+                if not self._awaits_head or not await self._write(transport, block, at, body.sent):
                     return False
                 at += len(block)
         except BaseException:

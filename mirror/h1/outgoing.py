@@ -35,7 +35,10 @@ class OpenFile(Protocol):
 
 
 class Body(NamedTuple):
-    """What goes with a request, ``size`` bytes in all; nobody changes them. ``sent`` is told what the socket took."""
+    """What goes with a request, ``size`` bytes in all; nobody changes them.
+
+    ``sent`` is told how many of them the socket has taken by now: fewer than before where all go again, on another one.
+    """
 
     content: Sequence[bytes | memoryview] | OpenFile
     size: int

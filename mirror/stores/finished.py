@@ -26,11 +26,14 @@ def unreadable(what: str, error: OSError) -> StoreUnavailable:
 class Finished:
     """The file behind a descriptor, and its entry in the manifest. ``what`` says in messages which one it is.
 
+    ``is_new``: this run stored it, so its bytes were seen a moment ago.
+
     ``read`` and ``run`` make it a body of a request (mirror.h1.outgoing).
     """
 
-    def __init__(self, disk: Disk, fd: int, what: str, known: ManifestFile) -> None:
+    def __init__(self, disk: Disk, fd: int, what: str, known: ManifestFile, *, is_new: bool) -> None:
         self.fd = fd
+        self.is_new = is_new
         self._disk = disk
         self._what = what
         self._known = known

@@ -246,14 +246,14 @@ class LocalStore:
 
     # For what goes from here to a bucket ----------------------------------------------------------
 
-    async def opened(self, folder: str, file: ManifestFile) -> Finished:
-        """A finished file, to be closed by the caller.
+    async def opened(self, folder: str, file: ManifestFile, *, is_new: bool = False) -> Finished:
+        """A finished file, to be closed by the caller. ``is_new``: this run stored it.
 
         Raises:
             StoreUnavailable, Obstructed: as :meth:`open_now`.
         """
         fd = await self.disk.run(self.open_now, folder, file.path)
-        return Finished(self.disk, fd, f"{folder}/{file.path}", file)
+        return Finished(self.disk, fd, f"{folder}/{file.path}", file, is_new=is_new)
 
     async def read(self, folder: str, path: str) -> AsyncGenerator[bytes, None]:
         """A finished file in blocks.

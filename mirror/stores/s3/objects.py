@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from mirror.digests import Digests
-from mirror.errors import Denied, MirrorError, Severity, StoreError, StoreUnavailable
+from mirror.errors import ChecksumMismatch, Denied, MirrorError, Severity, StoreError, StoreUnavailable
 from mirror.h1 import CutShort
 from mirror.models import S3Object
 from mirror.settings import Settings
 from mirror.stores.disk import Disk
-from mirror.stores.finished import Content
+from mirror.stores.finished import Content, Finished
 from mirror.stores.s3.checksums import hex_of, proofs, same_etag
 from mirror.stores.s3.control import Control, needed
 from mirror.stores.s3.errors import ClockSkewed, CredentialsExpired, NoSuchKey, PreconditionFailed, Unreachable
@@ -278,20 +278,43 @@ class Objects:
 
         Raises:
             PreconditionFailed: If-Match or If-None-Match did not hold.
+            ChecksumMismatch: the bytes are not those, here or there; for good where a file is damaged.
         """
         proof = await self.proof(body, sha256)
         told = await self.wire.put(
             Put(operation="PutObject", key=key, body=body, size=size, sha256=sha256, headers={**headers, **proof})
         )
         self.attests = "x-amz-checksum-sha256" in told
+        version_id = _version(told.get("x-amz-version-id"))
+        if isinstance(body, Finished) and not self.attests:
+            await self._prove(key, version_id, body)
         sent = {name.removeprefix("x-amz-checksum-"): value for name, value in proof.items()}
         return Found(
             size=size,
             etag=told.get("ETag", ""),
-            version_id=_version(told.get("x-amz-version-id")),
+            version_id=version_id,
             checksum_sha256=told.get("x-amz-checksum-sha256") and sent.get("sha256"),
             checksum_crc64nvme=told.get("x-amz-checksum-crc64nvme") and sent.get("crc64nvme"),
         )
+
+    async def _prove(self, key: str, version_id: str | None, file: Finished) -> None:
+        """The store took a file and does not say that it looked at it: we do, and take it out if it is damaged."""
+        try:
+            await file.check()
+        except ChecksumMismatch as error:
+            if not await self.take_out(key, version_id):
+                told = f"{error}; its bytes went to {self.where(key)}, which may not be deleted: delete that"
+                raise ChecksumMismatch(told, severity=Severity.ITEM) from None
+            raise
+
+    async def take_out(self, key: str, version_id: str | None) -> bool:
+        """Delete what this call has just written, unproven; False where that is not possible."""
+        version = {"VersionId": version_id} if version_id else {}
+        try:
+            await self.control.call("DeleteObject", Key=key, **version)
+        except MirrorError:
+            return False
+        return True
 
     async def proof(self, body: Content, sha256: str) -> dict[str, str]:
         """The headers by which the store can check a body."""

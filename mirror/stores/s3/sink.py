@@ -6,14 +6,13 @@ sent twice.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import msgspec
 
 from mirror.digests import Digests
-from mirror.errors import Changed, ChecksumMismatch, MirrorError, Obstructed, TooLarge
+from mirror.errors import Changed, ChecksumMismatch, Obstructed, TooLarge
 from mirror.limits import ByteBudget
 from mirror.models import Receipt, Span
 from mirror.stores import Head, Source, Target
@@ -174,8 +173,11 @@ class ObjectSink:
         return await self._put(part.buffers, self._prints(digests, part.size), head)
 
     async def post(self, head: Head, sha256: str | None, file: Finished) -> Receipt | None:
-        """A file that is on disk in one PUT, from the disk to the socket: nobody looks at its bytes here. That is for a
-        store that looks at them, compares them with their SHA-256 and says so; None where they must be written.
+        """A file that is on disk in one PUT, from the disk to the socket; nobody looks at its bytes on their way. That
+        is for a store that looks at them, compares them with their SHA-256, and says so. None where they must be
+        written.
+
+        What an earlier run stored is looked at first: disks rot, and a store may say what it has not done.
         """
         objects, size = self._objects, head.length or 0
         is_known = sha256 is not None and self._target.sha256 == sha256 and not head.checks
@@ -184,17 +186,10 @@ class ObjectSink:
             return None
         if not objects.wire.is_direct:
             return None
-        receipt = await self._put(file, Prints(size=size, sha256=sha256), head)
-        stands = receipt.s3
-        assert stands is not None
-        if stands.checksum_sha256 is None:  # it has not looked this time
-            try:
-                await file.check()
-            except ChecksumMismatch:
-                await self._take_out(stands.key, stands.version_id)
-                raise
-        self.committed = receipt
-        return receipt
+        if not file.is_new:
+            await file.check()
+        self.committed = await self._put(file, Prints(size=size, sha256=sha256), head)
+        return self.committed
 
     async def _put(self, content: Content, prints: Prints, head: Head) -> Receipt:
         assert prints.sha256 is not None
@@ -262,16 +257,10 @@ class ObjectSink:
         except UNFIT:
             if not isinstance(way, Multipart) or not way.etag or not same_etag(found.etag, way.etag):
                 self._give_way(way.key)
-            await self._take_out(way.key, found.version_id)
+            await self._objects.take_out(way.key, found.version_id)
             await self.abort()
             raise
         return digests
-
-    async def _take_out(self, key: str, version_id: str | None) -> None:
-        """It was published unproven, by us, a moment ago: it goes again."""
-        version = {"VersionId": version_id} if version_id else {}
-        with contextlib.suppress(MirrorError):
-            await self._objects.control.call("DeleteObject", Key=key, **version)
 
     def _check_length(self, size: int, head: Head) -> None:
         if head.length not in (None, size):

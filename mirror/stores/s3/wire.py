@@ -99,18 +99,18 @@ class Wire:
         url = self._control.address.url(what.key) + (f"?{what.query}" if what.query else "")
         signed = identity.headers("PUT", url, self._paying(what.headers), self._control.region, what.sha256)
         signed["Content-Length"] = str(what.size)
-        left = what.size
+        gone = 0
 
-        def sent(size: int) -> None:
-            nonlocal left
-            left -= size
-            self._observer(BytesSent(bytes=size))
+        def sent(upto: int) -> None:
+            nonlocal gone
+            self._observer(BytesSent(bytes=upto - gone if upto > gone else upto))
+            gone = upto
 
         async with self._http.put(url, signed, Body(what.body, what.size, sent)) as response:
             if response.status != 200:
                 told = await read_most(response, _LONGEST_ERROR)
                 raise self._refusal(what.operation, what.key, response, told)
-            if left > 0:
+            if gone < what.size:
                 raise Unreachable(f"{self._where(what.key)}: the store says it has what was not sent yet")
             if "ETag" not in response.headers:
                 raise Unreachable(f"{self._where(what.key)}: an answer without an ETag: is that a store?")
