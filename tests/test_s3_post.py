@@ -20,11 +20,15 @@ from mirror.stores.finished import Finished
 from mirror.stores.local import LocalStore
 from mirror.stores.s3.sink import ObjectSink
 from mirror.stores.s3.store import S3Store
+from tests import media
+from tests.conftest import Archive
+from tests.helpers import large_prompt, mirrored
 from tests.s3.bucket import Bucket
 from tests.s3.faults import Fault, answer, answer_with, corrupt_upload, edit_response_headers
 from tests.s3.proxy import FOREVER, FaultProxy
 from tests.s3.seen import Seen
 from tests.s3.tls import certificate
+from tests.s3_runs_e2e import Ground
 from tests.store_contract import bring, entry_of, head_of
 from tests.store_places import MIB, credentials, settings_for
 
@@ -339,3 +343,22 @@ def test_stores_that_tell_no_checksum_get_it_whole(bucket: Bucket, tmp_path: Pat
 
     uploading(bucket, tmp_path, act)
     assert bucket.read() == {f"p/{number}.mp4": BODY[number:] for number in range(3)}
+
+
+@on_ministack
+def test_a_bucket_that_comes_later_does_not_get_what_the_disk_has_damaged(
+    archive: Archive, bucket: Bucket, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole run: the damaged file is not even sent; in the run that fetched them nobody would have looked."""
+    look(proxy)
+    ground = Ground.prepared(archive, bucket, proxy, monkeypatch)
+    bodies = {name: media.mp4(MIB, seed=seed) for seed, name in enumerate("abcdef")}
+    for name, body in bodies.items():
+        large_prompt(ground.origin, name, body)
+    assert mirrored(archive, *bodies, s3_bucket="").code == 0
+    (archive.root / "f" / "large.mp4").write_bytes(bytes(MIB))
+    assert mirrored(archive, *"abc").code == 0
+    ran = mirrored(archive, *"def", transfer_concurrency=1)
+    assert (ran.code, ran.states) == (3, {"d": "complete", "e": "complete", "f": "partial"})
+    assert ground.media() == {f"pre/{name}/large.mp4": bodies[name] for name in "abcde"}
+    assert "pre/f/large.mp4" not in {seen.key for seen in proxy.requests if seen.operation == "PutObject"}
