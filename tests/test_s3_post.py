@@ -360,5 +360,5 @@ def test_a_bucket_that_comes_later_does_not_get_what_the_disk_has_damaged(
     assert mirrored(archive, *"abc").code == 0
     ran = mirrored(archive, *"def", transfer_concurrency=1)
     assert (ran.code, ran.states) == (3, {"d": "complete", "e": "complete", "f": "partial"})
-    assert ground.media() == {f"pre/{name}/large.mp4": bodies[name] for name in "abcde"}
-    assert "pre/f/large.mp4" not in {seen.key for seen in proxy.requests if seen.operation == "PutObject"}
+    assert ground.media() == {f"{name}/large.mp4": bodies[name] for name in "abcde"}
+    assert "f/large.mp4" not in {seen.key for seen in proxy.requests if seen.operation == "PutObject"}
