@@ -362,7 +362,7 @@ def test_a_bucket_that_comes_later_does_not_get_what_the_disk_has_damaged(
     async def run() -> list[str]:
         """One after the other, so that the store is known to look when the last one comes."""
         async with Mirror(archive.settings()) as mirror:
-            return [manifest.state async for name in bodies async for manifest in mirror.fetch([name])]
+            return [manifest.state for name in bodies async for manifest in mirror.fetch([name])]
 
     assert asyncio.run(run()) == [*["complete"] * 5, "partial"]
     assert ground.media() == {f"{name}/large.mp4": bodies[name] for name in "abcde"}
