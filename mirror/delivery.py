@@ -134,10 +134,10 @@ class Delivery:
         if sink.committed is not None:
             return sink.committed
         head = Head(length=here.bytes, etag=here.etag, content_type=here.content_type)
+        posted = await sink.post(head, here.sha256, file)
+        if posted is not None:
+            return posted
         try:
-            posted = await sink.post(head, here.sha256, file)
-            if posted is not None:
-                return posted
             if sink.head != head:
                 await sink.begin(head)
             at = 0

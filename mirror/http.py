@@ -29,7 +29,7 @@ from mirror.h1.loan import Loan
 from mirror.h1.outgoing import Body
 from mirror.h1.pool import Patience, Pool
 from mirror.limits import open_files_cap
-from mirror.routes import URL, Routes
+from mirror.routes import URL, Route, Routes
 from mirror.settings import Settings
 from mirror.trust import Trust
 from mirror.urls import is_fit, is_signed, origin, shown
@@ -166,7 +166,7 @@ class Http:
         Raises:
             MirrorError: it may not go there at all.
         """
-        return self._routes.find(url).proxy is None
+        return self._route(url)[0].proxy is None
 
     @contextlib.asynccontextmanager
     async def send(
@@ -225,20 +225,24 @@ class Http:
 
     async def ask(self, url: str, headers: Mapping[str, str], body: Body | None = None) -> Answer:
         """The answer to one GET, or with a body to one PUT. Raises what :meth:`reraise` translates."""
-        parts = URL.match(url)
-        route = self._known.get(parts[1]) if parts is not None and is_fit(url) else None
-        if route is None:
-            route = self._routes.find(url)
+        route, target = self._route(url)
         if route.proxy is not None:
             return await self._relayed(url, headers, route.proxy, body)
-        assert parts is not None
-        target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
         sent = request(target, route.common, headers, method="GET" if body is None else "PUT")
         self._observer(RequestSent(kind=self._kind))
         began = time.monotonic()
         answer = await self._pool.get(route.place, sent, body)
         self._observer(Answered(kind=self._kind, seconds=time.monotonic() - began, status=answer.status))
         return answer
+
+    def _route(self, url: str) -> tuple[Route, str]:
+        """How its origin is gone to, and what is asked of that."""
+        parts = URL.match(url)
+        route = self._known.get(parts[1]) if parts is not None and is_fit(url) else None
+        if route is None:
+            route = self._routes.find(url)
+        assert parts is not None
+        return route, parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
 
     # By aiohttp --------------------------------------------------------------------------------
 
