@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.bench.check import Wrong, check_files, check_manifests
 from tests.bench.measure import Command, Failed, Ran, measured
 from tests.bench.media import Media, make
 from tests.bench.results import Section, Verdict
+from tests.bench.stores import check_objects, sink
 from tests.bench.tools import MIRROR, Tool
 
 
@@ -116,3 +118,26 @@ def test_what_was_not_reached_is_written_into_the_page(tmp_path: Path) -> None:
     assert "old" not in written
     assert written.startswith("by hand\n")
     assert written.endswith("by hand, too\n")
+
+
+@pytest.mark.parametrize("damage", ["", "a byte", "an end", "a file"])
+def test_a_store_that_compares_what_comes_tells_what_is_right(tmp_path: Path, media: Media, damage: str) -> None:
+    """It keeps nothing of it; what it did not get, or got otherwise, is wrong all the same."""
+    (tmp_path / "store").mkdir()
+    with sink(tmp_path / "store", media.folder) as store:
+        for path in media.files[: 2 if damage == "a file" else None]:
+            body = bytearray(path.read_bytes())
+            if path == media.files[1] and damage == "a byte":
+                body[4_000] ^= 1
+            if path == media.files[1] and damage == "an end":
+                del body[4_000:]
+            request = urllib.request.Request(f"{store.endpoint}/bench/p/{path.name}", bytes(body), method="PUT")
+            urllib.request.urlopen(request, timeout=10).close()
+        told = store.told()
+    if damage:
+        with pytest.raises(Wrong, match=r"2 objects|1\.png in the bucket is not"):
+            check_objects(told, media.files, "bench/p/")
+    else:
+        check_objects(told, media.files, "bench/p/")
+        assert told.received == 3 * 5_000
+        assert {path for files in told.objects.values() for path in files} == set(map(str, media.files))

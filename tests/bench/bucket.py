@@ -1,7 +1,7 @@
 """What a bucket for benchmarks answers: as much S3 as the mirror and its peers need. No signature is checked.
 
 Keys carry the bucket's name: ``bucket/key``. With a folder the bytes are kept there, a file a body, so that they can be
-compared with what should have come; without one only sizes are.
+compared with what should have come, or with ``sources``, a folder of files, as they come; without one only sizes are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.bench.keeping import Compared, Keeper, Written
 
 TOLD = "/-/told"
 """A GET of it tells what came and went, as JSON: see `Bucket.told`."""
@@ -56,21 +58,24 @@ class Object:
 class Bucket:
     """All buckets of one store."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, sources: Path | None = None) -> None:
         self.objects: dict[str, Object] = {}
         self._folder = folder
+        self._sources = sources
         self._parts: dict[str, dict[int, Object]] = {}
         self._made = 0
         self._received = self._sent = self._requests = 0
 
-    def wants(self, request: Request) -> bool:
-        """Whether a body is one whose bytes are to be kept: of an object or a part."""
-        return request.method == "PUT" and self._folder is not None and request.length > 0
-
-    def new_file(self) -> str:
-        """The name of a file that is not there yet."""
+    def keeper(self, request: Request) -> Keeper | None:
+        """Who takes a body in, if it is an object's or a part's."""
+        if request.method != "PUT" or self._folder is None or not request.length:
+            return None
+        path, _, query = request.target.partition("?")
+        source = self._sources / path.rpartition("/")[2] if self._sources is not None else None
+        if source is not None and not query and source.is_file() and source.stat().st_size == request.length:
+            return Compared(source)
         self._made += 1
-        return f"{self._folder}/{self._made}"
+        return Written(f"{self._folder}/{self._made}")
 
     def told(self) -> bytes:
         """Requests, bytes of bodies that came with PUTs and went with GETs, and all objects."""
@@ -78,8 +83,8 @@ class Bucket:
         counts = {"requests": self._requests, "received": self._received, "sent": self._sent}
         return json.dumps({**counts, "objects": objects}).encode()
 
-    def answer(self, request: Request, body: bytes, file: str | None) -> bytes:
-        """The answer to a request whose body has come: to memory or to a file."""
+    def answer(self, request: Request, body: bytes, files: tuple[str, ...]) -> bytes:
+        """The answer to a request whose body has come: to memory, or where it stands in files."""
         if request.target == TOLD:
             return _ok(self.told())
         self._requests += 1
@@ -92,7 +97,7 @@ class Bucket:
             return self._list(key, query) if request.method == "GET" else _ok()
         if request.method == "PUT":
             self._received += request.length
-            return self._put(key, query, request, file)
+            return self._put(key, query, request, files)
         if request.method == "POST":
             return self._complete(key, upload_id) if upload_id else self._begin(request)
         if request.method == "DELETE":
@@ -103,7 +108,7 @@ class Bucket:
             return _refused(404, "NoSuchKey", silent=request.method == "HEAD")
         return self._get(request, found)
 
-    def _put(self, key: str, query: Mapping[str, list[str]], request: Request, file: str | None) -> bytes:
+    def _put(self, key: str, query: Mapping[str, list[str]], request: Request, files: tuple[str, ...]) -> bytes:
         source = request.headers.get("x-amz-copy-source")
         if request.headers.get("if-none-match") == "*" and key in self.objects:
             return _refused(412, "PreconditionFailed")
@@ -111,7 +116,7 @@ class Bucket:
             return self._copy(key, unquote(source).lstrip("/"), request)
         digest, checksum = request.headers.get("content-md5"), request.headers.get("x-amz-checksum-sha256")
         etag = f'"{base64.b64decode(digest).hex()}"' if digest else _NO_ETAG
-        made = Object(request.length, etag, (file,) if file else (), digest=request.headers.get(DIGEST, ""))
+        made = Object(request.length, etag, files, digest=request.headers.get(DIGEST, ""))
         if "uploadId" in query:
             number = int(query["partNumber"][0])
             made = replace(made, etag=f'"{number:032x}"')

@@ -1,16 +1,17 @@
 """A store that is not the bottleneck, in a process of its own: takes what comes, and keeps or drops its bytes.
 
-Started with `python -m tests.bench.sink [FOLDER]`, which prints its port and ends when stdin closes. One thread.
+Started with `python -m tests.bench.sink [FOLDER [SOURCES]]`, which prints its port and ends when stdin closes. A body
+by the name of a file of SOURCES is compared with that, and not kept. One thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
 from tests.bench.bucket import Bucket, Request
+from tests.bench.keeping import Keeper
 
 _END = b"\r\n\r\n"
 
@@ -25,8 +26,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body = b""
         self._left = 0
         self._request: Request | None = None
-        self._file = -1
-        self._path: str | None = None
+        self._keeper: Keeper | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -61,37 +61,36 @@ class Connection(asyncio.BufferedProtocol):
         pairs = [line.partition(": ") for line in lines]
         request = self._request = Request(method, target, {name.lower(): value for name, _, value in pairs})
         self._left = request.length
-        if self._bucket.wants(request):
-            self._path = self._bucket.new_file()
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._keeper = self._bucket.keeper(request)
         if request.headers.get("expect") == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _take(self, piece: memoryview) -> None:
         self._left -= len(piece)
         assert self._request is not None
-        if self._file >= 0:
-            while piece:
-                piece = piece[os.write(self._file, piece) :]
+        if self._keeper is not None:
+            if piece:
+                self._keeper.take(piece)
         elif self._request.method == "POST":
             self._body += piece
 
     def _end(self) -> None:
-        request, body, path = self._request, self._body, self._path
+        request, body, keeper = self._request, self._body, self._keeper
         assert request is not None
+        files = keeper.end() if keeper is not None else ()
         self._let_go()
-        self._request, self._body, self._path = None, b"", None
-        self._transport.write(self._bucket.answer(request, body, path))
+        self._request, self._body = None, b""
+        self._transport.write(self._bucket.answer(request, body, files))
 
     def _let_go(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
 
 
-async def main(folder: Path | None) -> None:
+async def main(folder: Path | None = None, sources: Path | None = None) -> None:
     """Serve until stdin closes."""
-    bucket, scratch = Bucket(folder), bytearray(1 << 20)
+    bucket, scratch = Bucket(folder, sources), bytearray(1 << 20)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(bucket, scratch), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -100,4 +99,4 @@ async def main(folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    asyncio.run(main(*map(Path, sys.argv[1:3])))

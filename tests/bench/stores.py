@@ -42,11 +42,13 @@ class Sink:
 
 
 @contextlib.contextmanager
-def sink(folder: Path) -> Iterator[Sink]:
-    """A fresh one that keeps what it gets below ``folder``, until the block is left."""
+def sink(folder: Path, sources: Path) -> Iterator[Sink]:
+    """A fresh one until the block is left. It compares what it gets with the files of ``sources``, by their names, and
+    keeps the rest below ``folder``.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="sink", dir=folder) as kept,
-        serving("sink", kept) as port,
+        serving("sink", kept, sources) as port,
     ):
         yield Sink(f"http://127.0.0.1:{port}")
 
