@@ -7,6 +7,7 @@ the disk where it is there, else straight from its origin.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from mirror.places import Places
 from mirror.retry import Patience
 from mirror.settings import Settings
 from mirror.stores import Head, Target
+from mirror.stores.files import is_file
 from mirror.stores.finished import BLOCK, Finished
 from mirror.transfer import FreshUrl, Transfer, closing
 
@@ -118,10 +120,8 @@ class Delivery:
         patience = Patience(attempts, asset.identity, self._observer, prompt_id=prompt_id)
         try:
             async with self._blocks.taken(min(here.file.bytes, BLOCK)):
-                opened = await self._places.disk.opened(target.folder, here.file, is_new=here.is_new)
-                with contextlib.closing(opened) as file:
-                    sink = await bucket.sink(target, via="upload")
-                    return await closing(sink, patience.run(partial(self._pump, sink, file, here.file)))
+                sink = await bucket.sink(target, via="upload")
+                return await closing(sink, patience.run(partial(self._pump, sink, target.folder, here)))
         except MirrorError as error:
             if error.severity is Severity.FATAL:
                 raise
@@ -129,14 +129,18 @@ class Delivery:
                 error=error.name, message=str(error), url=asset.identity, role=asset.role, attempts=patience.tried
             )
 
-    async def _pump(self, sink: ObjectSink, file: Finished, here: ManifestFile) -> Receipt:
+    async def _pump(self, sink: ObjectSink, folder: str, here: OnDisk) -> Receipt:
         """The whole file, each time: a sink does not send twice what the bucket holds."""
         if sink.committed is not None:
             return sink.committed
-        head = Head(length=here.bytes, etag=here.etag, content_type=here.content_type)
-        posted = await sink.post(head, here.sha256, file)
-        if posted is not None:
-            return posted
+        known = here.file
+        head = Head(length=known.bytes, etag=known.etag, content_type=known.content_type)
+        with contextlib.closing(await self._places.disk.opened(folder, known, is_new=here.is_new)) as file:
+            if not is_file(os.fstat(file.fd), known.bytes):
+                raise file.damaged()
+            return await sink.post(head, known.sha256, file) or await self._written(sink, head, file)
+
+    async def _written(self, sink: ObjectSink, head: Head, file: Finished) -> Receipt:
         try:
             if sink.head != head:
                 await sink.begin(head)

@@ -166,7 +166,11 @@ class Http:
         Raises:
             MirrorError: it may not go there at all.
         """
-        return self._route(url)[0].proxy is None
+        try:
+            return self._route(url)[0].proxy is None
+        except Exception as error:
+            self.reraise(error, url)
+            raise
 
     @contextlib.asynccontextmanager
     async def send(

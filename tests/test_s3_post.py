@@ -277,7 +277,8 @@ def test_what_stood_there_is_not_taken_out_for_a_damaged_file(
     )
     proxy.fault(is_head, untold, FOREVER)
     proxy.fault("GetObjectAttributes", answer(501, "NotImplemented"), FOREVER)
-    of_film(answer(412, "PreconditionFailed"), proxy)
+    if conditional:
+        of_film(answer(412, "PreconditionFailed"), proxy)
     look(proxy)
     uploading(bucket.through(proxy), tmp_path, act, {"conditional_writes": conditional})
     assert bucket.read("p/film") == {"p/film.mp4": BODY}
@@ -299,6 +300,27 @@ def test_what_an_earlier_run_stored_is_looked_at_first(bucket: Bucket, proxy: Fa
     uploading(bucket.through(proxy), tmp_path, act)
     assert puts(proxy, "film.mp4") == 0
     assert bucket.read("p/sound") == {"p/sound.mp4": BODY}
+
+
+@pytest.mark.parametrize(
+    "said", [answer(403, "SignatureDoesNotMatch"), answer(400, "InvalidRequest")], ids=["403", "400"]
+)
+@on_ministack
+def test_a_damaged_file_is_a_damaged_file_however_the_store_says_it(
+    bucket: Bucket, proxy: FaultProxy, tmp_path: Path, said: Fault
+) -> None:
+    """And ends no run: nobody's credentials are wrong."""
+
+    async def act(uploader: Uploader) -> None:
+        await uploader.attest()
+        film = await uploader.keep()
+        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        with pytest.raises(ChecksumMismatch, match="on disk is not what was mirrored"):
+            await uploader.post(film)
+
+    of_film(said, proxy)
+    look(proxy)
+    uploading(bucket.through(proxy), tmp_path, act)
 
 
 @on_ministack

@@ -100,6 +100,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self._transport.write(request)
         else:
             self._limit, self._is_sent = 0.0, False
+            body.sent(0)
             await self._send(request, body)
             if self._awaits_head and self._stall < float("inf"):
                 self._alive = self._loop.time()
@@ -165,6 +166,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
                     if at == body.size:
                         break
                 block = await file.read(at, min(_BLOCK, body.size - at))
+                self._alive = self._loop.time()  # that the disk was slow is nothing that the other side did
                 if not self._awaits_head or not await self._write(transport, block, at, body.sent):
                     return False
                 at += len(block)

@@ -37,7 +37,7 @@ class OpenFile(Protocol):
 class Body(NamedTuple):
     """What goes with a request, ``size`` bytes in all; nobody changes them.
 
-    ``sent`` is told how many of them the socket has taken by now: fewer than before where all go again, on another one.
+    ``sent`` is told how many of them the socket has taken by now: 0 when they begin to go, each time that they do.
     """
 
     content: Sequence[bytes | memoryview] | OpenFile
@@ -46,9 +46,10 @@ class Body(NamedTuple):
 
 
 def pour(file: int, sock: int, at: int, stop: int, is_over: Callable[[], object]) -> int:
-    """Have the kernel give a file's bytes to a socket for as long as that takes them. Blocks, for 0.2 s at most.
+    """Have the kernel give a file's bytes to a socket for as long as that takes them, 0.2 s at most. Blocks, a little
+    longer where the disk does.
 
-    They come into no buffer of ours (sendfile(2)). It ends early as soon as something comes in.
+    They come into no buffer of ours (sendfile(2)). A socket that is full is not waited for when something has come in.
 
     Returns how many were taken: perhaps none. Whether the socket is full, it or the file is broken, or there is no such
     way between the two, shows when the next bytes are read and written the usual way.

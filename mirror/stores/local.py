@@ -252,8 +252,14 @@ class LocalStore:
         Raises:
             StoreUnavailable, Obstructed: as :meth:`open_now`.
         """
-        fd = await self.disk.run(self.open_now, folder, file.path)
-        return Finished(self.disk, fd, f"{folder}/{file.path}", file, is_new=is_new)
+        fds: list[int] = []
+        try:
+            await self.disk.run(lambda: fds.append(self.open_now(folder, file.path)))
+        except BaseException:  # a caller that is cancelled gets no file, and the thread may have opened it
+            for fd in fds:
+                let_go(fd)
+            raise
+        return Finished(self.disk, fds[0], f"{folder}/{file.path}", file, is_new=is_new)
 
     async def read(self, folder: str, path: str) -> AsyncGenerator[bytes, None]:
         """A finished file in blocks.

@@ -129,7 +129,7 @@ class Objects:
         self.wire = wire
         self.disk = disk
         self.attests = False
-        """Whether the store told the SHA-256 of what it got last: it has looked at it then."""
+        """Whether the store told the SHA-256 of what it got last: so it says that it has looked."""
         self._attempts = settings.transfer.attempts
         self._prefix = settings.s3.prefix.strip("/")
         told = {
@@ -298,10 +298,10 @@ class Objects:
         )
 
     async def _prove(self, key: str, version_id: str | None, file: Finished) -> None:
-        """The store took a file and does not say that it looked at it: we do, and take it out if it is damaged."""
+        """The store took a file and does not say that it looked at it: we do, and take it out if it is not sound."""
         try:
             await file.check()
-        except ChecksumMismatch as error:
+        except MirrorError as error:
             if not await self.take_out(key, version_id):
                 told = f"{error}; its bytes went to {self.where(key)}, which may not be deleted: delete that"
                 raise ChecksumMismatch(told, severity=Severity.ITEM) from None

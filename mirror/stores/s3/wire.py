@@ -1,7 +1,7 @@
 """The hot calls: PutObject and UploadPart, and what is read back, over the same HTTP stack as the downloads.
 
-A body that is here whole is sent again from memory as long as the store is busy; what the store answers is compared
-with what was sent.
+A body that is here whole, in memory or in a file, is sent again as long as the store is busy; what the store answers is
+compared with what was sent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from mirror.errors import ChecksumMismatch, Denied
+from mirror.errors import ChecksumMismatch, Denied, MirrorError
 from mirror.events import BytesSent, Observer
 from mirror.h1.outgoing import Body
 from mirror.http import Answer, Http, read_most
@@ -21,7 +21,7 @@ from mirror.settings import Settings
 from mirror.stores.finished import Content, Finished
 from mirror.stores.s3.checksums import contradicts
 from mirror.stores.s3.control import Control
-from mirror.stores.s3.errors import Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
+from mirror.stores.s3.errors import PreconditionFailed, Refusal, Unreachable, WrongRegion, code_in, error_of, region_in
 from mirror.stores.s3.signing import EMPTY
 
 _LONGEST_ERROR = 64 << 10
@@ -74,9 +74,12 @@ class Wire:
     async def _put(self, what: Put) -> Mapping[str, str]:
         try:
             return await self._put_in_turn(what)
-        except ChecksumMismatch:
-            if isinstance(what.body, Finished):
-                await what.body.check()  # nobody has looked at its bytes; if they are right, it goes once more
+        except PreconditionFailed:
+            raise
+        except MirrorError as error:
+            # Nobody has looked at a file's bytes. Stores say in many ways that a body is not the one that was signed.
+            if isinstance(what.body, Finished) and not isinstance(error, Unreachable):
+                await what.body.check()
             raise
 
     async def _put_in_turn(self, what: Put) -> Mapping[str, str]:
@@ -103,7 +106,8 @@ class Wire:
 
         def sent(upto: int) -> None:
             nonlocal gone
-            self._observer(BytesSent(bytes=upto - gone if upto > gone else upto))
+            if upto > gone:
+                self._observer(BytesSent(bytes=upto - gone))
             gone = upto
 
         async with self._http.put(url, signed, Body(what.body, what.size, sent)) as response:

@@ -121,10 +121,7 @@ def _job(options: Options, at: Stage, prompts: int, size: int, *, far: bool) -> 
     title = (
         f"{name}: {prompts} promptIds → {2 * prompts:,} thumbnails of 20 KiB and as many originals of {size >> 20} MiB"
     )
-    note = (
-        "A pipeline is tests/bench/pipeline.sh: curl | jq, the downloader, the uploader, sha256sum on all cores. "
-        "One that has taken a minute is not run again."
-    )
+    note = "A pipeline is tests/bench/pipeline.sh: curl | jq, the downloader, the uploader, sha256sum on all cores."
     return _section(name, f"{title} → disk → bucket → manifest; {where}", entries, verdicts, note)
 
 
