@@ -176,7 +176,8 @@ def test_a_body_comes_there_as_it_is(pieces: list[bytes | memoryview]) -> None:
                 assert await put(ours, place, pieces, sent) == (200, b"")
         whole = b"".join(pieces)
         assert server.bodies == [whole] * 2
-        assert (sent.upto, sent.times) == (len(whole), 2)
+        assert sent.upto == len(whole)
+        assert sent.times == 2 or not whole
         assert server.connections == 1, "it is used again"
 
     asyncio.run(run())
