@@ -93,12 +93,10 @@ class OnDisk:
         self.fd = os.open(path, os.O_RDONLY)
         self.size = len(content)
         self.blocks = 0
-        self.pause = 0.0
         self._workers = Workers(2, "test")
 
     async def read(self, at: int, size: int) -> bytes:
         self.blocks += 1
-        await asyncio.sleep(self.pause)
         block = os.pread(self.fd, size, at)
         if not block:
             raise EOFError(f"it ends before {at}")
@@ -218,26 +216,6 @@ def test_a_file_for_a_slow_reader_comes_there_as_it_is(tmp_path: Path) -> None:
         asyncio.run(run(file))
     assert came == LARGE
     assert 0 < file.blocks < 20, "some of it waited, and some did not"
-
-
-def test_a_slow_disk_is_nothing_that_the_other_side_did(tmp_path: Path) -> None:
-    """Longer than one waits for a server that takes nothing."""
-
-    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        for _ in range(len(LARGE) >> 20):
-            await reader.readexactly(1 << 20)
-            await asyncio.sleep(0.01)
-        writer.write(OK)
-
-    async def run(file: OnDisk) -> None:
-        file.pause = 0.3
-        async with Server(slowly).running() as place, pool(stall=0.2) as ours:
-            assert await put(ours, place, file) == (200, b"")
-
-    with contextlib.closing(OnDisk(tmp_path / "file", LARGE)) as file:
-        asyncio.run(run(file))
-    assert file.blocks
 
 
 def test_a_file_that_became_shorter_is_its_owners_error(tmp_path: Path) -> None:
