@@ -105,7 +105,7 @@ class Holdings:
         Raises:
             StoreError: it is gone, or cannot be read; of ``ITEM`` severity where others may be.
         """
-        blocks = self._of_object(file) if self._in_bucket else self._places.disk.read(holding.folder, file.path)
+        blocks = self._of_object(file) if self._in_bucket else self._places.disk.read(holding.folder, file)
         async with aclosing(blocks):
             async for block in blocks:
                 yield block

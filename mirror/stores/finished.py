@@ -48,14 +48,15 @@ class Finished:
             StoreUnavailable: they cannot be read.
             ChecksumMismatch: the file ends before them.
         """
-        block = await self._disk.run(self._read_now, at, size)
+        block = await self.take(at, size)
         if not block:
             raise self.damaged()
         return block
 
-    def _read_now(self, at: int, size: int) -> bytes:
+    async def take(self, at: int, size: int) -> bytes:
+        """The same, and b"" at the end of the file, wherever that is."""
         try:
-            return os.pread(self.fd, size, at)
+            return await self._disk.run(os.pread, self.fd, size, at)
         except OSError as error:
             raise unreadable(self._what, error) from None
 

@@ -261,20 +261,17 @@ class LocalStore:
             raise
         return Finished(self.disk, fds[0], f"{folder}/{file.path}", file, is_new=is_new)
 
-    async def read(self, folder: str, path: str) -> AsyncGenerator[bytes, None]:
-        """A finished file in blocks.
+    async def read(self, folder: str, file: ManifestFile) -> AsyncGenerator[bytes, None]:
+        """A finished file in blocks, to its end, whatever the manifest says of that.
 
         Raises:
             StoreUnavailable: it is gone, or cannot be read; an error of this file only.
         """
-        fd = await self.disk.run(self.open_now, folder, path)
-        try:
+        with contextlib.closing(await self.opened(folder, file)) as there:
             at = 0
-            while block := await self.disk.run(self._read_block, fd, at, f"{folder}/{path}"):
+            while block := await there.take(at, BLOCK):
                 yield block
                 at += len(block)
-        finally:
-            let_go(fd)
 
     def open_now(self, folder: str, path: str) -> int:
         """A finished file, opened to be read. Blocks.
@@ -287,12 +284,6 @@ class LocalStore:
                 return os.open(path, READ, dir_fd=there)
         except OSError as error:
             raise unreadable(f"{folder}/{path}", error) from error
-
-    def _read_block(self, fd: int, at: int, what: str) -> bytes:
-        try:
-            return os.pread(fd, BLOCK, at)
-        except OSError as error:
-            raise unreadable(what, error) from None
 
     # For commands that work on the archive as a whole ------------------------------------------
 

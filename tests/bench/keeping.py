@@ -47,8 +47,7 @@ class Written:
 class Compared:
     """Its bytes are compared with those of ``source`` as they come, all of them, and not kept.
 
-    A store that keeps some gigabytes in memory costs a virtual machine more than all tools together: its host gives
-    pages out one by one.
+    A store that keeps some gigabytes in memory is slow on a virtual machine: its host gives pages out one by one.
     """
 
     def __init__(self, source: Path) -> None:

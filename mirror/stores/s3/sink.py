@@ -179,17 +179,19 @@ class ObjectSink:
 
         What an earlier run stored is looked at first: disks rot, and a store may say what it has not done.
         """
-        objects, size = self._objects, head.length or 0
-        is_known = sha256 is not None and self._target.sha256 == sha256 and not head.checks
-        is_told = objects.settings.checksum == "sha256"
-        if not (is_known and is_told and objects.attests and TINY < size <= MOST_SINGLE and self.head is None):
-            return None
-        if not objects.wire.is_direct:
+        if sha256 is None or self._target.sha256 != sha256 or not self._may_post(head):
             return None
         if not file.is_new:
             await file.check()
-        self.committed = await self._put(file, Prints(size=size, sha256=sha256), head)
+        self.committed = await self._put(file, Prints(size=head.length or 0, sha256=sha256), head)
         return self.committed
+
+    def _may_post(self, head: Head) -> bool:
+        """Whether the store looks, by what it is told; and a body of this size may be a file, sent whole."""
+        objects = self._objects
+        looks = objects.attests and objects.settings.checksum == "sha256"
+        is_one_put = TINY < (head.length or 0) <= MOST_SINGLE and self.head is None and not head.checks
+        return looks and is_one_put and objects.wire.is_direct
 
     async def _put(self, content: Content, prints: Prints, head: Head) -> Receipt:
         assert prints.sha256 is not None

@@ -74,11 +74,9 @@ class Wire:
     async def _put(self, what: Put) -> Mapping[str, str]:
         try:
             return await self._put_in_turn(what)
-        except PreconditionFailed:
-            raise
         except MirrorError as error:
             # Nobody has looked at a file's bytes. Stores say in many ways that a body is not the one that was signed.
-            if isinstance(what.body, Finished) and not isinstance(error, Unreachable):
+            if isinstance(what.body, Finished) and not isinstance(error, (Unreachable, PreconditionFailed)):
                 await what.body.check()
             raise
 
