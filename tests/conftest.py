@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,10 @@ pytest.register_assert_rewrite("tests.fault_table", "tests.drivers")
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting, configuration file, proxy or AWS credentials of the person who runs the tests."""
+    if zlib.crc32(request.node.nodeid.encode()) % 3:  # with --cov a process begins a tenth of a second later
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     for name in list(os.environ):
         if name.startswith(("MIRROR_", "AWS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

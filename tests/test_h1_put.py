@@ -7,12 +7,13 @@ import contextlib
 import os
 import re
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from mirror.h1 import Broken, Stalled
+from mirror.h1 import Broken, Stalled, WireError, outgoing
 from mirror.h1.connection import Place
 from mirror.h1.head import common_lines, request
 from mirror.h1.outgoing import Body
@@ -349,3 +350,68 @@ def test_who_is_cancelled_leaves_no_connection(store: Store) -> None:
             await asyncio.wait_for(gone.wait(), 10)
 
     asyncio.run(run())
+
+
+class Held(OnDisk):
+    """An OpenFile whose thread has the socket, and waits with it until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, LARGE)
+        self.has_socket = asyncio.Event()
+        self.go = threading.Event()
+        self.poured = -1
+
+    def run(self, call: Callable[[], int]) -> Awaitable[int]:
+        loop = asyncio.get_running_loop()
+
+        def held() -> int:
+            loop.call_soon_threadsafe(self.has_socket.set)
+            assert self.go.wait(60)
+            self.poured = call()
+            return self.poured
+
+        return super().run(held)
+
+
+@pytest.mark.parametrize("how", ["the task is cancelled", "the pool is closed"])
+def test_a_socket_is_closed_only_when_the_thread_has_given_it_back(tmp_path: Path, how: str) -> None:
+    """Its number could be another file's by then, and that would get the bytes."""
+
+    async def run() -> None:
+        server = Server()
+        async with server.running() as place, pool() as ours:
+            with contextlib.closing(Held(tmp_path / "file")) as file:
+                task = asyncio.create_task(put(ours, place, file))
+                await file.has_socket.wait()
+                if how == "the task is cancelled":
+                    ends, error = task, asyncio.CancelledError
+                    task.cancel()
+                else:
+                    ends, error = asyncio.create_task(ours.close()), WireError
+                await asyncio.sleep(0.2)
+                assert not task.done()
+                assert not ends.done()
+                assert not server.ended.is_set(), "the thread still has it"
+                file.go.set()
+                with pytest.raises(error):
+                    await task
+                await asyncio.wait([ends])
+                assert file.poured == 0, "and it sends nothing more"
+                await asyncio.wait_for(server.ended.wait(), 10)
+        assert server.bodies == []
+
+    asyncio.run(run())
+
+
+def test_where_the_kernel_sends_no_files_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(file: OnDisk) -> None:
+        server, sent = Server(), Sent()
+        async with server.running() as place, pool() as ours:
+            assert await put(ours, place, file, sent) == (200, b"")
+        assert server.bodies == [LARGE]
+        assert (sent.upto, sent.times) == (len(LARGE), 1)
+        assert file.blocks == len(LARGE) >> 20
+
+    monkeypatch.setattr(outgoing, "_sendfile", None)  # a system without the call
+    with contextlib.closing(OnDisk(tmp_path / "file", LARGE)) as file:
+        asyncio.run(run(file))

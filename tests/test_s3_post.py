@@ -83,11 +83,9 @@ def uploading(
     root: Path,
     act: Callable[[Uploader], Awaitable[None]],
     s3: dict[str, Any] | None = None,
-    ca_file: str = "",
+    **transfer: Any,
 ) -> None:
-    settings = settings_for(
-        root, bucket, s3, attempts=3, ca_file=ca_file or bucket.environ.get("MIRROR_TRANSFER_CA_FILE", "")
-    )
+    settings = settings_for(root, bucket, s3, attempts=3, **transfer)
 
     async def run() -> None:
         local = LocalStore(settings)
@@ -145,7 +143,7 @@ def test_what_is_posted_is_there_and_its_receipt_says_what_one_of_written_bytes_
     ours = certificate(tmp_path_factory.mktemp("tls")) if tls else None
     with FaultProxy(bucket.server.endpoint, certificate=ours) as proxy:
         look(proxy)
-        uploading(bucket.through(proxy), tmp_path, act, ca_file=str(ours.ca_file) if ours else "")
+        uploading(bucket.through(proxy), tmp_path, act, **({"ca_file": str(ours.ca_file)} if ours else {}))
     assert bucket.read() == {"p/written.mp4": BODY, "p/film.mp4": BODY}
     posted, written = bucket.head("p/film.mp4"), bucket.head("p/written.mp4")
     for told in (posted, written):
@@ -169,6 +167,21 @@ def test_what_cannot_be_posted_is_written(bucket: Bucket, tmp_path: Path, size: 
 
     uploading(bucket, tmp_path, act, s3)
     assert bucket.read() == {"p/film.mp4": body}
+
+
+@on_ministack
+def test_through_a_proxy_it_is_written(bucket: Bucket, proxy: FaultProxy, tmp_path: Path) -> None:
+    """What goes to a proxy goes by a carrier that takes no files."""
+
+    async def act(uploader: Uploader) -> None:
+        for number in range(2):
+            assert await uploader.post(await uploader.keep(BODY[number:], f"{number}.mp4")) is None
+        assert uploader.store.objects.attests, "it would go from the disk otherwise"
+
+    look(proxy)
+    uploading(bucket, tmp_path, act, proxy=proxy.endpoint)
+    assert [puts(proxy, f"{number}.mp4") for number in range(2)] == [1, 1]
+    assert bucket.read() == {f"p/{number}.mp4": BODY[number:] for number in range(2)}
 
 
 @pytest.mark.parametrize("damage", ["other bytes", "shorter"])

@@ -73,7 +73,7 @@ def torn(archive: Archive) -> Torn:
 def partial(request: pytest.FixtureRequest, torn: Torn) -> Torn:
     """A run that was killed when it had most of a large file, which came in order or in several places at once."""
     if request.param == "segments":
-        torn.serve(faults.trickle(4 * MIB, times=faults.FOREVER))
+        torn.serve(faults.trickle(4 * MIB, times=3), faults.hold_after(MIB // 2, times=faults.FOREVER))
         torn.killed_when(lambda: journaled(torn.archive) > 2 * MIB, **SEGMENTS)
     else:
         torn.serve(faults.hold_after(5 * MIB))

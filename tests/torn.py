@@ -42,9 +42,10 @@ class Torn:
         large_prompt(self.origin, "q", self.bodies["q/large.mp4"], script)
 
     def killed_when(self, happened: Callable[[], bool], **environ: str) -> None:
-        """A run that is killed once something has happened."""
+        """A run that is killed once something has happened and p is complete: q's large file alone is on its way."""
+        small = self.archive.root / "p" / "manifest.json"
         with running(self.archive, "fetch", "p", "q", environ=environ) as process:
-            self.wait_for(lambda: process.poll() is not None or happened())
+            self.wait_for(lambda: process.poll() is not None or (small.exists() and happened()))
             assert process.poll() is None
         self.serve()
 

@@ -51,6 +51,7 @@ class FaultProxy:
 
     def __init__(self, upstream: str, *, ca_file: Path | None = None, certificate: Certificate | None = None) -> None:
         target = urlsplit(upstream)
+        self._upstream = upstream
         self._address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
         self._trust = _older(ssl.create_default_context(cafile=ca_file)) if target.scheme == "https" else None
         self._identity = _older(certificate.server_context()) if certificate else None
@@ -171,6 +172,7 @@ class FaultProxy:
 
     def enter(self, connection: int, head: Head) -> tuple[Seen, Fault]:
         """Enters a request into the record and finds what is to go wrong with it."""
+        head.first = head.first.replace(f" {self._upstream}/", " /", 1)  # whose forward proxy it may be, too
         method, target, *_ = (*head.first.split(), "", "")
         path, _, query = target.partition("?")
         headers = {name.lower(): value for name, value in head.fields}
