@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +26,14 @@ pytest_plugins = ["tests.s3.fixtures"]
 pytest.register_assert_rewrite("tests.fault_table", "tests.drivers")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: a test waits a quarter of its time, for processes, timers and disks."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting, configuration file, proxy or AWS credentials of the person who runs the tests."""
-    if zlib.crc32(request.node.nodeid.encode()) % 3:  # with --cov a process begins a tenth of a second later
-        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     for name in list(os.environ):
         if name.startswith(("MIRROR_", "AWS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
