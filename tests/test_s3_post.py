@@ -141,9 +141,10 @@ def test_what_is_posted_is_there_and_its_receipt_says_what_one_of_written_bytes_
         assert posted.s3.checksum_sha256 is not None
 
     ours = certificate(tmp_path_factory.mktemp("tls")) if tls else None
+    trust: dict[str, Any] = {"ca_file": str(ours.ca_file)} if ours else {}
     with FaultProxy(bucket.server.endpoint, certificate=ours) as proxy:
         look(proxy)
-        uploading(bucket.through(proxy), tmp_path, act, **({"ca_file": str(ours.ca_file)} if ours else {}))
+        uploading(bucket.through(proxy), tmp_path, act, **trust)
     assert bucket.read() == {"p/written.mp4": BODY, "p/film.mp4": BODY}
     posted, written = bucket.head("p/film.mp4"), bucket.head("p/written.mp4")
     for told in (posted, written):
