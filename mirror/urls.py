@@ -90,19 +90,21 @@ def check_url(url: str) -> None:
     """Refuse what we do not go to, before anything is opened.
 
     Raises:
-        Refused: another scheme than http(s), no host, a password, a character that no URL may hold.
+        Refused: another scheme than http(s), no host, port 0, a password, a character that no URL may hold.
     """
     if _PLAIN.fullmatch(url) and is_fit(url):
         return
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        port = parts.port
     except ValueError:  # its text quotes the URL, password and all
         raise Refused(f"is not a URL: {shown(url)}") from None
     if parts.scheme.lower() not in ("http", "https"):
         raise Refused(f"only http and https are fetched, not {parts.scheme or 'a URL without a scheme'}: {shown(url)}")
     if not parts.hostname:
         raise Refused(f"the URL has no host: {shown(url)}")
+    if port == 0:  # who reads it as none goes to another place than who does not
+        raise Refused(f"the URL's port is 0, where nobody can listen: {shown(url)}")
     if parts.username is not None or parts.password is not None:
         raise Refused(f"the URL carries a user name or password: {shown(url)}")
     if not is_fit(url):

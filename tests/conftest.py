@@ -48,6 +48,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are killed, or many: coverage costs each a tenth of a second, and of some there is none."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
 def origin() -> Iterator[Origin]:
     with Origin() as running:
         yield running

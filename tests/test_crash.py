@@ -43,6 +43,8 @@ from tests.helpers import done_prompt, mirrored, picture, running
 from tests.origin import Origin, answer, task
 from tests.test_sync import query
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 TRIALS = int(os.environ.get("MIRROR_CRASH_TRIALS", "4"))
 SEED = int(os.environ.get("MIRROR_CRASH_SEED", str(random.randrange(1 << 32))))
 

@@ -23,7 +23,7 @@ from tests.origin import answer, task
 from tests.traced import Call, Durability
 
 _WHY_NOT = traced.why_not()
-pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT), pytest.mark.usefixtures("unmeasured")]
 
 MIB = 1 << 20
 

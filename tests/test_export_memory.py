@@ -12,6 +12,8 @@ from tests.bench.stream import watch
 from tests.conftest import Archive
 from tests.export_runs import generated, listed
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 MIB = 1 << 20
 
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """In asyncio's debug mode, and not for ever."""
-    return asyncio.run(asyncio.wait_for(main, 10), debug=True)
+    return asyncio.run(asyncio.wait_for(main, 30), debug=True)
 
 
 def sending(*answers: bytes) -> Callable[[Peer], Awaitable[None]]:

@@ -18,6 +18,8 @@ from tests.bench.stream import watch
 from tests.crowd import Crowd
 from tests.helpers import code_of_slow_disk
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 FILM = int(os.environ.get("MIRROR_CROWD_FILM", "200000"))
 MIB = 1 << 20
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -28,6 +29,8 @@ from tests.model import INCOMPLETE, OK, STOPPED, Order
 from tests.model_archive import MANIFEST
 from tests.model_machine import Ground
 from tests.model_upstream import DENIALS, DONE, DOWN, FAILED, LARGE, PROMPTS, QUEUED, RUNNING, Member, paths_of
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 EXAMPLES = int(os.environ.get("MIRROR_MODEL_EXAMPLES", "8"))
 STEPS = int(os.environ.get("MIRROR_MODEL_STEPS", "15"))

@@ -30,7 +30,7 @@ OPTIONS = ("", "data=writeback,noauto_da_alloc", "data=writeback,noauto_da_alloc
 """How ext4 is mounted: as usual, and in the ways that promise least about what was not synced."""
 
 _WHY_NOT = power.why_not()
-pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT), pytest.mark.usefixtures("unmeasured")]
 
 
 class Campaign:

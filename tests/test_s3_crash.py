@@ -44,6 +44,8 @@ from tests.s3.bucket import Bucket
 from tests.s3.looker import BucketLooker
 from tests.test_sync import row
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 TRIALS = int(os.environ.get("MIRROR_S3_CRASH_TRIALS", "2"))
 SEED = int(os.environ.get("MIRROR_S3_CRASH_SEED", str(random.randrange(1 << 32))))
 

@@ -25,6 +25,8 @@ from tests.s3.bucket import Bucket
 from tests.s3.proxy import FaultProxy
 from tests.s3_runs_e2e import MIB, Ground, named, told_by_store
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 TRIALS = int(os.environ.get("MIRROR_S3_KILL_TRIALS", "2"))
 SEED = int(os.environ.get("MIRROR_S3_KILL_SEED", str(random.randrange(1 << 32))))
 

@@ -45,6 +45,15 @@ def resumed_whole(origin: Origin, archive: Archive, body: bytes, held: int) -> N
     assert archive.partials() == []
 
 
+def has_result(archive: Archive, prompt_id: str) -> bool:
+    """Whether the catalog has a result of the run that is under way, which has perhaps just made it."""
+    path = archive.root / ".mirror" / "catalog.sqlite"
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as catalog:
+        [count] = catalog.execute("SELECT count(run) FROM prompts WHERE prompt_id = ?", [prompt_id]).fetchone()
+        return bool(count)
+    return False
+
+
 @pytest.mark.parametrize(("sig", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_cleanly_and_the_next_run_goes_on(
     origin: Origin, archive: Archive, body: bytes, sig: signal.Signals, code: int
@@ -54,6 +63,7 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(
     # Standard input is a pipe that stays open and silent; one prompt has failed already.
     with running(archive, "fetch", "unknown", "-i", "-", stdin=subprocess.PIPE) as process:
         assert process.stdin
+        origin.wait_for(lambda: has_result(archive, "unknown"))
         process.stdin.write("p\n")
         process.stdin.flush()
         origin.wait_for(lambda: journaled(archive) >= 2 * MIB)

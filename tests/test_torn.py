@@ -22,6 +22,8 @@ from tests.conftest import Archive
 from tests.helpers import journaled, mirrored
 from tests.torn import ANY, MIB, WHERE, Damage, Torn, chosen, cut, garbled, journal, longer, part, zeroed
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SEGMENTS = {"MIRROR_TRANSFER_SEGMENT_SIZE": str(MIB)}
 
 

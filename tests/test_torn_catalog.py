@@ -24,6 +24,8 @@ from tests.crash_runs import catalog_copy
 from tests.helpers import journaled, mirrored
 from tests.torn import ANY, MIB, WHERE, Damage, Torn, chosen, cut, garbled, zeroed
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def catalog(archive: Archive) -> Path:
     return archive.root / ".mirror" / "catalog.sqlite"
