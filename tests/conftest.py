@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +33,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting, configuration file, proxy or AWS credentials of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("MIRROR_", "AWS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    if hasattr(request.node, "callspec") and zlib.crc32(request.node.nodeid.encode()) % 4:
+        request.getfixturevalue("unmeasured")  # of many cases of a test a quarter is enough
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each run of the command line compiles it anew
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # the system's authorities are asked about nothing here, and
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-authorities"))  # take a sixth of each start to read
