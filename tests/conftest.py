@@ -33,13 +33,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting, configuration file, proxy or AWS credentials of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("MIRROR_", "AWS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    if hasattr(request.node, "callspec") and zlib.crc32(request.node.nodeid.encode()) % 4:
-        request.getfixturevalue("unmeasured")  # of many cases of a test a quarter is enough
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else each run of the command line compiles it anew
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # the system's authorities are asked about nothing here, and
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-authorities"))  # take a sixth of each start to read
@@ -48,6 +46,13 @@ def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _sampled(request: pytest.FixtureRequest) -> None:
+    """Of the many cases of a test, coverage of the processes of a quarter is enough."""
+    if hasattr(request.node, "callspec") and zlib.crc32(request.node.nodeid.encode()) % 4:
+        request.getfixturevalue("unmeasured")
 
 
 @pytest.fixture

@@ -55,6 +55,12 @@ class Uploader:
         await sink.close()
         return entry_of(receipt, target)
 
+    async def keep_damaged(self) -> ManifestFile:
+        """The same, whose bytes the disk has lost since."""
+        film = await self.keep()
+        (self.local.root / TARGET.folder / film.path).write_bytes(bytes(len(BODY)))
+        return film
+
     async def attest(self) -> None:
         """The store is known to look at what it gets: it has told so once."""
         await self.post(await self.keep(b"x" * 100_000, "first.mp4"))
@@ -252,8 +258,7 @@ def test_a_damaged_file_that_a_store_took_unseen_is_taken_out_again(
 ) -> None:
     async def act(uploader: Uploader) -> None:
         await uploader.attest()
-        film = await uploader.keep()
-        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        film = await uploader.keep_damaged()
         bucket.put("p/film.mp4", bytes(len(BODY)))  # what such a store has then
         with pytest.raises(ChecksumMismatch, match="on disk is not what was mirrored"):
             await uploader.post(film)
@@ -274,8 +279,7 @@ def test_what_stood_there_is_not_taken_out_for_a_damaged_file(
 
     async def act(uploader: Uploader) -> None:
         await uploader.attest()
-        film = await uploader.keep()
-        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        film = await uploader.keep_damaged()
         posted = await uploader.post(film)
         assert posted is not None
         assert posted.s3 is not None
@@ -305,8 +309,7 @@ def test_what_an_earlier_run_stored_is_looked_at_first(bucket: Bucket, proxy: Fa
     async def act(uploader: Uploader) -> None:
         await uploader.attest()
         assert await uploader.post(await uploader.keep(BODY, "sound.mp4"), is_new=False) is not None
-        film = await uploader.keep()
-        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        film = await uploader.keep_damaged()
         with pytest.raises(ChecksumMismatch, match="on disk is not what was mirrored"):
             await uploader.post(film, is_new=False)
 
@@ -327,8 +330,7 @@ def test_a_damaged_file_is_a_damaged_file_however_the_store_says_it(
 
     async def act(uploader: Uploader) -> None:
         await uploader.attest()
-        film = await uploader.keep()
-        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        film = await uploader.keep_damaged()
         with pytest.raises(ChecksumMismatch, match="on disk is not what was mirrored"):
             await uploader.post(film)
 
@@ -341,8 +343,7 @@ def test_a_damaged_file_is_a_damaged_file_however_the_store_says_it(
 def test_what_may_not_be_taken_out_is_named(bucket: Bucket, proxy: FaultProxy, tmp_path: Path) -> None:
     async def act(uploader: Uploader) -> None:
         await uploader.attest()
-        film = await uploader.keep()
-        (tmp_path / "p" / "film.mp4").write_bytes(bytes(len(BODY)))
+        film = await uploader.keep_damaged()
         with pytest.raises(ChecksumMismatch, match=rf"s3://{bucket.name}/p/film\.mp4, which may not be deleted"):
             await uploader.post(film)
 
