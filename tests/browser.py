@@ -70,9 +70,9 @@ class Watched:
         self.requests.append(request)
 
     def open(self, url: str) -> Page:
-        """Open a gallery, and wait for its first card."""
+        """Open a gallery, and wait for its first card: what it counts stands there before that."""
         self.page.goto(url)
-        self.page.locator("#count:not(:empty)").wait_for()
+        self.page.locator(".card").first.wait_for()
         return self.page
 
     def loaded(self, part: str) -> list[str]:

@@ -6,7 +6,7 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +103,14 @@ def page(watched: browser.Watched, base: str) -> Page:
     return watched.open(f"{base}gallery/index.html")
 
 
-def until(page: Page, expression: str) -> None:
-    """Wait for an expression to hold. Playwright's own way has the page evaluate a string, and that is refused."""
+def until(page: Page, expected: str | Callable[[], bool]) -> None:
+    """Wait for the page's expression, or what we see of it, to hold. Playwright's own way is to have the page evaluate
+    a string over and over, and that is refused."""
     for _ in range(100):
-        if page.evaluate(expression):
+        if expected() if callable(expected) else page.evaluate(expected):
             return
         page.wait_for_timeout(100)
-    pytest.fail(f"never came true: {expression}")
+    pytest.fail(f"never came true: {expected}")
 
 
 def ids(page: Page) -> list[str]:
@@ -159,7 +160,6 @@ def test_it_filters_and_the_address_says_so(
     watched: browser.Watched, base: str, act: Any, shown: list[str], address: str
 ) -> None:
     page = watched.open(f"{base}gallery/index.html")
-    page.locator(".card").first.wait_for()
     act(page)
     until(page, f"location.hash.includes({address!r})")
     assert ids(page) == shown
@@ -334,7 +334,6 @@ def test_who_wants_no_motion_gets_none(chromium: Browser, base: str) -> None:
 @from_disk
 def test_who_skips_to_the_pictures_keeps_the_filter(watched: browser.Watched, base: str) -> None:
     page = watched.open(f"{base}gallery/index.html#state=failed")
-    page.locator(".card").first.wait_for()
     page.get_by_role("link", name="Skip to the pictures").focus()
     page.keyboard.press("Enter")
     until(page, "document.activeElement.classList.contains('card')")
@@ -411,6 +410,7 @@ def test_what_did_not_fail_does_not_stand_under_what_did(chromium: Browser, tmp_
     page.get_by_role("button", name="Clear all").click()
     assert page.locator(".card .reason").all_inner_texts() == ["no face"]
     page.locator(".card").first.click()
+    page.locator("dialog .panel .reasons").first.wait_for()
     sections = {
         section.locator("h3").inner_text(): section.locator("li").all_inner_texts()
         for section in page.locator("dialog .panel section:has(.reasons)").all()
@@ -501,7 +501,6 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
     base = f"{page_path.parent.parent.as_uri()}/"
     watched = browser.Watched(chromium.new_context(viewport={"width": 1280, "height": 800}).new_page())
     page = watched.open(page_path.as_uri())
-    page.locator(".card").first.wait_for()
     assert watched.loaded("cards-") == ["cards-00001.js"], "a page of cards at a time"
     most = 0
     for _ in range(30):
@@ -509,7 +508,8 @@ def test_five_thousand_stay_few_in_the_document(chromium: Browser, tmp_path: Pat
         page.wait_for_timeout(16)
         most = max(most, page.evaluate("document.querySelectorAll('*').length"))
     assert most < 2500
-    assert 1 < len(watched.loaded("cards-")) < 5
+    until(page, lambda: len(watched.loaded("cards-")) > 1)
+    assert len(watched.loaded("cards-")) < 5
     page.get_by_label("Search").fill("prompt-04999")
     until(page, "document.querySelector('#count').textContent === '1 of 5,000 prompts'")
     assert len(watched.loaded("cards-")) == 5, "a search looks through all of them"
