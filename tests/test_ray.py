@@ -5,6 +5,7 @@ One cluster for all, which takes its time to start: the first node is the head, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -24,6 +25,13 @@ from tests.s3.servers import Server
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
 
 _STORE = 80 << 20
+
+
+def descendants(processes: set[int]) -> set[int]:
+    """Of these processes: they, their children, theirs, and so on."""
+    listed = [path for process in processes for path in Path(f"/proc/{process}/task").glob("*/children")]
+    children = {int(child) for path in listed for child in read(path).split()}
+    return processes | descendants(children) if children else processes
 
 
 class Nodes:
@@ -61,8 +69,14 @@ class Nodes:
 
     def kill(self) -> None:
         """The second node is gone, with all its processes, as if its power had failed."""
+        own = {process.pid for _, process in self._second.live_processes()}
+        actors = descendants(own) - own
         self.cluster.remove_node(self._second, allow_graceful=False)
         self._second = None
+        for actor in actors:  # they would find out, and end, but could do something until then
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(actor, signal.SIGKILL)
+        wait_until(lambda: not any(Path(f"/proc/{actor}/exe").exists() for actor in actors))
 
 
 @pytest.fixture(scope="module")
