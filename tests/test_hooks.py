@@ -259,7 +259,7 @@ class TestHowMany:
                 time.sleep(1)
             assert stands < 500
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=30)
         assert process.returncode == 143
         assert len(hook.wrote("*.started")) == 1
 
@@ -275,7 +275,7 @@ class TestHowMany:
                 assert process.stdout.readline()
             eventually(lambda: len(hook.wrote("*.started")) == 2)
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=30)
         assert (process.returncode, "Traceback" in err) == (143, False)
         started = hook.wrote("*.started")
         for pid in map(int, started.values()):

@@ -202,7 +202,7 @@ def test_in_the_place_of_a_file_that_another_prompt_would_take_over(
     images = [(None, origin.add("/a.png", body))]
 
     def second(_: int) -> dict[str, Any]:
-        origin.wait_for((archive.root / "p" / MANIFEST).exists, 20)
+        origin.wait_for((archive.root / "p" / MANIFEST).exists)
         file = archive.root / "p" / "a.png"
         file.unlink()
         if planted == "pipe":
