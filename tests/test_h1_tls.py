@@ -474,10 +474,10 @@ async def openssl(local: Certificate, version: str) -> AsyncIterator[OpenSsl]:
             os.close(end)
 
 
-async def answered(server: OpenSsl, target: str, command: bytes) -> None:
-    """Once this was asked for, with a command in the middle of the answer."""
+async def answered(server: OpenSsl, target: str, *rest: bytes) -> None:
+    """Once this was asked for: a body that begins, and what comes after that, commands and the rest of it."""
     await server.says.readuntil(f"GET {target} ".encode())
-    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"abc", command, b"defg"):
+    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"abc", *rest):
         await until(lambda: not waiting(server.told[0]))  # it looks for commands at the beginning of what it reads
         os.write(server.told[1], line + b"\n")
 
@@ -490,7 +490,7 @@ def test_new_keys_in_the_middle_of_a_body(local: Certificate, command: bytes) ->
     async def main() -> None:
         async with openssl(local, "-tls1_3") as server, carrying(trust=trust.context) as pool:
             for target in ("/first", "/second", "/third"):
-                answering = asyncio.ensure_future(answered(server, target, command))
+                answering = asyncio.ensure_future(answered(server, target, command, b"defg"))
                 assert await fetched(pool, server.place, target) == b"abc\r\ndefg\r\n"
                 await answering
 
@@ -500,6 +500,8 @@ def test_new_keys_in_the_middle_of_a_body(local: Certificate, command: bytes) ->
 
 @pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
 def test_a_new_handshake_in_the_middle_of_a_body_is_refused(local: Certificate) -> None:
+    """The connection ends with that; the rest of the body, which might come before the refusal, is not sent."""
+
     async def main() -> None:
         async with openssl(local, "-tls1_2") as server, carrying(trust=trust.context) as pool:
             answering = asyncio.ensure_future(answered(server, "/", b"r"))
