@@ -21,7 +21,7 @@ from tests.tls_front import TlsFront
 
 NEVER: list[str] = []
 TRUSTING = Scene("https://{good}", {"transfer_ca_file": "{ca_file}"})
-IMPATIENT = {"transfer_connect_timeout": 1, "transfer_stall_timeout": 1}
+IMPATIENT = {"transfer_connect_timeout": 4, "transfer_stall_timeout": 4}
 GUARDED = Scene(
     "http://media.example",
     {

@@ -12,7 +12,7 @@ from tests.fault_table import BODY, CUT, RESUMED, Row, Section, Table, cut_of, c
 from tests.faults import FOREVER, Fault, Reply
 
 S3 = {"headers": {"x-amz-request-id": "4442587FB7D0A2F9"}}
-IMPATIENT = {"transfer_connect_timeout": 1, "transfer_stall_timeout": 1}
+IMPATIENT = {"transfer_connect_timeout": 4, "transfer_stall_timeout": 4}
 LARGE = media.mp4(2_000_000, seed=4)
 OTHER_LARGE = media.mp4(2_000_000, seed=5)
 NO_FORMAT = media.blob(len(BODY))

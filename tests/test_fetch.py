@@ -350,7 +350,7 @@ def test_a_file_of_two_prompts_is_fetched_once_and_stands_in_both(origin: Origin
     with running(archive, "fetch", "p", "q", "--json") as process:
         origin.wait_for(lambda: len(origin.media_requests) == 3)
         origin.release("/shared.png")
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err
     assert origin.count("/shared.png") == 1

@@ -77,8 +77,8 @@ def no_tls() -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def pool(stall: float = 20) -> AsyncIterator[Pool]:
-    made = Pool(Patience(5, stall), no_tls)
+async def pool(stall: float = 60) -> AsyncIterator[Pool]:
+    made = Pool(Patience(30, stall), no_tls)
     try:
         yield made
     finally:
@@ -228,7 +228,7 @@ def test_a_file_that_became_shorter_is_its_owners_error(tmp_path: Path) -> None:
         async with server.running() as place, pool() as ours:
             with pytest.raises(EOFError):
                 await put(ours, place, file)
-            await asyncio.wait_for(server.ended.wait(), 10)
+            await asyncio.wait_for(server.ended.wait(), 60)
             file.size = 3 << 20
             assert await put(ours, place, file) == (200, b"")
         assert server.bodies == [LARGE[: 3 << 20]]
@@ -243,7 +243,7 @@ def test_an_answer_before_the_bodys_end_is_the_answer(store: Store) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
         await writer.drain()
-        await asyncio.sleep(20)
+        await asyncio.sleep(60)
 
     async def run() -> None:
         server, sent = Server(refuse), Sent()
@@ -260,7 +260,7 @@ def test_who_takes_nothing_is_given_up(store: Store) -> None:
     async def stop(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(writer.transport, asyncio.ReadTransport)
         writer.transport.pause_reading()
-        await asyncio.sleep(20)
+        await asyncio.sleep(60)
 
     async def run() -> None:
         sent = Sent()
@@ -347,7 +347,7 @@ def test_who_is_cancelled_leaves_no_connection(store: Store) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             over.set()
-            await asyncio.wait_for(gone.wait(), 10)
+            await asyncio.wait_for(gone.wait(), 60)
 
     asyncio.run(run())
 
@@ -398,7 +398,7 @@ def test_a_socket_is_closed_only_when_the_thread_has_given_it_back(tmp_path: Pat
                 if closing is not None:
                     await closing
                 assert file.poured == 0, "and it sends nothing more"
-                await asyncio.wait_for(server.ended.wait(), 10)
+                await asyncio.wait_for(server.ended.wait(), 60)
         assert server.bodies == []
 
     asyncio.run(run())

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import random
 import socket
 import ssl
-import sys
-import termios
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +18,7 @@ from mirror.h1.tls import Tls
 from tests.rekeying import key_updates, tickets
 from tests.s3.tls import Certificate, certificate
 from tests.speaker import Script, Speaker, speaking
+from tests.wire import until, waiting
 
 SENT = random.Random(2).randbytes(2_000_000)
 T = TypeVar("T")
@@ -70,7 +68,7 @@ class Taker(asyncio.BufferedProtocol):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(main, 30), debug=True)
+    return asyncio.run(asyncio.wait_for(main, 60), debug=True)
 
 
 @contextlib.asynccontextmanager
@@ -245,7 +243,7 @@ def test_a_connection_that_is_closed_says_so(local: Certificate, first: str) -> 
             else:
                 taker.take(1)
             await taker.is_lost.wait()
-            await asyncio.sleep(0.02)
+            await until(lambda: heard[-1:] == [b"the end"])
 
     run(main())
     assert heard == [*([b"ab"] if first == "client" else []), b"the end"]
@@ -303,8 +301,3 @@ def test_what_is_no_body_holds_no_thread(local: Certificate, tmp_path: Path) -> 
             over.set()
 
     run(main())
-
-
-def waiting(fd: int) -> int:
-    """Bytes that a socket has to be read."""
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)

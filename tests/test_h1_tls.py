@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import shutil
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import warnings
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -28,7 +29,7 @@ from mirror.h1.pool import Patience
 from mirror.trust import Trust
 from tests.s3.tls import Certificate, certificate
 from tests.speaker import Script, Speaker, speaking
-from tests.wire import Peer, carrying, fetched, get, serving
+from tests.wire import Peer, carrying, fetched, get, serving, until, waiting
 
 OK = b"HTTP/1.1 200 OK\r\n"
 FIVE = OK + b"Content-Length: 5\r\n\r\nabcde"
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """In asyncio's debug mode, and not for ever."""
-    return asyncio.run(asyncio.wait_for(main, 30), debug=True)
+    return asyncio.run(asyncio.wait_for(main, 60), debug=True)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,7 @@ def test_a_record_that_was_tampered_with(local: Certificate, trusting: ssl.SSLCo
             with pytest.raises(CutShort):
                 await answer.read()
             answer.close()
-            await asyncio.sleep(0.05)
+            await until(lambda: bool(heard))
 
     run(main())
     assert "alert" in str(heard[0]).lower(), "the other side is told"
@@ -325,7 +326,7 @@ def test_a_handshake_that_is_never_answered(trusting: ssl.SSLContext) -> None:
     async def main() -> None:
         async with (
             serving(lambda peer: peer.closed()) as server,
-            carrying(Patience(0.1, 5), lambda: trusting) as pool,
+            carrying(Patience(0.1, 30), lambda: trusting) as pool,
         ):
             with pytest.raises(ConnectTimeout):
                 await fetched(pool, server.place("localhost", tls=True))
@@ -442,36 +443,43 @@ def test_a_large_body_goes_out_whole(local: Certificate, trusting: ssl.SSLContex
 OPENSSL = shutil.which("openssl")
 
 
+class OpenSsl(NamedTuple):
+    """Where it is, what it says, and both ends of the pipe by which it is told."""
+
+    place: Place
+    says: asyncio.StreamReader
+    told: tuple[int, int]
+
+
 @contextlib.asynccontextmanager
-async def openssl(local: Certificate, version: str) -> AsyncIterator[tuple[Place, asyncio.subprocess.Process]]:
-    """OpenSSL's own server, for one connection. What it is given by lines it sends, unless that is a command."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+async def openssl(local: Certificate, version: str) -> AsyncIterator[OpenSsl]:
+    """OpenSSL's own server, for one connection. What it is told it sends, unless that is a command."""
+    told = os.pipe()
     server = await asyncio.create_subprocess_exec(
-        *(str(OPENSSL), "s_server", "-accept", f"127.0.0.1:{port}", version, "-crlf", "-naccept", "1"),
+        *(str(OPENSSL), "s_server", "-accept", "127.0.0.1:0", version, "-crlf", "-naccept", "1"),
         *("-cert", str(local.cert_file), "-key", str(local.key_file)),
-        stdin=subprocess.PIPE,
+        stdin=told[0],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     assert server.stdout is not None
     try:
-        await server.stdout.readuntil(b"ACCEPT\n")
-        yield Place("localhost", port, True), server
+        await server.stdout.readuntil(b"ACCEPT 127.0.0.1:")
+        yield OpenSsl(Place("localhost", int(await server.stdout.readline()), True), server.stdout, told)
     finally:
         with contextlib.suppress(ProcessLookupError):
             server.kill()
         await server.communicate()
+        for end in told:
+            os.close(end)
 
 
-async def answered(server: asyncio.subprocess.Process, target: str, command: bytes) -> None:
-    """Once this was asked for, with a command in the middle of the answer."""
-    assert server.stdin is not None
-    assert server.stdout is not None
-    await server.stdout.readuntil(f"GET {target} ".encode())
-    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"abc", command, b"defg"):
-        server.stdin.write(line + b"\n")
-        await asyncio.sleep(0.05)  # it looks for commands at the beginning of what it reads
+async def answered(server: OpenSsl, target: str, *rest: bytes) -> None:
+    """Once this was asked for: a body that begins, and what comes after that, commands and the rest of it."""
+    await server.says.readuntil(f"GET {target} ".encode())
+    for line in (b"HTTP/1.1 200 OK\nContent-Length: 11\n", b"abc", *rest):
+        await until(lambda: not waiting(server.told[0]))  # it looks for commands at the beginning of what it reads
+        os.write(server.told[1], line + b"\n")
 
 
 @pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
@@ -480,10 +488,10 @@ def test_new_keys_in_the_middle_of_a_body(local: Certificate, command: bytes) ->
     """For what it sends; or for what we send, too. The request after it is the proof that it learned of ours."""
 
     async def main() -> None:
-        async with openssl(local, "-tls1_3") as (place, server), carrying(trust=trust.context) as pool:
+        async with openssl(local, "-tls1_3") as server, carrying(trust=trust.context) as pool:
             for target in ("/first", "/second", "/third"):
-                answering = asyncio.ensure_future(answered(server, target, command))
-                assert await fetched(pool, place, target) == b"abc\r\ndefg\r\n"
+                answering = asyncio.ensure_future(answered(server, target, command, b"defg"))
+                assert await fetched(pool, server.place, target) == b"abc\r\ndefg\r\n"
                 await answering
 
     trust = Trust(str(local.ca_file))
@@ -492,11 +500,13 @@ def test_new_keys_in_the_middle_of_a_body(local: Certificate, command: bytes) ->
 
 @pytest.mark.skipif(OPENSSL is None, reason="needs the command openssl")
 def test_a_new_handshake_in_the_middle_of_a_body_is_refused(local: Certificate) -> None:
+    """The connection ends with that; the rest of the body, which might come before the refusal, is not sent."""
+
     async def main() -> None:
-        async with openssl(local, "-tls1_2") as (place, server), carrying(trust=trust.context) as pool:
+        async with openssl(local, "-tls1_2") as server, carrying(trust=trust.context) as pool:
             answering = asyncio.ensure_future(answered(server, "/", b"r"))
             with pytest.raises(CutShort):
-                await fetched(pool, place)
+                await fetched(pool, server.place)
             await answering
 
     trust = Trust(str(local.ca_file))

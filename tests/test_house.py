@@ -265,7 +265,7 @@ def test_nobody_imports(library: str) -> None:
 def loaded(code: str) -> set[str]:
     """The modules that some code imports in a fresh interpreter."""
     script = f"import sys; before = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     return set(done.stderr.split())
 
 

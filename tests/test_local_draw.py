@@ -34,7 +34,7 @@ class Bytes:
         del patient
         self.begun.set()
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         size = min(len(buffer), self._turn, len(self._content))
         buffer[:size] = self._content[:size]
         self._content = self._content[size:]
@@ -95,7 +95,7 @@ def test_a_segment_waits_while_a_thread_draws(root: Path) -> None:
         source = Bytes(FILM[MIB : 2 * MIB])
         source.gate = threading.Event()
         drawing = asyncio.create_task(sink.draw(0, FILM[:MIB], source))
-        assert await asyncio.to_thread(source.begun.wait, 10)
+        assert await asyncio.to_thread(source.begun.wait, 60)
         others = [asyncio.create_task(sink.write(at * MIB, FILM[at * MIB : (at + 1) * MIB])) for at in (3, 4, 5)]
         for _ in range(20):
             await asyncio.sleep(0.005)
@@ -118,7 +118,7 @@ def test_who_is_cancelled_waits_for_the_thread(root: Path) -> None:
         source = Bytes(FILM[MIB:])
         source.gate = threading.Event()
         drawing = asyncio.create_task(sink.draw(0, FILM[:MIB], source))
-        assert await asyncio.to_thread(source.begun.wait, 10)
+        assert await asyncio.to_thread(source.begun.wait, 60)
         drawing.cancel()
         await asyncio.sleep(0.05)
         assert not drawing.done()

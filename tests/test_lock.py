@@ -68,8 +68,8 @@ def test_who_waits_goes_on_at_the_other_s_end(
     with running(archive, *command, value) as process:
         told(process, holder)
         origin.release("/p/large.mp4")
-        assert holder.wait(20) == 0
-        _, err = process.communicate(timeout=20)
+        assert holder.wait(60) == 0
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert "in use" not in err  # told once
 
@@ -82,7 +82,7 @@ def test_a_signal_ends_the_wait(
     with running(archive, *command, "--wait-lock") as process:
         told(process, holder)
         process.send_signal(number)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert "Traceback" not in err
     assert holder.poll() is None
@@ -92,7 +92,7 @@ def test_the_holder_s_death_ends_the_wait(holder: subprocess.Popen[str], archive
     with running(archive, "forget", "q", "--wait-lock") as process:
         told(process, holder)
         holder.kill()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_to_verify_and_a_dry_run_wait_for_nobody(holder: subprocess.Popen[str], archive: Archive) -> None:
@@ -148,8 +148,8 @@ def test_two_roots_never_write_one_catalog_at_the_same_time(
         told(process, holder)
         assert archive.run("cleanup").code == 4
         origin.release("/p/large.mp4")
-        assert holder.wait(20) == 0
-        assert process.wait(20) == 0
+        assert holder.wait(60) == 0
+        assert process.wait(60) == 0
     assert [archive.run("cleanup").code, shared.run("cleanup").code] == [0, 0]
 
 
@@ -173,7 +173,7 @@ print(mirror.fetch_one("q", settings).state)
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=archive.environment(), stdout=subprocess.PIPE, text=True
     )
-    assert process.communicate(timeout=20)[0] == "complete\n"
+    assert process.communicate(timeout=60)[0] == "complete\n"
 
 
 def test_a_forked_process_frees_no_lock_that_it_did_not_take(tmp_path: Path) -> None:

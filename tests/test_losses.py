@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -192,10 +193,11 @@ def test_a_reader_that_goes_away_is_no_bug(archive: Archive, origin: Origin, com
     done_prompt(origin, "p", "a.png")
     assert mirrored(archive, "p").code == 0
     (archive.root / "p" / "a.png").unlink()
-    process = archive.start(*command)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait(30) == 141
+    reader, stdout = os.pipe()
+    os.close(reader)
+    process = archive.start(*command, stdout=stdout)
+    os.close(stdout)
+    assert process.wait(60) == 141
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()

@@ -113,6 +113,7 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+printable = st.text(st.just(" ") | st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 paths = text.map(names.safe).filter(lambda name: bool(name) and not names.is_reserved(name))
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | text,
@@ -130,7 +131,7 @@ files = st.builds(
 )
 manifests = st.builds(
     Manifest,
-    prompt_id=text.filter(lambda text: text.isprintable() and bool(text)),
+    prompt_id=printable,
     state=st.sampled_from(["complete", "partial", "pending", "failed"]).map(PromptState),
     mirrored_at=text,
     api=st.builds(ManifestApi, url=text, code=st.none() | st.integers(-(2**63), 2**63 - 1), msg=st.none() | text),

@@ -131,7 +131,7 @@ def test_an_upload_that_was_killed_is_looked_at_when_it_is_read_back(ground: Gro
         return any(seen.operation == "UploadPart" and seen.status == 200 for seen in ground.proxy.requests)
 
     with running(ground.archive, "fetch", "p", "--s3-only") as process:
-        ground.archive.kill_when(process, lambda: ground.proxy.wait_for(sent, 30))
+        ground.archive.kill_when(process, lambda: ground.proxy.wait_for(sent))
     ground.origin.clear()
     ran = mirrored(ground.archive, "p", s3_only=True)
     assert any(request.headers.get("range") for request in ground.origin.media_requests)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import ssl
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +17,7 @@ from mirror.h1.head import common_lines, request
 from mirror.h1.pool import Patience, Pool
 
 Script = Callable[["Peer"], Awaitable[None]]
-PATIENCE = Patience(5, 5)
+PATIENCE = Patience(30, 30)
 
 
 @dataclass
@@ -121,6 +124,18 @@ async def carrying(
 
 def get(target: str = "/") -> bytes:
     return request(target, common_lines("127.0.0.1", {}), {})
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what tasks of the other side are about to come to."""
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def waiting(fd: int) -> int:
+    """Bytes that a socket or a pipe has to be read."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def whole(answer: Answer) -> bytes:
