@@ -134,7 +134,7 @@ class Archive:
         """Send a signal once something has happened; the exit code (negative for a signal that killed)."""
         happened()
         process.send_signal(sig)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         return process.returncode
 
     def manifest(self, prompt_id: str) -> dict[str, Any]:

@@ -282,9 +282,7 @@ class TestWhatCannotBe:
         with pytest.raises(ConfigError, match=r"pip install 'prompt-mirror\[metrics\]'"):
             Metrics(path)
 
-    def test_a_folder_that_goes_away_costs_one_warning(
-        self, archive: Archive, origin: Origin, path: Path
-    ) -> None:
+    def test_a_folder_that_goes_away_costs_one_warning(self, archive: Archive, origin: Origin, path: Path) -> None:
         files = done_prompt(origin, "p", "one.png")
         large_prompt(origin, "q", media.mp4(1 << 20), faults.hold_after(1000))
         environ = {"MIRROR_METRICS_TEXTFILE": str(path), "MIRROR_METRICS_INTERVAL": "1ms"}
