@@ -294,5 +294,6 @@ def test_many_prompts_share_a_file_and_one_has_no_folder(archive: Archive, origi
         (archive.root / "p70").symlink_to(archive.root.parent)
     done = archive.run("fetch", *ids)
     assert done.code == 3, done.err
-    assert sum(1 for prompt_id in ids if archive.files().get(f"{prompt_id}/a.png") == body) == 149
+    files = archive.files()
+    assert sum(1 for prompt_id in ids if files.get(f"{prompt_id}/a.png") == body) == 149
     assert origin.body_bytes("/shared/a.png") <= 4 * len(body), "it is fetched again where it could not be stored"
