@@ -327,7 +327,7 @@ def test_the_limits_are_those_of_all_together_and_an_idle_worker_takes_nothing_o
 ) -> None:
     """One id is one worker's, which has all of the rate: with a 64th of it this would take two minutes."""
     large_prompt(origin, "p", media.mp4(2 * MIB))
-    done = archive.run("fetch", "p", "--limit-rate", "1M", "--processes", "64")
+    done = archive.run("fetch", "p", "--limit-rate", "1M", "--processes", "64", "--max-time", "100s")
     assert done.code == 0, done.err
 
 

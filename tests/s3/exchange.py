@@ -201,8 +201,8 @@ class Exchange:
             raise ConnectionAbortedError
 
     def _linger(self) -> None:
-        """Closes so that the answer arrives although the client was still sending: reads on, for 30 s at most."""
-        end = time.monotonic() + 30
+        """Closes so that the answer arrives although the client was still sending: reads on for a second at most."""
+        end = time.monotonic() + 1
         with contextlib.suppress(OSError):
             self._client.sock.shutdown(socket.SHUT_WR)
             while (left := end - time.monotonic()) > 0 and readable(self._client, timeout=left):

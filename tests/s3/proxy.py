@@ -199,7 +199,7 @@ class FaultProxy:
 
     def connect(self) -> Wire:
         """A new connection to the server, which `close` breaks off like those of clients."""
-        sock = socket.create_connection(self._address, timeout=60)
+        sock = socket.create_connection(self._address, timeout=10)
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._trust:
