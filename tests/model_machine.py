@@ -240,7 +240,9 @@ class Ground:
     def kill(self, ids: list[str], path: str, size: int, number: int) -> None:
         """A fetch whose process is sent a signal once so much of a file was served, or that has ended before."""
         self.origin.clear()
-        told = ("--refresh", "--no-progress")
+        summary = self.root.with_name("summary.json")
+        summary.unlink(missing_ok=True)
+        told = ("--refresh", "--no-progress", "--summary", str(summary))
         nowhere = subprocess.DEVNULL
         process = self.archive.start("fetch", *ids, *told, environ=ENVIRON, stdout=nowhere, stderr=nowhere)
         try:
@@ -250,7 +252,10 @@ class Ground:
         finally:
             process.kill()
             process.wait()
-        assert process.returncode in (-signal.SIGKILL, 143, OK, INCOMPLETE, 5, *([STOPPED] if self.garbled else []))
+        # Python takes its handlers away before the process ends: by then the run has told all.
+        ends = [-signal.SIGTERM] if summary.exists() else []
+        ends += [STOPPED] if self.garbled else []
+        assert process.returncode in (-signal.SIGKILL, 143, OK, INCOMPLETE, 5, *ends)
         name = f"killed: {process.returncode}"
         self.steps[name] = self.steps.get(name, 0) + 1
         self.behind |= set(ids)

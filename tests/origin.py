@@ -407,7 +407,7 @@ class _Connection:
 
     def _reset_on_close(self) -> None:
         """Makes the close an RST, after all that was sent has arrived: an RST throws away what has not."""
-        end = time.monotonic() + 1
+        end = time.monotonic() + 30
         with contextlib.suppress(OSError):  # not every system counts what is under way
             while struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0] and time.monotonic() < end:
                 if self._origin._closing.wait(0.001):

@@ -58,7 +58,7 @@ class Disk:
         self.plug()
 
     def unplug(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 return _call("umount", str(self.path))

@@ -98,7 +98,7 @@ def bring_up() -> None:
 
 def use_own_resolver(folder: Path) -> None:
     for name, content in {
-        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n",
+        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:30 attempts:2\n",
         "hosts": "127.0.0.1 localhost\n",
         "nsswitch.conf": "hosts: files dns\n",
     }.items():

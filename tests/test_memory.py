@@ -48,6 +48,8 @@ def peak(tmp_path: Path) -> Peak:
                 "MIRROR_ARCHIVE_DURABILITY": "fast",
                 "MIRROR_TRANSFER_MEMORY": str(memory),
                 "MIRROR_TRANSFER_MIN_FREE_SPACE": "0",
+                "MIRROR_API_TIMEOUT": "10m",  # nothing is asked for twice
+                "MIRROR_TRANSFER_CONNECT_TIMEOUT": "10m",
                 "MIRROR_TRANSFER_STALL_TIMEOUT": "10m",
                 "MIRROR_TRANSFER_MIN_RATE": "0",
             },

@@ -51,7 +51,7 @@ class Got:
 
 
 def dial(origin: Origin) -> HTTPConnection:
-    return HTTPConnection("127.0.0.1", urlsplit(origin.url).port or 0, timeout=5)
+    return HTTPConnection("127.0.0.1", urlsplit(origin.url).port or 0, timeout=30)
 
 
 def get(
@@ -70,9 +70,14 @@ def ask_api(origin: Origin, prompt_id: str) -> Any:
 
 def raw(origin: Origin, path: str = PATH) -> socket.socket:
     """A socket on which a request for `path` was sent."""
-    sock = socket.create_connection(("127.0.0.1", urlsplit(origin.url).port or 0), timeout=5)
+    sock = socket.create_connection(("127.0.0.1", urlsplit(origin.url).port or 0), timeout=30)
     sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return sock
+
+
+def serving() -> int:
+    """How many threads origins have; others of this process come and go."""
+    return sum(thread.name.startswith("origin") for thread in threading.enumerate())
 
 
 def drain(sock: socket.socket) -> tuple[bytes, bool]:
@@ -241,22 +246,22 @@ def test_the_origin_closes_under_what_stalls_holds_trickles_and_idles() -> None:
         script = [faults.stall_after(100), faults.hold_after(100), faults.trickle(10), faults.never_answers()]
         origin.add(PATH, BODY, fault=script)
         origin.add("/big", bytes(1 << 25))
-        before = threading.active_count() - 1
+        before = serving() - 1
         socks = [raw(origin) for _ in script] + [raw(origin, "/big"), raw(origin, "/nowhere")]
         origin.wait_for(lambda: origin.count() == 6 and origin.body_bytes(PATH) > 200)
-        assert threading.active_count() == before + 7
+        assert serving() == before + 7
         began = time.monotonic()
-    assert time.monotonic() - began < 2
-    assert threading.active_count() == before
+    assert time.monotonic() - began < 60, "the trickle would take more than an hour"
+    assert serving() == before
     for sock in socks:
         sock.close()
 
 
 def test_a_client_that_leaves_ends_its_thread(origin: Origin) -> None:
     origin.add(PATH, BODY, fault=faults.stall_after(100))
-    before = threading.active_count()
+    before = serving()
     raw(origin).close()
-    origin.wait_for(lambda: origin.count() == 1 and threading.active_count() == before)
+    origin.wait_for(lambda: origin.count() == 1 and serving() == before)
     assert origin.requests[0].ended is not None
 
 
@@ -264,7 +269,7 @@ def test_a_trickle_takes_its_time(origin: Origin) -> None:
     origin.add(PATH, BODY[:300], fault=faults.trickle(1000))
     began = time.monotonic()
     assert get(origin).body == BODY[:300]
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 25
 
 
 def test_a_connection_closed_on_reuse_is_on_record(origin: Origin) -> None:

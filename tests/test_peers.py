@@ -131,11 +131,11 @@ def test_the_first_file_comes_while_the_list_of_ids_is_still_being_made(archive:
     with running(archive, "fetch", "-i", "-", stdin=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         os.write(process.stdin.fileno(), b"p\n")
-        origin.wait_for((archive.root / "p" / "manifest.json").exists, 20)
+        origin.wait_for((archive.root / "p" / "manifest.json").exists, 60)
         assert process.poll() is None
         os.write(process.stdin.fileno(), b"q\n")
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert sorted(archive.files()) == ["p/a.png", "p/manifest.json", "q/a.png", "q/manifest.json"]
 
 
@@ -175,7 +175,10 @@ def fed(process: subprocess.Popen[str], data: bytes, until: socket.socket) -> in
 
 def sleeps(pid: int) -> bool:
     """Whether no thread of a process has anything to do."""
-    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    try:
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has ended since they were listed
+        return False
     return set(states) == {"S"}
 
 
@@ -196,10 +199,10 @@ def test_a_slow_bucket_holds_up_the_downloads(ground: Ground) -> None:
     ground.proxy.fault("UploadPart", s3_faults.hold(), FOREVER)
 
     with running(ground.archive, "fetch", *bodies, "--s3-only", environ={"MIRROR_TRANSFER_MEMORY": str(memory)}) as run:
-        ground.proxy.wait_for(lambda: ground.proxy.count("UploadPart") >= 1, 20)
+        ground.proxy.wait_for(lambda: ground.proxy.count("UploadPart") >= 1, 60)
         come = settled(ground.origin.body_bytes)
         assert ground.proxy.count("CompleteMultipartUpload") == 0
-        ground.proxy.wait_for(lambda: ended(run, ground.proxy.release), 60)
+        ground.proxy.wait_for(lambda: ended(run, ground.proxy.release), 300)
 
     assert run.returncode == 0
     assert come < memory + in_sockets < size * len(bodies)
@@ -233,10 +236,10 @@ def test_a_file_on_its_way_into_the_bucket_is_never_whole_in_memory(ground: Grou
     ground.proxy.fault(named("PutObject", "manifest.json"), s3_faults.hold())
 
     with running(ground.archive, "fetch", "p", "--s3-only", environ={"MIRROR_TRANSFER_MEMORY": "32M"}) as run:
-        ground.proxy.wait_for(lambda: ground.proxy.count("UploadPart") == 1, 20)
+        ground.proxy.wait_for(lambda: ground.proxy.count("UploadPart") >= 1, 60)
         begun = settled(ground.origin.body_bytes)
         ground.proxy.release()
-        ground.proxy.wait_for(lambda: ground.proxy.count(named("PutObject", "manifest.json")) == 1, 60)
+        ground.proxy.wait_for(lambda: ground.proxy.count(named("PutObject", "manifest.json")) >= 1, 300)
         peak = peak_memory(run.pid)
         ground.proxy.release()
         run.communicate(timeout=60)
@@ -315,7 +318,7 @@ def test_a_server_that_says_when_to_come_back_is_taken_at_its_word(archive: Arch
     async def run() -> dict[str, float]:
         async with Mirror(archive.settings(), observers=[listen]) as mirror:
             fetch = asyncio.create_task(anext(mirror.fetch(["p", "q"])))
-            pauses = [await asyncio.wait_for(told.get(), 20) for _ in range(3)]
+            pauses = [await asyncio.wait_for(told.get(), 60) for _ in range(3)]
             fetch.cancel()
             await asyncio.wait({fetch})
         return {event.what: event.seconds for event in pauses}

@@ -7,9 +7,8 @@ import json
 import re
 import signal
 import socket
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
 import pytest
@@ -21,8 +20,8 @@ from mirror.ping import Ping
 from tests import faults, media
 from tests.conftest import Archive, Done
 from tests.faults import Request
-from tests.helpers import done_prompt, large_prompt, running
-from tests.origin import FOREVER, Origin, answer, task
+from tests.helpers import done_prompt, large_prompt, picture, running
+from tests.origin import FOREVER, Answer, Origin, answer, task
 
 CHECK = "/0f6c8a1e-5b1d-4b0c-9d3f-2a7e6c5b4d3a"
 
@@ -33,6 +32,18 @@ def monitor() -> Iterator[Origin]:
         for path in (CHECK, f"{CHECK}/start", f"{CHECK}/fail"):
             server.add(path, b"OK")
         yield server
+
+
+def when_told(monitor: Origin, *paths: str, then: Answer) -> Callable[[int], Answer]:
+    """An answer of the service that comes when these calls have been answered: a run tells of its start beside it."""
+
+    def wait(_number: int) -> Answer:
+        monitor.wait_for(
+            lambda: told(monitor) == [*paths] and all(request.ended is not None for request in monitor.requests)
+        )
+        return then
+
+    return wait
 
 
 def told(monitor: Origin) -> list[str]:
@@ -87,7 +98,7 @@ class TestWhatIsTold:
         done_prompt(origin, "p", "one.png")
         environ = {"MIRROR_METRICS_PING_URL": monitor.url + CHECK}
         with running(archive, "fetch", "p", "--summary", "/dev/full", environ=environ) as process:
-            assert process.wait(20) == 4
+            assert process.wait(60) == 4
         assert told(monitor) == ["/start", "/fail"]
 
     @pytest.mark.parametrize(("sig", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -97,8 +108,8 @@ class TestWhatIsTold:
             origin.wait_bytes("/p/", 1000)
             monitor.wait_for(lambda: told(monitor) == ["/start"])
             process.send_signal(sig)
-            assert process.wait(10) == code
-        assert told(monitor) == ["/start", "/fail"]
+            assert process.wait(60) == code
+        monitor.wait_for(lambda: told(monitor) == ["/start", "/fail"])  # the run waits a second for it, if need be
 
     def test_a_query_that_is_there_stays(self, archive: Archive, origin: Origin, monitor: Origin) -> None:
         done_prompt(origin, "p", "one.png")
@@ -123,7 +134,7 @@ class TestWhatIsTold:
             await telling
 
         asyncio.run(run())
-        assert told(monitor) == [""]
+        monitor.wait_for(lambda: told(monitor) == [""])
 
     def test_a_dry_run_tells_nothing(self, archive: Archive, origin: Origin, monitor: Origin) -> None:
         done_prompt(origin, "p", "one.png")
@@ -159,7 +170,9 @@ class TestAMonitorThatFails:
     def test_what_is_wrong_is_a_warning(
         self, archive: Archive, origin: Origin, monitor: Origin, fault: faults.Fault, why: str
     ) -> None:
-        done_prompt(origin, "p", "one.png")
+        url, _ = picture(origin, "/one.png")
+        done_task = answer(task("p", images=[(None, url)]))
+        origin.prompt("p", when_told(monitor, "/start", "/start", then=done_task))
         for path in (CHECK, f"{CHECK}/start"):
             monitor.add(path, b"OK", fault=fault)
         done = run(archive, monitor, "p", "-v")
@@ -172,10 +185,10 @@ class TestAMonitorThatFails:
 
     def test_nobody_listens(self, archive: Archive, origin: Origin) -> None:
         done_prompt(origin, "p", "one.png")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        url = f"http://127.0.0.1:{port}{CHECK}?key=verysecret"
-        done = archive.run("fetch", "p", "-v", environ={"MIRROR_METRICS_PING_URL": url})
+        with socket.socket() as taken:  # bound and not listening: nor can anybody else
+            taken.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}{CHECK}?key=verysecret"
+            done = archive.run("fetch", "p", "-v", environ={"MIRROR_METRICS_PING_URL": url})
         assert (done.code, done.err.count("cannot connect to 127.0.0.1")) == (0, 2)
         assert CHECK.strip("/") not in done.err
         assert "verysecret" not in done.err
@@ -188,12 +201,11 @@ class TestAMonitorThatFails:
         large_prompt(origin, "p", media.mp4(1 << 20), faults.hold_after(1000))
         with running(archive, "fetch", "p", environ={"MIRROR_METRICS_PING_URL": monitor.url + CHECK}) as process:
             origin.wait_bytes("/p/", 1000)
+            monitor.wait_for(lambda: told(monitor) == ["/start"])
             process.send_signal(signal.SIGTERM)
-            began = time.monotonic()
-            _, err = process.communicate(timeout=8)  # the patience of a run that was not told to stop is 10 s
-            assert time.monotonic() - began < 8
+            _, err = process.communicate(timeout=18)  # a run that was not told to stop would try for 21 s
         assert process.returncode == 143
-        assert told(monitor) == ["/start", "/fail"]
+        monitor.wait_for(lambda: told(monitor) == ["/start", "/fail"])
         assert "not told of the failure of this run: no answer within 1 s" in err
 
     def test_a_signal_while_the_end_is_told(self, archive: Archive, origin: Origin, monitor: Origin) -> None:
@@ -202,7 +214,7 @@ class TestAMonitorThatFails:
         with running(archive, "fetch", "p", environ={"MIRROR_METRICS_PING_URL": monitor.url + CHECK}) as process:
             monitor.wait_for(lambda: told(monitor) == ["/start", ""])
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=8)
+            _, err = process.communicate(timeout=18)  # it would try for 21 s
         assert (process.returncode, "Traceback" in err) == (0, False), "the run had ended"
 
 

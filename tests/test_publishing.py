@@ -134,13 +134,13 @@ def test_who_is_cancelled_goes_on_after_the_end_only(disk: Disk) -> None:
     class Slow(Small):
         def sync(self) -> None:
             going.set()
-            may_end.wait(10)
+            may_end.wait(60)
 
     file = Slow(disk.root, "slow")
 
     async def main() -> bool:
         task = asyncio.create_task(Publisher(disk).publish(file, brief=False))
-        await asyncio.to_thread(going.wait, 10)
+        await asyncio.to_thread(going.wait, 60)
         task.cancel()
         await asyncio.sleep(0.05)
         waits = not task.done()

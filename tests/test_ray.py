@@ -110,13 +110,13 @@ def kill_in_the_middle(two: Nodes, archive: Archive, *arguments: str) -> Done:
     """Run with 16 prompts of :func:`served` to its end, and kill the second node while two batches are on each."""
     origin = archive.origin
     with running(archive, "fetch", *arguments, "--engine", "ray", "--json") as process:
-        origin.wait_for(lambda: origin.count("/held/") >= 8 or process.poll() is not None, timeout=90)
+        origin.wait_for(lambda: origin.count("/held/") >= 8 or process.poll() is not None, timeout=180)
         assert process.poll() is None, process.communicate()
         wait_until(lambda: len(noted(archive)) >= 8)
         two.kill()
         for number in range(16):
             origin.release(f"/held/{number}-held.png")
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=180)
     return Done(process.returncode, out, err)
 
 
@@ -171,7 +171,7 @@ def test_a_root_that_only_the_driver_sees_is_none(two: Nodes, archive: Archive, 
     unshared = Archive(Path(f"/proc/self/fd/{seen}/other"), archive.origin)
     with running(unshared, "fetch", "p0", "--engine", "ray", "--processes", "1", pass_fds=(seen,)) as process:
         os.close(seen)
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate(timeout=180)
     assert (process.returncode, "--s3-only" in err, "Traceback" in err) == (2, True, False), err
     assert archive.origin.requests == []
 
@@ -179,9 +179,9 @@ def test_a_root_that_only_the_driver_sees_is_none(two: Nodes, archive: Archive, 
 def test_an_interrupt_ends_it_at_once(two: Nodes, archive: Archive) -> None:
     ids = served(archive.origin, 4)
     with running(archive, "fetch", *ids, "--engine", "ray", "--processes", "1") as process:
-        archive.origin.wait_for(lambda: archive.origin.count("/held/") >= 2, timeout=90)
+        archive.origin.wait_for(lambda: archive.origin.count("/held/") >= 2, timeout=180)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, "4 left" in err, "Traceback" in err) == (130, True, False), err
 
 
@@ -198,7 +198,7 @@ def read(path: Path) -> str:
         return ""
 
 
-def wait_until(happened: Callable[[], bool], timeout: float = 30.0) -> None:
+def wait_until(happened: Callable[[], bool], timeout: float = 60.0) -> None:
     end = time.monotonic() + timeout
     while not happened():
         assert time.monotonic() < end

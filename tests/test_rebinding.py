@@ -17,7 +17,7 @@ NAMESPACES = ["unshare", "--map-root-user", "--mount", "--net"]
 
 
 def own_machine(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*NAMESPACES, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*NAMESPACES, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_an_address_is_judged_when_it_is_connected_to() -> None:

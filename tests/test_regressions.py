@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from mirror import Event, Manifest, Mirror
+from mirror import Manifest, Mirror
 from mirror.answers import MOST_FLAWS
-from mirror.events import FilePlanned
 from mirror.stores import Head, Target
 from mirror.stores.local import LocalStore
 from tests import media
@@ -233,21 +232,19 @@ def test_an_error_page_does_not_cost_the_partial(archive: Archive, origin: Origi
 
 
 def test_a_file_that_several_prompts_share_fails_once(archive: Archive, origin: Origin) -> None:
-    """It breaks off while the other prompts wait for the one that fetches it."""
+    """It breaks off while the other prompts wait for the one that fetches it: each asks for its own file after that."""
     url = origin.add("/dead.mp4", media.blob(9_000), fault=close_after(5_000, times=FOREVER, hold=True))
     for prompt_id in ("a", "b", "c"):
-        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, url)])))
-    planned: list[Event] = []
+        own, _ = picture(origin, f"/own/{prompt_id}.png")
+        origin.prompt(prompt_id, answer(task(prompt_id, images=[(None, url), (None, own)])))
 
-    def let_go_when_all_wait(event: Event) -> None:
-        if isinstance(event, FilePlanned):
-            planned.append(event)
-            if len(planned) == 3:
-                asyncio.get_running_loop().call_later(0.3, origin.release, url)
+    def let_go_when_all_wait() -> None:
+        origin.wait_for(lambda: origin.count("/own/") == 3)
+        origin.release(url)
 
     async def run() -> list[Manifest]:
-        settings = archive.settings(transfer_attempts=1)
-        async with Mirror(settings, observers=[let_go_when_all_wait]) as mirror:
+        async with Mirror(archive.settings(transfer_attempts=1)) as mirror, asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(let_go_when_all_wait))
             return [manifest async for manifest in mirror.fetch(["a", "b", "c"])]
 
     manifests = asyncio.run(run())
@@ -297,5 +294,6 @@ def test_many_prompts_share_a_file_and_one_has_no_folder(archive: Archive, origi
         (archive.root / "p70").symlink_to(archive.root.parent)
     done = archive.run("fetch", *ids)
     assert done.code == 3, done.err
-    assert sum(1 for prompt_id in ids if archive.files().get(f"{prompt_id}/a.png") == body) == 149
+    files = archive.files()
+    assert sum(1 for prompt_id in ids if files.get(f"{prompt_id}/a.png") == body) == 149
     assert origin.body_bytes("/shared/a.png") <= 4 * len(body), "it is fetched again where it could not be stored"

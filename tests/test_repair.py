@@ -312,7 +312,7 @@ def test_a_kill_in_the_middle_of_a_repair_loses_nothing(origin: Origin, archive:
     origin.add("/p/large.mp4", body, fault=faults.hold_after(4 << 20))
 
     with running(archive, "verify", "--repair") as process:
-        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= 2 << 20, 20))
+        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= 2 << 20, 60))
     assert at.read_bytes() == harmed
     later = archive.run("verify")
     assert (later.code, flaws(later.out)) == (3, [("p", "p/large.mp4", "damaged")])

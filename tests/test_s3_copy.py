@@ -229,10 +229,10 @@ def test_a_source_that_changes_under_the_copy_comes_from_its_origin(ground: Grou
     ground.proxy.fault(lambda s: (s.operation, s.bucket) == ("HeadObject", source.name), faults.hold("answer"))
     environ = {"MIRROR_S3_SOURCES": f"{cdn(ground.origin)}={source.name}"}
     with running(ground.archive, "fetch", "p", "--s3-only", environ=environ) as process:
-        ground.proxy.wait_for(lambda: any(s.bucket == source.name and s.upstream for s in ground.proxy.requests), 20)
+        ground.proxy.wait_for(lambda: any(s.bucket == source.name and s.upstream for s in ground.proxy.requests), 60)
         source.put("film.mp4", later)
         ground.proxy.release()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     assert ground.media() == {"p/film.mp4": later}
     assert {seen.upstream for seen in copies(ground)} == {412}

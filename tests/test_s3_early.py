@@ -58,7 +58,7 @@ def store() -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 def test_what_was_not_sent_is_not_there(archive: Archive, origin: Origin) -> None:

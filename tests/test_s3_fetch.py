@@ -72,10 +72,10 @@ def test_a_file_is_in_the_bucket_while_the_next_one_still_comes(ground: Ground, 
     second, late = picture(ground.origin, "/p/second.png", fault=hold_after(100))
     ground.origin.prompt("p", answer(task("p", images=[(first, second)])))
     with running(ground.archive, "fetch", "p", *(["--s3-only"] if only else [])) as process:
-        ground.proxy.wait_for(lambda: "p/first.png" in [seen.key for seen in ground.written()], timeout=20)
+        ground.proxy.wait_for(lambda: "p/first.png" in [seen.key for seen in ground.written()], timeout=60)
         assert ground.bucket.read() == {"p/first.png": body}
         ground.origin.release(second)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     assert ground.media() == {"p/first.png": body, "p/second.png": late}
 
@@ -146,11 +146,11 @@ def test_the_slower_of_two_archives_does_not_take_back_what_the_other_wrote(grou
     )
     ground.proxy.fault(named("PutObject", "p/manifest.json"), faults.hold("request"))
     with running(ground.archive, "fetch", "p") as slow:
-        ground.proxy.wait_for(lambda: ground.proxy.unused == 0, timeout=20)
+        ground.proxy.wait_for(lambda: ground.proxy.unused == 0, timeout=60)
         assert mirrored(ground.elsewhere(), "p").states == {"p": "complete"}
         whole = ground.bucket.read()
         ground.proxy.release()
-        slow.communicate(timeout=20)
+        slow.communicate(timeout=60)
     assert slow.returncode == 5, "it was told of less, and the manifest that tells of more stays"
     assert ground.bucket.read() == whole
     assert mirrored(ground.archive, "p").states == {"p": "complete"}

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import media
+from tests import faults, media
 from tests.conftest import Archive
 from tests.crash_runs import ShortPipe
 from tests.helpers import large_prompt, running, sha256
 from tests.origin import Origin
 from tests.s3.bucket import Bucket
-from tests.s3.proxy import FaultProxy
+from tests.s3.faults import Fault, hold
+from tests.s3.proxy import FOREVER, FaultProxy
 from tests.s3_runs_e2e import MIB, Ground, named, told_by_store
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -53,22 +54,23 @@ class Campaign:
         self.bucket = bucket
         self.luck = luck
         self.body = body_of(SIZE)
-        self.url = large_prompt(self.origin, "p", self.body)
         self.told: list[str] = []
 
     def trial(self, number: int) -> bool:
-        """True where the kill came before the run had ended."""
+        """True where the kill came before the run had ended: that of the first trial, whose file waits for it, does."""
         archive = Archive(self.parent / str(number), self.origin)
         command = ("fetch", "p", "--s3-only", "--s3", f"s3://{self.bucket.name}/{number}")
         key = f"{number}/p/large.mp4"
         self.origin.clear()
-        after, late = self.luck.randrange(SIZE), self.luck.random() < 0.25
+        is_held = number == 0
+        after, late = self.luck.randrange(SIZE), not is_held and self.luck.random() < 0.25
+        large_prompt(self.origin, "p", self.body, faults.hold_after(after) if is_held else None)
         pause = self.luck.uniform(0, 0.2 if late else 0.02)
         with running(
             archive, *command, environ=self.bucket.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
             wanted = SIZE if late else after  # late ones land in the completion, or in what follows it
-            self.origin.wait_for(lambda: process.poll() is not None or self.origin.body_bytes("/p") >= wanted, 60)
+            self.origin.wait_for(lambda: process.poll() is not None or self.origin.body_bytes("/p") >= wanted, 300)
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
             killed = process.wait() == -signal.SIGKILL
@@ -115,13 +117,19 @@ def test_an_upload_from_disk_goes_on_and_no_part_is_sent_twice(
     body = body_of(26 * MIB)
     large_prompt(archive.origin, "p", body)
 
+    is_first = True
+
     def stored() -> list[str]:
         return [seen.params["partNumber"] for seen in ground.written() if seen.operation == "UploadPart"]
 
+    # What is on its way when the kill comes stays on its way: nobody could tell whether the store has it.
+    proxy.fault("UploadPart", Fault(), times=parts)
+    proxy.fault(lambda seen: is_first and seen.operation == "UploadPart", hold(), FOREVER)
     with running(archive, "fetch", "p") as process:
-        proxy.wait_for(lambda: len(stored()) >= parts, timeout=20)
+        proxy.wait_for(lambda: len(stored()) == parts, timeout=60)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    is_first = False
     first, uploads = stored(), bucket.uploads()
     assert bucket.keys() == []
     assert archive.files() == {"p/large.mp4": body}
