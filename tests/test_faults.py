@@ -19,6 +19,8 @@ from tests.origin import Origin, answer, task
 from tests.test_clock import LIBRARIES
 
 SIGNED = "/media/film.mp4?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature="
+PATIENT = {"transfer_connect_timeout": 60, "transfer_stall_timeout": 60, "api_timeout": 60}
+"""Nothing here waits for an end of patience, and a machine may be busy."""
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def mirrored(archive: Archive, *observers: Observer, **settings: Any) -> Manifes
     """The manifest of the prompt ``p`` after a run."""
 
     async def run() -> list[Manifest]:
-        given = {"transfer_attempts": 3, "transfer_stall_timeout": 1.0, **settings}
+        given = {"transfer_attempts": 3, **PATIENT, **settings}
         async with Mirror(archive.settings(**given), observers=observers) as mirror:
             return [manifest async for manifest in mirror.fetch(["p"])]
 
@@ -42,7 +44,7 @@ def mirrored(archive: Archive, *observers: Observer, **settings: Any) -> Manifes
 
 def fetched(archive: Archive, driver: str, **settings: Any) -> Any:
     """The manifest of the prompt ``p`` as JSON, after a run through the Python API or the command line."""
-    given = {"transfer_attempts": 3, "transfer_stall_timeout": 15, **settings}
+    given = {"transfer_attempts": 3, **PATIENT, **settings}
     return DRIVERS[driver](Job(archive, ["p"], given, {})).manifests["p"]
 
 
