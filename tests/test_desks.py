@@ -82,11 +82,11 @@ def test_stages_share_a_root_and_a_run_has_it_for_itself(origin: Origin, archive
 
     url = large_prompt(origin, "large", media.mp4(1 << 20), faults.hold_after(1000))
     with running(archive, "fetch", "large") as process:
-        origin.wait_for(lambda: origin.count("/large/") == 1, 20)
+        origin.wait_for(lambda: origin.count("/large/") == 1)
         with pytest.raises(Locked):
             list(mirror.mirror_partition(["p"], archive.settings()))
         origin.release(url)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_run_with_workers_waits_for_the_others_of_its_mirror_and_they_for_it() -> None:
