@@ -209,8 +209,8 @@ def test_a_kill_in_the_middle_of_a_refresh_is_made_good_by_the_next_run(
     urls = [*(picture(origin, f"/p/{name}")[0] for name in names), origin.add("/p/c.mp4", body, fault=hold_after(1000))]
     origin.prompt("p", answer(task("p", images=[(None, url) for url in urls])))
     with running(archive, "fetch", "p", "--refresh") as process:
-        origin.wait_for(lambda: len(query(archive, "SELECT 1 FROM files WHERE entry IS NOT NULL")) == 2, 20)
-        archive.kill_when(process, lambda: origin.wait_bytes("/p/c.mp4", 1000, 20))
+        origin.wait_for(lambda: len(query(archive, "SELECT 1 FROM files WHERE entry IS NOT NULL")) == 2)
+        archive.kill_when(process, lambda: origin.wait_bytes("/p/c.mp4", 1000))
     assert "p/manifest.json\tdamaged" in archive.run("verify").out
     origin.add("/p/c.mp4", body)
 
