@@ -106,7 +106,7 @@ class Origin:
             return
         self._closing.set()
         with contextlib.suppress(OSError):  # wakes accept(), which closing its socket would not
-            socket.create_connection(self._listener.getsockname(), timeout=1).close()
+            socket.create_connection(self._listener.getsockname(), timeout=60).close()
         self._acceptor.join()
         self._listener.close()
         with self._changed:
