@@ -22,7 +22,8 @@ from tests.origin import Answer, Origin, answer, task
 
 PICTURE = media.png(seed=1)
 LARGEST = 4 << 20
-_SETTINGS = {"transfer_attempts": 3, "api_timeout": 20, "api_max_answer": LARGEST}
+_PATIENT = {"transfer_connect_timeout": 60, "transfer_stall_timeout": 60, "api_timeout": 60}
+_SETTINGS = {"transfer_attempts": 3, "api_max_answer": LARGEST, **_PATIENT}
 
 Made: TypeAlias = Callable[["Names"], Answer]
 

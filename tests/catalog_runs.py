@@ -36,7 +36,7 @@ def in_catalog(path: Path, act: Callable[[Catalog], Awaitable[T]], mode: Mode = 
     async def run() -> T:
         catalog = Catalog.open(path, mode=mode)
         try:
-            return await asyncio.wait_for(act(catalog), 30)
+            return await asyncio.wait_for(act(catalog), 120)
         finally:
             await catalog.close()
 

@@ -126,7 +126,7 @@ class Archive:
         summary.unlink(missing_ok=True)
         told = ["--summary", str(summary)] if arguments[:1] in (("fetch",), ("sync",)) else []
         process = self.start(*arguments, *told, environ=environ, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
-        out, err = process.communicate(stdin, timeout=60)
+        out, err = process.communicate(stdin, timeout=300)
         found = json.loads(summary.read_bytes()) if summary.exists() else {}
         return Done(process.returncode, out, err, found)
 

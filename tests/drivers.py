@@ -23,7 +23,7 @@ from mirror.stores.journal import Claim, Started, journal_of
 from tests.conftest import Archive
 from tests.origin import Origin
 
-_LONGEST = 120  # seconds, where a few are much: what loops must not hang the tests
+_LONGEST = 300  # seconds, where a few are much: what loops must not hang the tests
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,13 @@ def listed(folder: Path) -> list[str]:
 def check_sums(root: Path, sums: Path) -> subprocess.CompletedProcess[str]:
     """`sha256sum -c --strict` in the archive's folder."""
     command = ["sha256sum", "-c", "--strict", str(sums)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
 
 
 def validate(bag: Path) -> subprocess.CompletedProcess[str]:
     """`bagit.py --validate`, which hashes every file."""
     command = [sys.executable, "-m", "bagit", "--validate", str(bag)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def library(name: str) -> Any:

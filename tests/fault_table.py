@@ -34,7 +34,8 @@ RESUMED = f"{CUT}- if etag"
 BY_DATE = f"{CUT}- if date"
 
 _AT_ONCE = 8
-_SETTINGS = {"transfer_attempts": 3, "transfer_concurrency": 128, "transfer_stall_timeout": 15}
+_PATIENT = {"transfer_connect_timeout": 60, "transfer_stall_timeout": 60, "api_timeout": 60}
+_SETTINGS = {"transfer_attempts": 3, "transfer_concurrency": 128, **_PATIENT}
 
 Places: TypeAlias = Callable[[Origin], contextlib.AbstractContextManager[Mapping[str, str]]]
 """Starts what stands around an origin; each place by its name, to be put into URLs and settings."""

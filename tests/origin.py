@@ -106,7 +106,7 @@ class Origin:
             return
         self._closing.set()
         with contextlib.suppress(OSError):  # wakes accept(), which closing its socket would not
-            socket.create_connection(self._listener.getsockname(), timeout=1).close()
+            socket.create_connection(self._listener.getsockname(), timeout=60).close()
         self._acceptor.join()
         self._listener.close()
         with self._changed:
@@ -211,7 +211,7 @@ class Origin:
         with self._changed:
             self._requests.clear()
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 120.0) -> None:
         """Blocks until `predicate()` holds (in a coroutine: `await asyncio.to_thread(origin.wait_for, …)`).
 
         Raises:
@@ -225,7 +225,7 @@ class Origin:
                     raise TimeoutError(f"not within {timeout} s; the last requests: {last}")
                 self._changed.wait(0.05)  # it may ask for more than what happens here
 
-    def wait_bytes(self, path: str, size: int, timeout: float = 30.0) -> None:
+    def wait_bytes(self, path: str, size: int, timeout: float = 120.0) -> None:
         """Blocks until `size` bytes of bodies were sent of paths (or URLs) that begin so."""
         self.wait_for(lambda: self.body_bytes(path) >= size, timeout)
 

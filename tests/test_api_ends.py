@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -38,7 +39,7 @@ def outcome(call: Callable[[], list[str]]) -> Fetched:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(120)
     assert found, "it hangs"
     return found[0]
 
@@ -157,11 +158,11 @@ def test_ctrl_c_while_a_function_begins(origin: Origin, archive: Archive, when: 
     assert was_interrupted
     with pytest.raises(StopIteration):
         next(manifests)
-    alive = [each for each in threading.enumerate() if each.name == "mirror-blocking"]
-    for each in alive:
-        if each.is_alive():  # it was started, and is not to begin
-            each.join(5)
-    assert not any(each.is_alive() for each in alive)
+    threads = [each for each in threading.enumerate() if each.name == "mirror-blocking"]
+    deadline = time.monotonic() + 120
+    while any(each.is_alive() for each in threads):  # one that was started, and is not to begin; it may be late
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert_free(archive)
 
 
@@ -234,7 +235,7 @@ def test_max_time_counts_while_another_call_is_at_the_same_prompt(origin: Origin
             first = asyncio.create_task(m.fetch_one("p"))
             await seen(lambda: origin.count("/p/") > 0)
             with pytest.raises(TimeoutError, match=r"p: not done after 0.2 s \(max_time\)"):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(120):
                     await m.fetch_one("p", FetchOptions(max_time=0.2))
             assert m.exit_code == 3
             origin.release("/p/large.mp4")

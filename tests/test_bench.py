@@ -84,7 +84,7 @@ def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_what_a_command_starts_counts(tmp_path: Path) -> None:
-    child = "import time; held = bytearray(64 << 20); time.sleep(0.3)"
+    child = "import time; held = bytearray(64 << 20); time.sleep(2)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     ran = measured(Command([sys.executable, "-c", parent], tmp_path))
     assert ran.peak > 64
@@ -132,7 +132,7 @@ def test_a_store_that_compares_what_comes_tells_what_is_right(tmp_path: Path, me
             if path == media.files[1] and damage == "an end":
                 del body[4_000:]
             request = urllib.request.Request(f"{store.endpoint}/bench/p/{path.name}", bytes(body), method="PUT")
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=120).close()
         told = store.told()
         if damage:
             with pytest.raises(Wrong, match=r"2 objects|1\.png in the bucket is not"):

@@ -88,7 +88,7 @@ def eager(loop: asyncio.AbstractEventLoop, coro: Any, **_: Any) -> Any:
 def test_a_program_whose_tasks_start_at_once_is_told_of_its_commit(path: Path) -> None:
     async def act(catalog: Catalog) -> None:
         asyncio.get_running_loop().set_task_factory(eager)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await catalog.apply([])
 
     in_catalog(path, act)

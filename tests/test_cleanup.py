@@ -34,7 +34,7 @@ def interrupted(origin: Origin, archive: Archive, prompt_id: str = "p") -> None:
     large_prompt(origin, prompt_id, BODY, faults.hold_after(4 << 20))
     before = journaled(archive)
     with running(archive, "fetch", prompt_id) as process:
-        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= before + (2 << 20), 20))
+        archive.kill_when(process, lambda: origin.wait_for(lambda: journaled(archive) >= before + (2 << 20)))
     assert any(name.endswith(".part") for name in archive.partials())
 
 
@@ -79,7 +79,7 @@ def test_what_is_stale_goes_and_the_next_fetch_starts_over(
 def committed_and_not_recorded(origin: Origin, archive: Archive) -> None:
     """As a kill between a file's final name and its row in the catalog leaves it."""
     interrupted(origin, archive)
-    origin.add("/p/large.mp4", BODY)
+    url = origin.add("/p/large.mp4", BODY, fault=faults.hold_after(1000))
     kept: dict[str, bytes] = {}
     journal = next(parts(archive).glob("*.journal"))
 
@@ -91,12 +91,13 @@ def committed_and_not_recorded(origin: Origin, archive: Archive) -> None:
 
     # Its row cannot be written while somebody holds the catalog: the journal stays as long.
     catalog = archive.root / ".mirror" / "catalog.sqlite"
-    with contextlib.closing(sqlite3.connect(catalog, isolation_level=None, timeout=10)) as connection:
+    with contextlib.closing(sqlite3.connect(catalog, isolation_level=None, timeout=60)) as connection:
         with running(archive, "fetch", "p") as process:
-            origin.wait_for(lambda: origin.count("/p/large.mp4") >= 2, 20)
+            origin.wait_for(lambda: origin.count("/p/large.mp4") >= 2)
             connection.execute("BEGIN IMMEDIATE")
-            origin.wait_for(committed, 20)
-            origin.wait_for((archive.root / "p" / "large.mp4").exists, 20)
+            origin.release(url)
+            origin.wait_for(committed)
+            origin.wait_for((archive.root / "p" / "large.mp4").exists)
             process.kill()
             process.communicate()
         connection.execute("ROLLBACK")

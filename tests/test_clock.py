@@ -51,7 +51,7 @@ def test_times_are_utc_wherever_and_whenever(archive: Archive, origin: Origin, z
     for text in told:
         assert text.endswith("Z")
         passed = datetime.fromisoformat(text).replace(tzinfo=None) - day
-        assert 0 <= passed.total_seconds() < 120
+        assert 0 <= passed.total_seconds() < 600
     assert finished(archive, "status", environ={**at(moment), "TZ": zone}).out.count(moment[:10]) >= 1
 
 
@@ -74,12 +74,12 @@ def test_a_clock_that_is_set_during_the_run_changes_nothing(
     }
     summary = tmp_path / "summary.json"
     process = archive.start("sync", "--summary", str(summary), environ=environ)
-    assert gate.reached.wait(20)
+    assert gate.reached.wait(120)
     clock.write_text(jump, "ascii")
     gate.opened.set()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 5, err
-    assert json.loads(summary.read_bytes())["seconds"] < 60, "the wall clock says days"
+    assert 0 <= json.loads(summary.read_bytes())["seconds"] < 3600, "the wall clock says days"
     assert states(archive) == {"p0": "pending", **{f"p{n}": "complete" for n in range(1, 6)}}
     # The clock is right again: what is unfinished is due, what is new is found, and nothing is asked for twice.
     done_prompt(origin, "p0", "a.png")

@@ -96,12 +96,12 @@ def under_way(ground: Ground) -> tuple[subprocess.Popen[str], threading.Event]:
 
     def slow(_: int) -> dict[str, Any]:
         reached.set()
-        opened.wait(30)
+        opened.wait(300)
         return answer(task("slow", 20))
 
     ground.origin.prompt("slow", slow)
-    process = pod(ground, "pod1").start("fetch", "slow")
-    assert reached.wait(30)
+    process = pod(ground, "pod1").start("fetch", "slow", environ={"MIRROR_API_TIMEOUT": "10m"})
+    assert reached.wait(120)
     return process, opened
 
 
@@ -111,7 +111,7 @@ def test_two_runs_at_once_lose_nothing_of_each_other(ground: Ground, tmp_path: P
     other = pod(ground, "pod2").run("fetch", "b")
     assert other.code == 0, other.err
     opened.set()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 5, err
     assert "another run has put its catalog there meanwhile" in err
     assert states(ground, tmp_path) == {"b": "complete", "slow": "pending"}
@@ -191,7 +191,7 @@ def test_what_a_killed_run_knew_is_taken_in_by_the_next_one_there(ground: Ground
     ground.forget()
     ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.hold())
     process = first.start("sync")
-    first.kill_when(process, lambda: ground.proxy.wait_for(lambda: held(ground.proxy), timeout=30))
+    first.kill_when(process, lambda: ground.proxy.wait_for(lambda: held(ground.proxy), timeout=120))
     assert states(ground, tmp_path) == {"a": "complete"}
     ground.forget()
     assert first.run("sync").code == 0
@@ -247,7 +247,7 @@ def test_what_one_run_forgets_another_does_not_bring_back(ground: Ground, tmp_pa
     process, opened = under_way(ground)
     assert pod(ground, "pod2").run("forget", "a", "--delete").code == 0
     opened.set()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 5
     assert states(ground, tmp_path) == {"b": "complete", "slow": "pending"}
     assert pod(ground, "pod3").run("fetch", "a").code == 0
@@ -260,10 +260,10 @@ def test_a_stop_does_not_wait_for_a_bucket_that_hangs(ground: Ground, tmp_path: 
     ground.origin.history([row("a")])
     first = pod(ground, "pod1")
     ground.proxy.fault(named("PutObject", "catalog.sqlite.gz"), faults.hold())
-    process = first.start("sync", "--wait", "1h")
-    ground.origin.wait_for(lambda: tasks(ground.origin) == ["a"], timeout=30)
+    process = first.start("sync", "--wait", "1h", environ={"MIRROR_TRANSFER_STALL_TIMEOUT": "1h"})
+    ground.origin.wait_for(lambda: tasks(ground.origin) == ["a"])
     process.terminate()
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     assert "stays here for the next run" in err
     assert (first.root / ".mirror" / "catalog.sqlite").exists()

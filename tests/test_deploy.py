@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +59,7 @@ def flags_of(command: str) -> set[str]:
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def test_the_pods_shell_hands_sigterm_on_and_waits_for_the_end(bin_dir: Path, tm
     try:
         assert (tmp_path / "up").read_text() == "up\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == ExitCode.SIGTERM
+        assert process.wait(120) == ExitCode.SIGTERM
     finally:
         process.kill()
 
@@ -384,6 +385,8 @@ def test_a_run_does_not_outlive_its_airflow_task(
 
     def kill() -> None:
         (tmp_path / "up").read_text()
+        while started.process is None:  # its child may be faster
+            time.sleep(0.01)
         started.stop()
 
     killer = threading.Thread(target=kill)

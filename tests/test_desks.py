@@ -15,7 +15,7 @@ from mirror.stores.desks import desk_lock, gather
 from mirror.stores.disk import Disk
 from tests import faults, media
 from tests.conftest import Archive
-from tests.helpers import done_prompt, large_prompt, running
+from tests.helpers import done_prompt, large_prompt, running, workers_ended
 from tests.origin import Origin
 
 
@@ -78,15 +78,16 @@ def test_stages_share_a_root_and_a_run_has_it_for_itself(origin: Origin, archive
     assert "is in use by another run" in refused.err
     one.close()
     other.close()
+    workers_ended()
     assert archive.run("fetch", "r").code == 0
 
     url = large_prompt(origin, "large", media.mp4(1 << 20), faults.hold_after(1000))
     with running(archive, "fetch", "large") as process:
-        origin.wait_for(lambda: origin.count("/large/") == 1, 20)
+        origin.wait_for(lambda: origin.count("/large/") == 1)
         with pytest.raises(Locked):
             list(mirror.mirror_partition(["p"], archive.settings()))
         origin.release(url)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_run_with_workers_waits_for_the_others_of_its_mirror_and_they_for_it() -> None:

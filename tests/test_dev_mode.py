@@ -21,13 +21,9 @@ from tests.faults import FOREVER
 from tests.helpers import done_prompt, large_prompt, picture, running
 from tests.origin import Origin, answer, task
 
-STRICT = {
-    "PYTHONDEVMODE": "1",
-    "PYTHONWARNINGS": "error",
-    "MIRROR_TRANSFER_ATTEMPTS": "2",
-    "MIRROR_TRANSFER_STALL_TIMEOUT": "1s",
-    "MIRROR_TRANSFER_CONNECT_TIMEOUT": "5s",
-}
+STRICT = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error", "MIRROR_TRANSFER_ATTEMPTS": "2"}
+IMPATIENT = STRICT | {"MIRROR_TRANSFER_STALL_TIMEOUT": "1s", "MIRROR_TRANSFER_CONNECT_TIMEOUT": "5s"}
+PATIENT = STRICT | {"MIRROR_TRANSFER_STALL_TIMEOUT": "5m", "MIRROR_TRANSFER_CONNECT_TIMEOUT": "5m"}
 FILM = media.mp4(3 << 20)
 
 _LOG = r"\d\d:\d\d:\d\d (debug|info|warning|error) "
@@ -74,11 +70,11 @@ def faulty(origin: Origin) -> list[str]:
 
 def test_a_run_with_every_fault(archive: Archive, origin: Origin) -> None:
     ids = faulty(origin)
-    done = archive.run("fetch", "-i", "-", "-v", stdin="\n".join(ids), environ=STRICT)
+    done = archive.run("fetch", "-i", "-", "-v", stdin="\n".join(ids), environ=IMPATIENT)
     assert done.code == 3, done.err
     clean(done.err)
     for command in (("verify",), ("verify", "--repair", "good"), ("status", "--failed")):
-        done = archive.run(*command, environ=STRICT)
+        done = archive.run(*command, environ=IMPATIENT)
         assert done.code in (0, 3), done.err
         clean(done.err)
 
@@ -92,10 +88,10 @@ def test_a_run_that_is_stopped_in_the_middle(
     done_prompt(origin, "good", "a.png")
     url = large_prompt(origin, "held", FILM, faults.hold_after(2 << 20, times=FOREVER))
     origin.history([{"promptId": name, "state": 30, "createdAt": 1_769_608_000} for name in ("good", "held")])
-    with running(archive, *command, environ=STRICT) as process:
-        origin.wait_bytes(url, 1 << 20, timeout=30)
+    with running(archive, *command, environ=PATIENT) as process:
+        origin.wait_bytes(url, 1 << 20)
         process.send_signal(sig)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + sig
     clean(err)
 
@@ -104,13 +100,13 @@ def test_a_reader_that_goes_away(archive: Archive, origin: Origin) -> None:
     for number in range(40):
         done_prompt(origin, f"p{number}", "a.png")
     ids = [f"p{number}" for number in range(40)]
-    with running(archive, "fetch", *ids, "--json", environ=STRICT) as process:
+    with running(archive, "fetch", *ids, "--json", environ=PATIENT) as process:
         assert process.stdout
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr
         err = process.stderr.read()
-        process.wait(30)
+        process.wait(120)
     assert process.returncode in (0, 141)
     clean(err)
 
@@ -122,7 +118,7 @@ def test_a_run_into_a_bucket(archive: Archive, origin: Origin) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
     with serving("sink") as port:
         bucket = ("--s3", "s3://bench/a", "--s3-endpoint", f"http://127.0.0.1:{port}")
-        done = archive.run("fetch", "good", "large", "bad", *bucket, environ=STRICT | keys)
+        done = archive.run("fetch", "good", "large", "bad", *bucket, environ=PATIENT | keys)
     assert done.code == 3, done.err
     clean(done.err)
 

@@ -123,10 +123,10 @@ def test_what_another_process_takes_in_the_middle_stops_the_run(
     url = large_prompt(origin, "p", body, hold_after(4 * MIB))
     environ = {"MIRROR_TRANSFER_MIN_FREE_SPACE": str(4 * MIB)}
     with running(archive, "fetch", "p", environ=environ) as process:
-        origin.wait_for(lambda: journaled(archive) >= 3 * MIB, timeout=30)
+        origin.wait_for(lambda: journaled(archive) >= 3 * MIB)
         (volume.path / "filler").write_bytes(bytes(volume.free - 5 * MIB))
         origin.release(url)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
 
     assert process.returncode == 4
     assert "transfer.min_free_space): make room and run again" in err

@@ -32,7 +32,7 @@ from mirror.stores.local import LocalStore
 from tests import media as films
 from tests.conftest import Archive
 from tests.faults import Fault, File, hold_after
-from tests.helpers import done_prompt, picture
+from tests.helpers import done_prompt, picture, workers_ended
 from tests.origin import Origin, answer, task
 
 
@@ -78,6 +78,7 @@ def test_a_batch_comes_back_with_what_became_of_its_prompts(archive: Archive, se
     batch = as_batch(kind, {"n": [1, 2, 3, 4, 5], "promptId": ["q", "nobody", "p", "q", ""], "files": [9, 9, 9, 9, 9]})
     columns = as_columns(stage(batch))
     stage.close()
+    workers_ended()
     assert columns["n"] == [1, 2, 3, 4, 5]
     assert columns["promptId"] == ["q", "nobody", "p", "q", ""]
     assert columns["state"] == ["complete", "unknown", "complete", "complete", "unknown"]
@@ -103,6 +104,7 @@ def test_what_is_complete_is_not_asked_for_again(archive: Archive, settings: Set
     assert other({"id": ["p"]}) == first
     assert archive.origin.requests == []
     del other  # as Ray lets go of a stage
+    workers_ended()
     assert archive.partials() == []
 
 
@@ -136,7 +138,7 @@ def test_a_partition_that_is_left_ends_cleanly(archive: Archive, settings: Setti
     rows = mirror_partition(["p", "q"], settings)
     assert next(rows)["prompt_id"] == "p"
     rows.close()  # type: ignore[attr-defined]  # it is a generator
-    assert [thread for thread in threading.enumerate() if thread.name == "mirror-stage"] == []
+    workers_ended()
     assert [name for name in archive.partials() if name.startswith("stage-")] == []
 
 
@@ -169,25 +171,29 @@ def test_a_column_may_have_any_name_but_only_one_the_name_of_the_ids(archive: Ar
 
 
 FORK = """
-import os, sys
+import os, sys, threading, time
 from mirror import MirrorStage, load_settings
+def closed(stage):
+    stage.close()
+    while any(each.name == "mirror-stage" for each in threading.enumerate()):
+        time.sleep(0.01)
 stage = MirrorStage(load_settings(root=sys.argv[1]))
 assert stage({"id": ["p"]})["state"] == ["complete"]
 pid = os.fork()
 if not pid:
     assert stage({"id": ["q"]})["state"] == ["complete"]
-    stage.close()
+    closed(stage)
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 assert stage({"id": ["q"]})["state"] == ["complete"]
-stage.close()
+closed(stage)
 """
 
 
 def test_a_forked_process_has_a_stage_of_its_own(archive: Archive) -> None:
     served(archive.origin, "p", "q")
     command = [sys.executable, "-c", FORK, str(archive.root)]
-    subprocess.run(command, env=archive.environment(), check=True, timeout=60)
+    subprocess.run(command, env=archive.environment(), check=True, timeout=300)
     assert archive.partials() == []
 
 
@@ -235,7 +241,7 @@ def lost_worker(archive: Archive, *ids: str, until: str) -> None:
     command = [sys.executable, "-c", LOSE, str(archive.root), *ids]
     process = subprocess.Popen(command, env=archive.environment(), stdout=subprocess.DEVNULL)
     try:
-        archive.origin.wait_for(lambda: archive.origin.count(until) > 0, timeout=20)
+        archive.origin.wait_for(lambda: archive.origin.count(until) > 0)
         notes = archive.root / ".mirror" / "parts"
         wait_until(lambda: any(b'"stored"' in path.read_bytes() for path in notes.glob("*/*.stored")))
     finally:
@@ -244,7 +250,7 @@ def lost_worker(archive: Archive, *ids: str, until: str) -> None:
 
 
 def wait_until(happened: Any) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -264,6 +270,7 @@ def test_what_a_lost_worker_stored_is_not_fetched_again(archive: Archive, settin
     stage = Stage(settings, FetchOptions())
     [(_, report)] = stage.run([record("p")])
     stage.close()
+    workers_ended()
     assert media(archive) == {"p/quick.png": small, "p/large.mp4": body}
     assert [request.target for request in origin.media_requests] == ["/large.mp4"]
     saved = [write.record.identity for write in report.writes if isinstance(write, FileSaved)]
@@ -292,6 +299,7 @@ def test_two_workers_on_one_prompt_leave_nothing_wrong(archive: Archive, setting
         thread.start()
     for thread in both:
         thread.join()
+    workers_ended()
     assert [row["state"] for row in rows] == ["complete", "complete"]
     assert archive.run("rebuild").code == 0
     assert archive.run("verify").code == 0

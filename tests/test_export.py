@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def two(archive: Archive) -> None:
     done_prompt(archive.origin, "q", "c.png")
     assert mirrored(archive, "p", "q").code == 0
     archive.origin.clear()
+
+
+def seen(condition: Callable[[], bool]) -> None:
+    """Until a condition holds."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_whole_archive_is_listed_and_checked_by_sha256sum(archive: Archive, tmp_path: Path) -> None:
@@ -96,11 +105,9 @@ def test_what_came_to_stand_in_its_place_meanwhile(archive: Archive, tmp_path: P
     place = tmp_path / "place"
     place.mkdir()
     with running(archive, "export", form, "-i", "-", "--output", str(place / "out"), stdin=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 20
-        while not hidden(place) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        seen(lambda: bool(hidden(place)))
         (place / "out" / "else").mkdir(parents=True)
-        _, err = process.communicate(ids[0], timeout=20)
+        _, err = process.communicate(ids[0], timeout=120)
     assert (process.returncode, "move it away" in err, listed(place)) == (4, True, ["out"])
 
 
@@ -339,11 +346,11 @@ class TestOutput:
         done = archive.run("export", "csv", "--output", "/dev/stdout")
         assert (done.code, done.out, done.err) == (2, "", "mirror: --output /dev/stdout: is no plain file\n")
         with (tmp_path / "gone").open("w") as gone, running(archive, "export", "csv", stdout=gone) as process:
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         with (tmp_path / "gone").open("w") as gone:
             (tmp_path / "gone").unlink()
             with running(archive, "export", "csv", "--output", "/dev/stdout", stdout=gone) as process:
-                _, err = process.communicate(timeout=30)
+                _, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (2, "mirror: --output /dev/stdout: is no plain file\n")
 
     @pytest.mark.parametrize(
@@ -381,10 +388,10 @@ class TestOutput:
         terminal, ours = pty.openpty()
         try:
             with running(archive, "export", "parquet", stdout=ours) as process:
-                _, err = process.communicate(timeout=30)
+                _, err = process.communicate(timeout=120)
             assert (process.returncode, "nothing for a terminal" in err) == (2, True)
             with running(archive, "export", "sha256sums", stdout=ours) as process:
-                process.communicate(timeout=30)
+                process.communicate(timeout=120)
             assert process.returncode == 0
         finally:
             os.close(terminal)
@@ -395,7 +402,7 @@ class TestOutput:
         without = "import sys; sys.modules['pyarrow'] = None; from mirror.cli import main; main()"
         command = [sys.executable, "-c", without, "export", "parquet", "--output", str(tmp_path / "out")]
         done = subprocess.run(
-            command, env=archive.environment(), capture_output=True, text=True, timeout=60, check=False
+            command, env=archive.environment(), capture_output=True, text=True, timeout=300, check=False
         )
         assert (done.returncode, "pip install 'prompt-mirror[tables]'" in done.stderr) == (2, True)
         assert not (tmp_path / "out").exists()
@@ -407,7 +414,7 @@ class TestOutput:
             assert process.stdout is not None
             assert json.loads(process.stdout.readline())["state"] == "complete"
             process.stdout.close()
-            assert process.wait(30) == 141
+            assert process.wait(120) == 141
             assert process.stderr is not None
             assert process.stderr.read() == ""
 
@@ -417,13 +424,13 @@ class TestOutput:
             assert process.stdout is not None
             process.stdout.readline()
             process.terminate()
-            assert process.wait(10) == 143
+            assert process.wait(120) == 143
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
     def test_a_stdout_that_is_full(self, archive: Archive) -> None:
         generated(archive.root, 3)
         with Path("/dev/full").open("wb") as full, running(archive, "export", "csv", stdout=full) as process:
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=120)
         assert (process.returncode, "stdout cannot be written to" in err) == (4, True)
 
 
@@ -451,24 +458,20 @@ def test_a_kill_leaves_the_old_one_or_none(archive: Archive, tmp_path: Path, for
         assert process.stdin is not None
         process.stdin.write("".join(f"{each}\n" for each in ids[:30]))
         process.stdin.flush()
-        deadline = time.monotonic() + 20
-        while not hidden(place) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        seen(lambda: bool(hidden(place)))
         assert len(hidden(place)) == 1
         process.send_signal(sig)
-        assert process.wait(20) == (-9 if sig == signal.SIGKILL else 128 + sig)
+        assert process.wait(120) == (-9 if sig == signal.SIGKILL else 128 + sig)
     left = hidden(place)
     assert len(left) == (sig == signal.SIGKILL)
     assert {name: body for name, body in tree(place).items() if not name.startswith(".mirror-output-")} == before
 
     with running(archive, *command, stdin=subprocess.PIPE) as process:  # beside another one that is under way
-        deadline = time.monotonic() + 20
-        while set(hidden(place)) <= set(left) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        seen(lambda: not set(hidden(place)) <= set(left))
         assert len(hidden(place)) == 1
         other = archive.run("export", "csv", "--output", str(place / "other"))
         assert (other.code, len(hidden(place))) == (0, 1)
-        process.communicate(f"{ids[0]}\n", timeout=20)
+        process.communicate(f"{ids[0]}\n", timeout=120)
         assert process.returncode == 0
     assert hidden(place) == []
     assert (target / "bagit.txt").exists() if form == "bagit" else target.stat().st_size > 200

@@ -44,7 +44,7 @@ def test_the_page_s_example_is_a_format(archive: Archive, tmp_path: Path) -> Non
         """Not looked at by coverage: to that the copy would be more code, most of it not run."""
         command = [sys.executable, "-m", "mirror", "export", *arguments]
         return subprocess.run(
-            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
 
     assert "Metalink (RFC 5854): where each file came from" in run("--help").stdout

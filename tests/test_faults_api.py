@@ -15,7 +15,7 @@ from tests.fault_table import Section
 from tests.faults import Reply
 from tests.origin import Answer, answer, task
 
-IMPATIENT = {"api_timeout": 1}
+IMPATIENT = {"api_timeout": 4}
 
 
 def raw(body: bytes | str, status: int = 200, /, **headers: str) -> Made:

@@ -96,7 +96,7 @@ LENGTH = [
         note="**not noticed**: nothing on the wire tells, and `verified` in the manifest is empty",
     ),
     Row("a Content-Length of 10 TB", faults.huge_length(times=FOREVER), 3, "Full"),
-    Row("a Content-Length of 10 TB, then a stall", CLAIMS_AND_STALLS, 3, "Full"),
+    Row("a Content-Length of 10 TB, then a stall", CLAIMS_AND_STALLS, 3, "Full", settings=IMPATIENT),
     Row("more bytes than Content-Length, which S3's MD5 tells", claims(140_000), 2, serve=S3),
     *(Row(f"`Content-Length: {text}`", claims(text), 2) for text in ("-1", "many", "1, 2", "9" * 20)),
     Row("an empty body", faults.status(200), ["whole"], "NotMedia"),

@@ -25,6 +25,8 @@ _KILL_AFTER = 270_000
 _THROTTLE = 200_000
 _TRICKLE = 5_000
 """Bytes a second, before and after so many of the slow file: it must not end before it is killed."""
+_PATIENCE = 120
+"""Seconds for each step, which takes a few: a machine may be busy, and only what hangs is given up."""
 
 _EXPECTED = ("complete", "complete", "complete", "failed", "complete")
 
@@ -61,9 +63,9 @@ class Demo:
         self._say(f"\n1. mirror fetch of the first one, killed with SIGKILL in the middle of {origin.slow}")
         origin.throttle = _THROTTLE
         process = await self._start(ids=[origin.prompts[0].prompt_id])
-        await asyncio.wait_for(origin.sent(origin.slow, _KILL_AFTER), 10)
+        await asyncio.wait_for(origin.sent(origin.slow, _KILL_AFTER), _PATIENCE)
         origin.throttle = _TRICKLE
-        await asyncio.wait_for(self._part_is_kept(), 10)
+        await asyncio.wait_for(self._part_is_kept(), _PATIENCE)
         process.kill()
         await process.wait()
         origin.throttle = None
@@ -84,7 +86,7 @@ class Demo:
         self._say("\n2. mirror fetch --wait 1m of all five\n")
         before = len(origin.log)
         process = await self._start("--wait", "1m", quiet=False)
-        code = await asyncio.wait_for(process.wait(), 30)
+        code = await asyncio.wait_for(process.wait(), _PATIENCE)
         self._expect(code == ExitCode.INCOMPLETE, f"exit code {code}, not 3 for the prompt that failed upstream")
         self._say("")
         for name in (origin.slow, origin.broken):
@@ -106,7 +108,7 @@ class Demo:
         before = origin.requests.total()
         complete = [prompt.prompt_id for prompt in origin.prompts if self._state(prompt.prompt_id) == "complete"]
         process = await self._start(ids=complete)
-        code = await asyncio.wait_for(process.wait(), 20)
+        code = await asyncio.wait_for(process.wait(), _PATIENCE)
         asked = origin.requests.total() - before
         self._expect(code == ExitCode.OK and asked == 0, f"exit code {code} and {asked} requests, not 0 and 0")
         self._say(f"   exit code {code}, {counted(asked, 'request')}")
@@ -137,7 +139,7 @@ class Demo:
         where = f"s3://{self._bucket.environ['MIRROR_S3_BUCKET']}/archive in OpenStack Swift"
         self._say(f"\n5. mirror verify --s3 --deep of {where}\n")
         process = await self._start("--s3", "--deep", command="verify", ids=(), quiet=False)
-        code = await asyncio.wait_for(process.wait(), 30)
+        code = await asyncio.wait_for(process.wait(), _PATIENCE)
         self._expect(code == ExitCode.OK, f"exit code {code}, not 0")
         objects = await asyncio.to_thread(self._bucket.objects)
         on_disk = {
@@ -153,7 +155,7 @@ class Demo:
         number = 5 if self._bucket is None else 6
         self._say(f"\n{number}. mirror gallery, a page of all this\n")
         process = await self._start(command="gallery", ids=(), quiet=False)
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), _PATIENCE)
         page = self._root / names.GALLERY / "index.html"
         self._expect(code == ExitCode.OK and page.is_file(), f"exit code {code}, and no page perhaps")
         self._say(f"   open it: {page}")

@@ -23,4 +23,4 @@ def serving(module: str, *arguments: object) -> Iterator[int]:
     finally:
         process.stdin.close()
         process.stdout.close()
-        process.wait(10)
+        process.wait(60)

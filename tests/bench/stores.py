@@ -36,7 +36,7 @@ class Sink:
     endpoint: str
 
     def told(self) -> Told:
-        with urllib.request.urlopen(self.endpoint + TOLD, timeout=60) as answer:
+        with urllib.request.urlopen(self.endpoint + TOLD, timeout=120) as answer:
             told = json.load(answer)
         return Told(told["received"], told["sent"], {key: it["files"] for key, it in told["objects"].items()})
 
