@@ -136,7 +136,7 @@ class TestIterables:
 
         def ids() -> Iterator[str]:
             yield "a"
-            assert done.wait(10)
+            assert done.wait(60)
             yield "b"
 
         async def main() -> list[Batch]:
@@ -181,7 +181,7 @@ class TestIterables:
         release = threading.Event()
 
         def ids() -> Iterator[str]:
-            release.wait(10)
+            release.wait(60)
             yield "late"
 
         async def main() -> None:
@@ -193,7 +193,7 @@ class TestIterables:
         release.set()  # the thread finds the loop closed, and ends without a word
         for thread in threading.enumerate():
             if thread.name == "mirror-source":
-                thread.join(10)
+                thread.join(60)
                 assert not thread.is_alive()
 
 
@@ -371,7 +371,7 @@ def test_a_process_whose_stdin_is_silent_ends_when_it_is_cancelled() -> None:
     program = HEAD + "try:\n    asyncio.run(main())\nexcept asyncio.CancelledError:\n    print('cancelled')\n"
     with pipe() as (read, _):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program], stdin=read, capture_output=True, timeout=30, check=True
+            [sys.executable, "-W", "error", "-c", program], stdin=read, capture_output=True, timeout=60, check=True
         )
     assert (done.stdout, done.stderr) == (b"cancelled\n", b"")
 
@@ -391,7 +391,7 @@ def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"ready\n"
                 process.send_signal(signal.SIGINT)
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
             finally:
                 process.kill()
     assert process.returncode == -signal.SIGINT
@@ -400,5 +400,5 @@ def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
 def test_a_process_without_stdin_says_so() -> None:
     program = "from mirror.sources.stdin import stdin_blocks\nstdin_blocks()\n"
     shell = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, program]
-    done = subprocess.run(shell, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(shell, capture_output=True, timeout=60, check=False)
     assert b"ConfigError: stdin: cannot be read: it is closed" in done.stderr
