@@ -123,7 +123,10 @@ class Exchange:
                     return
                 self._client.send(early.raw())
                 continue
-            piece = next(body, b"")
+            try:
+                piece = next(body, b"")
+            except ConnectionError as error:
+                raise OSError("the client went away") from error  # the server waits for the rest, and would for ever
             if not piece:
                 return
             at = -1 if fault.corrupt is None else fault.corrupt - seen.bytes_up
