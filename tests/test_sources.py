@@ -53,6 +53,14 @@ def parsed(*blocks: bytes) -> tuple[list[str], list[str]]:
     return ids + parser.finish(), bad
 
 
+def have_ended(before: list[threading.Thread]) -> None:
+    """Wait for the sources' threads that were not there before."""
+    for thread in threading.enumerate():
+        if thread.name == "mirror-source" and thread not in before:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
 class TestLines:
     @pytest.mark.parametrize(
         ("text", "ids"),
@@ -178,7 +186,7 @@ class TestIterables:
             all_of(from_iterable(ids))
 
     def test_a_blocked_generator_does_not_hold_up_the_end(self) -> None:
-        release = threading.Event()
+        release, before = threading.Event(), threading.enumerate()
 
         def ids() -> Iterator[str]:
             release.wait(60)
@@ -191,10 +199,7 @@ class TestIterables:
 
         asyncio.run(main())
         release.set()  # the thread finds the loop closed, and ends without a word
-        for thread in threading.enumerate():
-            if thread.name == "mirror-source":
-                thread.join(60)
-                assert not thread.is_alive()
+        have_ended(before)
 
 
 def refuse(report: str) -> None:
@@ -351,8 +356,11 @@ class TestStdin:
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
 
-        with pipe() as (read, _):
+        before = threading.enumerate()
+        with pipe() as (read, write):
             asyncio.run(main(read))
+            write.close()
+            have_ended(before)  # else it may come to read what has this number next
 
 
 HEAD = """
