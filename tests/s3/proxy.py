@@ -154,7 +154,7 @@ class FaultProxy:
         with self.changed:
             self._seen.clear()
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
         """Blocks until `predicate()` holds (in a coroutine: `await asyncio.to_thread(proxy.wait_for, …)`).
 
         Raises:
