@@ -53,12 +53,15 @@ def parsed(*blocks: bytes) -> tuple[list[str], list[str]]:
     return ids + parser.finish(), bad
 
 
+def sources_since(before: list[threading.Thread]) -> list[threading.Thread]:
+    """The sources' threads that were not there before."""
+    return [thread for thread in threading.enumerate() if thread.name == "mirror-source" and thread not in before]
+
+
 def have_ended(before: list[threading.Thread]) -> None:
-    """Wait for the sources' threads that were not there before."""
-    for thread in threading.enumerate():
-        if thread.name == "mirror-source" and thread not in before:
-            thread.join(60)
-            assert not thread.is_alive()
+    for thread in sources_since(before):
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 class TestLines:
@@ -267,14 +270,20 @@ class TestFile:
     def test_a_named_pipe_without_a_writer_does_not_hold_up_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "fifo"
         os.mkfifo(path)
+        before = threading.enumerate()
 
         async def main() -> None:
             async with aclosing(from_file(path, on_bad_line=refuse)) as source:
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(anext(source), 0.01)
+                first = asyncio.ensure_future(anext(source))
+                while not sources_since(before):  # it looks first what kind of file that is
+                    await asyncio.sleep(0.001)
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
 
         asyncio.run(main())
-        os.close(os.open(path, os.O_WRONLY))  # lets the thread go
+        os.close(os.open(path, os.O_WRONLY))  # lets the thread go, and waits for it to come there
+        have_ended(before)
 
 
 @contextmanager
