@@ -136,7 +136,7 @@ class Answer(NamedTuple):
 
 def asked(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     try:
         connection.request(method, f"{parts.path}?{parts.query}", headers=headers or {})
         answer = connection.getresponse()

@@ -80,7 +80,7 @@ class Place(ABC):
         async def acted() -> T:
             if self._store is None:
                 self._store = await self._open()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 return await act(self._store)
 
         return self._runner.run(acted())
@@ -228,7 +228,7 @@ class InBucket(Place):
         return sorted([*on_disk, *(upload["Key"] for upload in self.bucket.uploads())])
 
     def wait_until_begun(self, folder: str, size: int) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while size > SINGLE and not any(
             upload["Key"].startswith(self._key(folder, "")) for upload in self.bucket.uploads()
         ):

@@ -173,6 +173,8 @@ class TestMemory:
                     for number in range(many):
                         group.create_task(take_in(store, number))
                     await asyncio.to_thread(proxy.wait_for, lambda: proxy.count("UploadPart") == 1)
+                    while sum(taken.values()) <= PART:
+                        await asyncio.sleep(0.01)
                     for _ in range(20):  # what could go on without the part on hold does so now
                         await asyncio.sleep(0.01)
                     most = sum(taken.values())

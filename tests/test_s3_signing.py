@@ -233,6 +233,7 @@ def test_a_machines_role_gives_credentials(
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.endpoint)
+    monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "60")  # a second by itself, and then there is no such machine
     identity = loaded()
     assert signed_as(identity) == ministack.access_key
     assert machine.asked[0] == "PUT /latest/api/token 200"
@@ -291,14 +292,14 @@ def test_without_credentials_it_is_said_why_and_no_secret_with_it(
     script = tmp_path / "script"
     script.write_text(f"#!/bin/sh\n{SCRIPTS.get(case, '')}\n")
     script.chmod(0o700)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        closed = str(listener.getsockname()[1])
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value.replace("{closed}", closed))
     if config:
         profiles(config.replace("{script}", str(script)))
-    with pytest.raises(kind) as caught:
-        loaded(**ours)
+    with socket.socket() as taken:  # nobody listens there, and nobody can come to
+        taken.bind(("127.0.0.1", 0))
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value.replace("{closed}", str(taken.getsockname()[1])))
+        with pytest.raises(kind) as caught:
+            loaded(**ours)
     assert caught.value.exit_code in (ExitCode.USAGE, ExitCode.STOPPED)
     assert words in str(caught.value)
     assert SECRET not in f"{caught.value}{caught.value!r}{caught.value.__cause__}"

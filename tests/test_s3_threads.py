@@ -13,6 +13,7 @@ import pytest
 from mirror.stores.s3.threads import Threads
 
 NAME = "under-test"
+LONG = 60.0
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def _nobody_is_left() -> Iterator[None]:
     """Whatever a test does: after close() its threads end."""
     yield
     for thread in alive():
-        thread.join(5)
+        thread.join(LONG)
     assert alive() == []
 
 
@@ -74,7 +75,7 @@ def test_no_more_threads_than_allowed_and_as_many_as_needed(threads: Threads) ->
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
-        barrier.wait(5)
+        barrier.wait(LONG)
         with lock:
             at_once[0] -= 1
         return number
@@ -92,18 +93,18 @@ def test_a_caller_that_is_cancelled_goes_on_at_once_and_the_thread_is_not_lost(t
 
     def call() -> None:
         begun.set()
-        assert goes_on.wait(5)
+        assert goes_on.wait(LONG)
         ended.set()
 
     async def run() -> None:
         task = asyncio.create_task(threads.run(call))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, LONG)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not ended.is_set(), "it did not wait for the call"
         goes_on.set()
-        await asyncio.to_thread(ended.wait, 5)
+        await asyncio.to_thread(ended.wait, LONG)
         assert await threads.run(lambda: "again") == "again"
         assert ended.is_set()
 
@@ -114,7 +115,7 @@ def test_a_call_that_is_cancelled_before_its_turn_is_never_made(threads: Threads
     goes_on, made = threading.Event(), []
 
     async def run() -> None:
-        busy = [asyncio.create_task(threads.run(lambda: goes_on.wait(5))) for _ in range(3)]
+        busy = [asyncio.create_task(threads.run(lambda: goes_on.wait(LONG))) for _ in range(3)]
         await asyncio.sleep(0)
         waiting = asyncio.create_task(threads.run(lambda: made.append("no")))
         last = asyncio.create_task(threads.run(lambda: made.append("yes")))
@@ -135,18 +136,18 @@ def test_close_lets_them_end_with_what_they_are_at(threads: Threads) -> None:
 
         def call() -> str:
             begun.set()
-            goes_on.wait(5)
+            goes_on.wait(LONG)
             return "done"
 
         task = asyncio.create_task(threads.run(call))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, LONG)
         threads.close()
         goes_on.set()
         return await task
 
     assert asyncio.run(run()) == "done"
     for thread in alive():
-        thread.join(5)
+        thread.join(LONG)
     assert alive() == []
 
 
@@ -155,12 +156,12 @@ def test_one_that_answers_when_its_loop_is_gone_does_no_harm(threads: Threads) -
 
     def call() -> str:
         begun.set()
-        goes_on.wait(5)
+        goes_on.wait(LONG)
         return "nobody hears"
 
     async def leave() -> None:
         task = asyncio.create_task(threads.run(call))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, LONG)
         task.cancel()
 
     asyncio.run(leave())
@@ -196,5 +197,5 @@ print("the end")
 
 
 def test_a_thread_that_hangs_for_ever_does_not_keep_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", HANGS], check=False, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", HANGS], check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")

@@ -142,7 +142,7 @@ def test_cleanup_aborts_what_the_journals_name_and_nothing_else(ground: Ground, 
     large_prompt(ground.origin, "q", LARGE)
     ground.proxy.fault(held, faults.hold("answer"))
     with running(ground.archive, "fetch", "q", "--s3-only", "--s3", ground.url) as process:
-        ground.proxy.wait_for(lambda: any(s.operation == held and s.upstream for s in ground.proxy.requests), 20)
+        ground.proxy.wait_for(lambda: any(s.operation == held and s.upstream for s in ground.proxy.requests))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert len(ground.bucket.uploads()) == len(theirs) + 1

@@ -120,7 +120,7 @@ def test_nothing_that_a_run_writes_or_sends_holds_one(
     }
     texts: dict[str, bytes] = {}
     for name, process in processes.items():
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         texts |= {f"{name} stdout": out.encode(), f"{name} stderr": err.encode()}
         assert "Traceback" not in err, err
     codes = {"proxy": 3, "bucket": 4, "no proxy": 3, "doctor": 4, "wrong token": 2, "wrong proxy": 2}
@@ -152,7 +152,7 @@ def test_who_may_read_and_write_what_is_made(archive: Archive, origin: Origin, u
     large_prompt(origin, "q", media.mp4(3_000_000), [faults.close_after(2_000_000), faults.status(503, times=FOREVER)])
     environ = {"MIRROR_METRICS_TEXTFILE": str(tmp_path / "mirror.prom"), "MIRROR_TRANSFER_ATTEMPTS": "1"}
     process = archive.start("fetch", "p", "q", "--summary", "summary.json", environ=environ, umask=umask)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 3, err
     modes = {str(p.relative_to(tmp_path)): stat.S_IMODE(p.lstat().st_mode) for p in tmp_path.rglob("*")}
     assert [name for name, mode in modes.items() if mode & stat.S_IWOTH] == []

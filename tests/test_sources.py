@@ -53,6 +53,17 @@ def parsed(*blocks: bytes) -> tuple[list[str], list[str]]:
     return ids + parser.finish(), bad
 
 
+def sources_since(before: list[threading.Thread]) -> list[threading.Thread]:
+    """The sources' threads that were not there before."""
+    return [thread for thread in threading.enumerate() if thread.name == "mirror-source" and thread not in before]
+
+
+def have_ended(before: list[threading.Thread]) -> None:
+    for thread in sources_since(before):
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 class TestLines:
     @pytest.mark.parametrize(
         ("text", "ids"),
@@ -136,7 +147,7 @@ class TestIterables:
 
         def ids() -> Iterator[str]:
             yield "a"
-            assert done.wait(10)
+            assert done.wait(60)
             yield "b"
 
         async def main() -> list[Batch]:
@@ -178,10 +189,10 @@ class TestIterables:
             all_of(from_iterable(ids))
 
     def test_a_blocked_generator_does_not_hold_up_the_end(self) -> None:
-        release = threading.Event()
+        release, before = threading.Event(), threading.enumerate()
 
         def ids() -> Iterator[str]:
-            release.wait(10)
+            release.wait(60)
             yield "late"
 
         async def main() -> None:
@@ -191,10 +202,7 @@ class TestIterables:
 
         asyncio.run(main())
         release.set()  # the thread finds the loop closed, and ends without a word
-        for thread in threading.enumerate():
-            if thread.name == "mirror-source":
-                thread.join(10)
-                assert not thread.is_alive()
+        have_ended(before)
 
 
 def refuse(report: str) -> None:
@@ -262,14 +270,20 @@ class TestFile:
     def test_a_named_pipe_without_a_writer_does_not_hold_up_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "fifo"
         os.mkfifo(path)
+        before = threading.enumerate()
 
         async def main() -> None:
             async with aclosing(from_file(path, on_bad_line=refuse)) as source:
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(anext(source), 0.01)
+                first = asyncio.ensure_future(anext(source))
+                while not sources_since(before):  # it looks first what kind of file that is
+                    await asyncio.sleep(0.001)
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
 
         asyncio.run(main())
-        os.close(os.open(path, os.O_WRONLY))  # lets the thread go
+        os.close(os.open(path, os.O_WRONLY))  # lets the thread go, and waits for it to come there
+        have_ended(before)
 
 
 @contextmanager
@@ -351,8 +365,11 @@ class TestStdin:
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
 
-        with pipe() as (read, _):
+        before = threading.enumerate()
+        with pipe() as (read, write):
             asyncio.run(main(read))
+            write.close()
+            have_ended(before)  # else it may come to read what has this number next
 
 
 HEAD = """
@@ -371,7 +388,7 @@ def test_a_process_whose_stdin_is_silent_ends_when_it_is_cancelled() -> None:
     program = HEAD + "try:\n    asyncio.run(main())\nexcept asyncio.CancelledError:\n    print('cancelled')\n"
     with pipe() as (read, _):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program], stdin=read, capture_output=True, timeout=30, check=True
+            [sys.executable, "-W", "error", "-c", program], stdin=read, capture_output=True, timeout=60, check=True
         )
     assert (done.stdout, done.stderr) == (b"cancelled\n", b"")
 
@@ -391,7 +408,7 @@ def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"ready\n"
                 process.send_signal(signal.SIGINT)
-                process.communicate(timeout=30)
+                process.communicate(timeout=60)
             finally:
                 process.kill()
     assert process.returncode == -signal.SIGINT
@@ -400,5 +417,5 @@ def test_a_process_whose_stdin_is_silent_ends_on_a_signal() -> None:
 def test_a_process_without_stdin_says_so() -> None:
     program = "from mirror.sources.stdin import stdin_blocks\nstdin_blocks()\n"
     shell = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, program]
-    done = subprocess.run(shell, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(shell, capture_output=True, timeout=60, check=False)
     assert b"ConfigError: stdin: cannot be read: it is closed" in done.stderr

@@ -335,7 +335,7 @@ class TestParquet:
             "asyncio.run(main())\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "t.parquet")], capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", program, str(tmp_path / "t.parquet")], capture_output=True, check=True, timeout=300
         )
         count, peak = map(int, done.stdout.split())
         assert count == rows

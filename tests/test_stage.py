@@ -63,9 +63,9 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
             "MIRROR_TRANSFER_MIN_FREE_SPACE": "0",
         }
     finally:
-        asyncio.run_coroutine_threadsafe(origin.__aexit__(None, None, None), loop).result(10)
+        asyncio.run_coroutine_threadsafe(origin.__aexit__(None, None, None), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -76,7 +76,8 @@ def told(output: str) -> list[str]:
 
 
 def run(command: str, environ: Mapping[str, str]) -> str:
-    done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, timeout=60, check=False, text=True)
+    shell = ["bash", "-c", command]
+    done = subprocess.run(shell, env=environ, capture_output=True, timeout=300, check=False, text=True)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("rror:") == 0, done.stderr
     return done.stdout
@@ -111,7 +112,7 @@ def test_a_manifest_comes_while_stdin_is_open_and_a_line_that_cannot_be_read_has
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["prompt_id"] == given.split()[-1]
         os.write(process.stdin.fileno(), b"\xff\n")
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     assert (process.returncode, out, "stdin:5: not UTF-8" in err) == (3, "", True), err
 

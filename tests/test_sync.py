@@ -53,7 +53,7 @@ class Gate:
             asked = json.loads(request.body)["page"]
             if asked == number:
                 self.reached.set()
-                self.opened.wait(20)
+                self.opened.wait(120)
             return answer(list(rows[size * (asked - 1) : size * asked]))
 
         origin.handle("/newImageHistory", page)
@@ -154,7 +154,7 @@ def test_the_watermark_stays_where_it_was_while_a_walk_has_not_reached_it(archiv
 def test_a_kill_in_the_middle_of_the_history_leaves_no_gap(archive: Archive, origin: Origin) -> None:
     rows = many(origin, 6)
     gate = Gate(origin, rows, 3)
-    archive.kill_when(archive.start("sync"), lambda: gate.reached.wait(20))
+    archive.kill_when(archive.start("sync"), lambda: gate.reached.wait(60))
     gate.opened.set()
     assert watermark(archive) is None
     assert archive.run("sync").code == 0
@@ -323,9 +323,9 @@ def test_a_first_night_takes_what_is_on_disk_for_what_it_is(archive: Archive, or
 def test_the_first_download_starts_before_the_history_is_read(archive: Archive, origin: Origin) -> None:
     gate = Gate(origin, many(origin, 4), 2)
     process = archive.start("sync")
-    origin.wait_for(lambda: origin.count("/p000/p000.png") > 0, timeout=20)
+    origin.wait_for(lambda: origin.count("/p000/p000.png") > 0)
     gate.opened.set()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 

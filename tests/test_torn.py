@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def torn(archive: Archive) -> Torn:
 def partial(request: pytest.FixtureRequest, torn: Torn) -> Torn:
     """A run that was killed when it had most of a large file, which came in order or in several places at once."""
     if request.param == "segments":
-        torn.serve(faults.trickle(4 * MIB, times=3), faults.hold_after(MIB // 2, times=faults.FOREVER))
+        # Slow from the front, and held in its third part; two others are whole, and of each later one a half is held.
+        slow = faults.Fault("slow", lambda f, r: replace(f.reply(r), rate=4 * MIB, hold=5 * MIB // 2))
+        torn.serve(slow, faults.behave(times=2), faults.hold_after(MIB // 2, times=faults.FOREVER))
         torn.killed_when(lambda: journaled(torn.archive) > 2 * MIB, **SEGMENTS)
     else:
         torn.serve(faults.hold_after(5 * MIB))
@@ -116,7 +119,8 @@ def committed(torn: Torn) -> Torn:
 
         def published() -> bool:
             if journaled(torn.archive) > 3 * MIB and not locked:
-                locked.append(stack.enter_context(contextlib.closing(sqlite3.connect(catalog, isolation_level=None))))
+                connection = sqlite3.connect(catalog, timeout=60, isolation_level=None)
+                locked.append(stack.enter_context(contextlib.closing(connection)))
                 locked[0].execute("BEGIN IMMEDIATE")
                 torn.origin.release("/q/large.mp4")
             return (torn.archive.root / "q" / "large.mp4").exists()

@@ -82,7 +82,7 @@ def test_a_flaw_is_told_while_others_are_still_looked_at(origin: Origin, archive
         assert process.stdout is not None
         assert process.stdout.readline().startswith("p\tp/a.png\tmissing")
         process.terminate()
-        assert process.wait(10) == 143
+        assert process.wait(60) == 143
     finally:
         process.kill()
         process.communicate()

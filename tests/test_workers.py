@@ -16,7 +16,7 @@ import pytest
 
 from mirror.stores.workers import Workers
 
-LONG = 20.0
+LONG = 60.0
 
 
 @pytest.fixture
@@ -256,5 +256,5 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ("10" if had else "can't start new thread")

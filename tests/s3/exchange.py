@@ -45,13 +45,13 @@ class Exchange:
 
     def _carry(self, seen: Seen, head: Head, fault: Fault) -> bool:
         if fault.held == "request":
-            self._proxy.wait_release()
+            self._proxy.wait_release(seen)
         answer, whole = self._ask(seen, head, fault)
         if answer and (fault.reset or fault.reply):
             for _ in self._answer_body(seen, answer):
                 pass
         if fault.held == "answer":
-            self._proxy.wait_release()
+            self._proxy.wait_release(seen)
         self._pause(fault.delay)
         if fault.reset:
             self._proxy.end(seen)
@@ -123,7 +123,10 @@ class Exchange:
                     return
                 self._client.send(early.raw())
                 continue
-            piece = next(body, b"")
+            try:
+                piece = next(body, b"")
+            except ConnectionError as error:
+                raise OSError("the client went away") from error  # the server waits for the rest, and would for ever
             if not piece:
                 return
             at = -1 if fault.corrupt is None else fault.corrupt - seen.bytes_up
@@ -201,8 +204,12 @@ class Exchange:
             raise ConnectionAbortedError
 
     def _linger(self) -> None:
-        """Closes so that the answer arrives although the client was still sending: reads on for a second at most."""
-        end = time.monotonic() + 1
+        """Closes so that the answer arrives although the client was still sending: reads on until it has closed, too.
+
+        Who is sent something after it has closed resets the connection, and the answer may be lost by that. The client
+        may be slow to see it on a busy machine; one that never closes is waited for half a minute.
+        """
+        end = time.monotonic() + 30
         with contextlib.suppress(OSError):
             self._client.sock.shutdown(socket.SHUT_WR)
             while (left := end - time.monotonic()) > 0 and readable(self._client, timeout=left):

@@ -59,7 +59,7 @@ class FaultProxy:
         self._seen: list[Seen] = []
         self._order = count(1)
         self._wires: dict[Wire, threading.Thread] = {}
-        self._releases = 0
+        self._released = 0  # when: a number of the same count
         self.closing = threading.Event()
         self.changed = threading.Condition()  # guards all of the above, and is told of every step
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -108,9 +108,9 @@ class FaultProxy:
             return sum(rule.left for rule in self._rules if rule.left < FOREVER // 2)
 
     def release(self) -> None:
-        """Lets everything go on that is on hold now."""
+        """Lets everything go on that has come in by now and is on hold, or will be before its end."""
         with self.changed:
-            self._releases += 1
+            self._released = next(self._order)
             self.changed.notify_all()
 
     # What happened
@@ -154,7 +154,7 @@ class FaultProxy:
         with self.changed:
             self._seen.clear()
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 60.0) -> None:
         """Blocks until `predicate()` holds (in a coroutine: `await asyncio.to_thread(proxy.wait_for, …)`).
 
         Raises:
@@ -192,14 +192,14 @@ class FaultProxy:
                 seen.ended = next(self._order)
             self.changed.notify_all()
 
-    def wait_release(self) -> None:
+    def wait_release(self, seen: Seen) -> None:
+        """Waits for a release that comes after the request did, however long before this."""
         with self.changed:
-            before = self._releases
-            self.changed.wait_for(lambda: self._releases > before or self.closing.is_set())
+            self.changed.wait_for(lambda: self._released > seen.started or self.closing.is_set())
 
     def connect(self) -> Wire:
         """A new connection to the server, which `close` breaks off like those of clients."""
-        sock = socket.create_connection(self._address, timeout=10)
+        sock = socket.create_connection(self._address, timeout=60)
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._trust:

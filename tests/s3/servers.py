@@ -62,7 +62,7 @@ class Server:
             return self._clients[name]
 
     def _new_client(self, service: str, config: dict[str, Any]) -> Any:
-        settings = {"retries": {"total_max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20, "proxies": {}}
+        settings = {"retries": {"total_max_attempts": 1}, "connect_timeout": 60, "read_timeout": 120, "proxies": {}}
         s3 = {"addressing_style": "path", **config.get("s3", {})}
         return _session().client(
             cast("Any", service),  # the stubs have an overload a service
@@ -133,7 +133,7 @@ def ceph(folder: Path) -> Iterator[Server]:
     script = str(Path(__file__).with_name("radosgw.sh"))
     ports = [str(port) for port in _free_ports(2)]
     with (
-        _running(["bash", script, str(folder / "node"), *ports], folder, patience=60) as told,
+        _running(["bash", script, str(folder / "node"), *ports], folder) as told,
         contextlib.closing(Server("ceph", **told)) as server,
     ):
         yield server
@@ -153,7 +153,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], folder: Path, *, patience: float = 30) -> Iterator[dict[str, Any]]:
+def _running(command: Sequence[str], folder: Path, *, patience: float = 120) -> Iterator[dict[str, Any]]:
     """Runs a server until the block ends; what it tells in its first line.
 
     Raises:

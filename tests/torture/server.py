@@ -17,7 +17,7 @@ from typing import Any
 from mirror.cli import main
 
 COMMANDS = ("fetch", "sync", "verify", "rebuild", "forget", "cleanup", "status")
-LONGEST = 60.0
+LONGEST = 180.0
 """Seconds after which a command hangs: it is ended, and its stderr shows where it stood."""
 
 
