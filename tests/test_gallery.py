@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from mirror.gallery.folder import MARKER
+from mirror.gallery.folder import MARKER, is_generation, new_generation
 from mirror.gallery.links import relative
 from tests import media
 from tests.conftest import Archive
@@ -265,6 +265,15 @@ def test_what_is_no_gallery_is_not_touched(shelf: Shelf, archive: Archive, tmp_p
     (tmp_path / "elsewhere").mkdir()
     assert archive.run("gallery").code == 2
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_of_two_runs_in_a_second_the_later_one_is_the_younger() -> None:
+    made = []
+    for _ in range(20):
+        made.append(new_generation())
+        time.sleep(0.001)
+    assert made == sorted(made)
+    assert all(map(is_generation, [*made, "g20260101T000000-00000000"])), "nor are earlier versions' left"
 
 
 @pytest.mark.parametrize("planted", ["previews-1", "g20260101T000000-00000000"])

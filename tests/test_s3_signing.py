@@ -16,6 +16,7 @@ from typing import TypeAlias
 import pytest
 
 from mirror.errors import ConfigError, Denied, ExitCode, MirrorError, StoreUnavailable
+from mirror.stores.s3 import signing
 from mirror.stores.s3.signing import EMPTY
 from mirror.stores.s3.store import S3Store
 from tests.helpers import sha256
@@ -91,6 +92,17 @@ def test_keys_that_are_about_to_expire_are_fetched_anew_but_not_for_every_signat
     identity.refresh()
     assert counting() == before + 1
     assert signed_as(identity) == f"KEY{before + 1}"
+
+
+def test_nor_at_once_again_where_that_takes_long(
+    counting: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "_PAUSE", 2.0)
+    script = tmp_path / "give"
+    script.write_text(script.read_text().replace("printf", "sleep 2.1\nprintf"))
+    identity = loaded()
+    assert counting() >= 1
+    assert not identity.is_stale
 
 
 @pytest.mark.parametrize("bucket", ["ministack"], indirect=True)

@@ -25,7 +25,7 @@ MARKER = ".mirror-gallery"
 """A folder or prefix that holds this is a gallery of ours, and anything in it may be replaced."""
 MARK = b"This folder is written by `mirror gallery`; whatever else is put here may go.\n"
 
-_GENERATION = re.compile(r"g\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
+_GENERATION = re.compile(r"g\d{8}T\d{6}(\d{6})?-[0-9a-f]{8}", re.ASCII)  # of the second, in earlier versions
 _TEMPORARY = ".new"
 _WRONG = {
     errno.ENAMETOOLONG: "is too long a name",
@@ -87,8 +87,10 @@ def outside(output: Path, root: Path) -> Path:
 
 
 def new_generation() -> str:
-    """A name for the folder of one run's files; later ones sort behind earlier ones."""
-    return f"g{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    """A name for the folder of one run's files; later ones sort behind earlier ones, also within a second."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+    return f"g{at}{nanoseconds // 1000:06}-{secrets.token_hex(4)}"
 
 
 def is_generation(name: str) -> bool:

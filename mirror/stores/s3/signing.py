@@ -126,7 +126,7 @@ class Identity:
             Denied: whoever gives them does not.
             StoreUnavailable: whoever gives them cannot be reached.
         """
-        self._refreshed = time.monotonic()
+        self._refreshed = time.monotonic()  # who asks meanwhile signs with what is at hand
         try:
             self._frozen = self._credentials.get_frozen_credentials()
         except botocore.exceptions.ClientError as error:
@@ -137,6 +137,8 @@ class Identity:
             ) from None
         except _FOREIGN as error:
             raise StoreUnavailable(f"no credentials could be fetched ({type(error).__name__})") from None
+        finally:
+            self._refreshed = time.monotonic()  # the pause is one between two, however long each takes
 
     def heed_clock(self, date: str | None) -> bool:
         """Take the store's clock for ours, from an answer's Date header; False where that says nothing new."""
