@@ -130,9 +130,10 @@ def test_ids_that_were_cancelled_end_the_run(
 # Ctrl-C
 
 
+THREAD = "start_new_thread" if sys.version_info < (3, 13) else "start_joinable_thread"
 MOMENTS = [
     *(("call", name) for name in ("_iterate", "__init__", "start", "wait")),
-    *((when, name) for name in ("start_new_thread", "put") for when in ("c_call", "c_return")),
+    *((when, name) for name in (THREAD, "put") for when in ("c_call", "c_return")),
     ("c_call", "get"),
 ]
 """What the main thread does before the first manifest: Ctrl-C may come at any of it."""
