@@ -93,7 +93,7 @@ def command_line(job: Job) -> Ran:
     """``mirror fetch --json ID…`` in a process of its own."""
     environ = {f"MIRROR_{name.upper()}": str(value).lower() for name, value in job.settings.items()}
     if job.held:
-        environ["MIRROR_TRANSFER_MEMORY"] = "1M"  # no room for batches: every byte goes straight to the partial file
+        environ["MIRROR_TRANSFER_MEMORY"] = "256K"  # no room for a batch: every byte goes straight to the partial file
     out, err = (job.archive.root.with_name(f"{job.archive.root.name}-{name}") for name in ("out", "err"))
     with out.open("w") as stdout, err.open("w") as stderr:
         process = job.archive.start("fetch", "--json", *job.ids, environ=environ, stdout=stdout, stderr=stderr)

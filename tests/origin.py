@@ -297,6 +297,8 @@ class _Connection:
                 del self._origin._connections[self._sock]
 
     def _read(self, stream: BufferedReader) -> Request | None:
+        if not stream.peek(1)[:1].isupper():  # the end, or a handshake of TLS, in which there may be no end of a line
+            return None
         words = stream.readline().decode("latin-1").split()
         if len(words) != 3:
             return None

@@ -500,7 +500,7 @@ def test_a_server_that_stalls(where: str) -> None:
         await peer.closed()
 
     async def main() -> None:
-        async with serving(script) as server, carrying(Patience(30, 0.4)) as pool:
+        async with serving(script) as server, carrying(Patience(5, 0.4)) as pool:
             with pytest.raises(Stalled):
                 await fetched(pool, server.place())
 
