@@ -177,6 +177,11 @@ def test_the_same_in_a_bucket(two: Nodes, archive: Archive, ministack: Server, m
     names = ("manifest.json", "{}.png", "{}-held.png")
     assert bucket.keys() == sorted(f"p{n}/{name.format(n)}" for n in range(16) for name in names)
     assert archive.run("verify", "--s3").code == 0
+
+    archive.origin.clear()
+    wait_until(lambda: are_deserted(archive.root / ".mirror" / "parts"))
+    assert archive.run("fetch", *ids, "--s3-only").code == 0
+    assert archive.origin.requests == []
     assert (archive.files(), archive.partials()) == ({}, [])
 
 
