@@ -162,6 +162,12 @@ def archive(tmp_path: Path, origin: Origin) -> Archive:
 
 
 @pytest.fixture
+def patient_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is closed waits for its worker as long as it takes, where a program has two seconds for that."""
+    monkeypatch.setattr("mirror.engines.stage._LAST", 60.0)
+
+
+@pytest.fixture
 def no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra ``media`` is not installed: to start a helper takes longer than the rest of a small run."""
     monkeypatch.setattr(Facts, "are_told", False)

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import subprocess
-import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,14 +100,6 @@ def journaled(archive: Archive) -> int:
     """How many bytes the journals of partial files claim."""
     journals = (journal_of(path) for path in (archive.root / ".mirror" / "parts").glob("*.journal"))
     return sum(r.stop - r.start for journal in journals for r in journal.read() if isinstance(r, Claim))
-
-
-def workers_ended() -> None:
-    """Stages were closed: a worker has two seconds to end, and on a busy machine it may need more."""
-    deadline = time.monotonic() + 120
-    while workers := [each for each in threading.enumerate() if each.name == "mirror-stage"]:
-        assert time.monotonic() < deadline, workers
-        time.sleep(0.01)
 
 
 def sha256(content: bytes) -> str:

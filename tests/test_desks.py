@@ -15,7 +15,7 @@ from mirror.stores.desks import desk_lock, gather
 from mirror.stores.disk import Disk
 from tests import faults, media
 from tests.conftest import Archive
-from tests.helpers import done_prompt, large_prompt, running, workers_ended
+from tests.helpers import done_prompt, large_prompt, running
 from tests.origin import Origin
 
 
@@ -67,6 +67,7 @@ def test_another_worker_s_new_folder_is_made_durable_once(tmp_path: Path, desk: 
     disk.close()
 
 
+@pytest.mark.usefixtures("patient_stages")
 def test_stages_share_a_root_and_a_run_has_it_for_itself(origin: Origin, archive: Archive) -> None:
     for name in "pqr":
         done_prompt(origin, name, "a.png")
@@ -78,7 +79,6 @@ def test_stages_share_a_root_and_a_run_has_it_for_itself(origin: Origin, archive
     assert "is in use by another run" in refused.err
     one.close()
     other.close()
-    workers_ended()
     assert archive.run("fetch", "r").code == 0
 
     url = large_prompt(origin, "large", media.mp4(1 << 20), faults.hold_after(1000))

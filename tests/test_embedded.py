@@ -32,8 +32,10 @@ from mirror.stores.local import LocalStore
 from tests import media as films
 from tests.conftest import Archive
 from tests.faults import Fault, File, hold_after
-from tests.helpers import done_prompt, picture, workers_ended
+from tests.helpers import done_prompt, picture
 from tests.origin import Origin, answer, task
+
+pytestmark = pytest.mark.usefixtures("patient_stages")
 
 
 @pytest.fixture
@@ -78,7 +80,6 @@ def test_a_batch_comes_back_with_what_became_of_its_prompts(archive: Archive, se
     batch = as_batch(kind, {"n": [1, 2, 3, 4, 5], "promptId": ["q", "nobody", "p", "q", ""], "files": [9, 9, 9, 9, 9]})
     columns = as_columns(stage(batch))
     stage.close()
-    workers_ended()
     assert columns["n"] == [1, 2, 3, 4, 5]
     assert columns["promptId"] == ["q", "nobody", "p", "q", ""]
     assert columns["state"] == ["complete", "unknown", "complete", "complete", "unknown"]
@@ -104,7 +105,6 @@ def test_what_is_complete_is_not_asked_for_again(archive: Archive, settings: Set
     assert other({"id": ["p"]}) == first
     assert archive.origin.requests == []
     del other  # as Ray lets go of a stage
-    workers_ended()
     assert archive.partials() == []
 
 
@@ -138,7 +138,7 @@ def test_a_partition_that_is_left_ends_cleanly(archive: Archive, settings: Setti
     rows = mirror_partition(["p", "q"], settings)
     assert next(rows)["prompt_id"] == "p"
     rows.close()  # type: ignore[attr-defined]  # it is a generator
-    workers_ended()
+    assert [thread for thread in threading.enumerate() if thread.name == "mirror-stage"] == []
     assert [name for name in archive.partials() if name.startswith("stage-")] == []
 
 
@@ -171,22 +171,20 @@ def test_a_column_may_have_any_name_but_only_one_the_name_of_the_ids(archive: Ar
 
 
 FORK = """
-import os, sys, threading, time
+import os, sys
 from mirror import MirrorStage, load_settings
-def closed(stage):
-    stage.close()
-    while any(each.name == "mirror-stage" for each in threading.enumerate()):
-        time.sleep(0.01)
+from mirror.engines import stage as patience
+patience._LAST = 60
 stage = MirrorStage(load_settings(root=sys.argv[1]))
 assert stage({"id": ["p"]})["state"] == ["complete"]
 pid = os.fork()
 if not pid:
     assert stage({"id": ["q"]})["state"] == ["complete"]
-    closed(stage)
+    stage.close()
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 assert stage({"id": ["q"]})["state"] == ["complete"]
-closed(stage)
+stage.close()
 """
 
 
@@ -270,7 +268,6 @@ def test_what_a_lost_worker_stored_is_not_fetched_again(archive: Archive, settin
     stage = Stage(settings, FetchOptions())
     [(_, report)] = stage.run([record("p")])
     stage.close()
-    workers_ended()
     assert media(archive) == {"p/quick.png": small, "p/large.mp4": body}
     assert [request.target for request in origin.media_requests] == ["/large.mp4"]
     saved = [write.record.identity for write in report.writes if isinstance(write, FileSaved)]
@@ -299,7 +296,6 @@ def test_two_workers_on_one_prompt_leave_nothing_wrong(archive: Archive, setting
         thread.start()
     for thread in both:
         thread.join()
-    workers_ended()
     assert [row["state"] for row in rows] == ["complete", "complete"]
     assert archive.run("rebuild").code == 0
     assert archive.run("verify").code == 0
